@@ -1,0 +1,42 @@
+//! Compiles the protos, without `protoc`, and writes the policy table of Countersign's own services.
+
+#[path = "src/codegen/mod.rs"]
+mod codegen;
+
+use std::env;
+use std::error::Error;
+use std::fs;
+use std::path::PathBuf;
+
+const PROTOS: [&str; 3] =
+    ["countersign/v1/auth.proto", "countersign/v1/token.proto", "countersign/v1/admin.proto"];
+
+/// Messages, with their oneofs, that carry a secret or a token; `src/rpc.rs` writes their `Debug` by hand.
+const SECRET_MESSAGES: [&str; 5] = [
+    "countersign.v1.IssueTokenRequest",
+    "countersign.v1.IssueTokenResponse",
+    "countersign.v1.ValidateTokenRequest",
+    "countersign.v1.RevokeTokenRequest",
+    "countersign.v1.CreateClientSecretResponse",
+];
+
+fn main() -> Result<(), Box<dyn Error>> {
+    for path in ["proto", "src/codegen"] {
+        println!("cargo::rerun-if-changed={path}");
+    }
+    let out_dir = PathBuf::from(env::var_os("OUT_DIR").ok_or("cargo sets OUT_DIR")?);
+
+    let mut compiler = protox::Compiler::new(["proto"])?;
+    compiler.include_imports(true).include_source_info(true).open_files(PROTOS)?;
+
+    let rules = codegen::read_annotations(&compiler.descriptor_pool(), &PROTOS)
+        .map_err(|errors| errors.iter().map(|error| format!("\n{error}")).collect::<String>())?;
+    fs::write(out_dir.join("policies.rs"), codegen::policy_table(&rules, "crate::guard"))?;
+    // Encoded by protox, not by prost: the options survive, so reflection shows the policy.
+    fs::write(out_dir.join("descriptors.bin"), compiler.encode_file_descriptor_set())?;
+
+    let mut config = tonic_prost_build::Config::new();
+    config.skip_debug(SECRET_MESSAGES);
+    tonic_prost_build::configure().compile_fds_with_config(compiler.file_descriptor_set(), config)?;
+    Ok(())
+}

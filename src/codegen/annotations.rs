@@ -1,0 +1,231 @@
+//! Reads the annotations of `countersign/v1/auth.proto` from compiled descriptors.
+
+use std::fmt;
+
+use prost_reflect::DescriptorPool;
+use prost_reflect::DynamicMessage;
+use prost_reflect::ExtensionDescriptor;
+use prost_reflect::FileDescriptor;
+use prost_reflect::MethodDescriptor;
+use prost_reflect::ServiceDescriptor;
+use prost_reflect::Value;
+
+/// What one service demands, as its `.proto` says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServiceRule {
+    /// The full name, `inventory.v1.Inventory`.
+    pub service: String,
+    /// The audience that tokens must name.
+    pub audience: String,
+    /// One rule a method, in the order of the file.
+    pub methods: Vec<MethodRule>,
+}
+
+/// What one method demands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MethodRule {
+    /// The method's name, `CheckStock`.
+    pub method: String,
+    /// What it demands.
+    pub rule: Rule,
+}
+
+/// Who may call a method.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Rule {
+    /// Anyone, without a token.
+    Public,
+    /// Bearers of a token that carries all of these scopes, sorted.
+    Scopes(Vec<String>),
+}
+
+/// An annotation that cannot be compiled, with the place where it stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AnnotationError {
+    /// The file, as the compiler was given it.
+    pub file: String,
+    /// The line, from 1; 0 when the descriptors carry no source positions.
+    pub line: usize,
+    /// The service, or the service and method, `Inventory.CheckStock`.
+    pub element: String,
+    /// What is wrong.
+    pub problem: Problem,
+}
+
+/// What can be wrong with an annotation.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Problem {
+    /// A service that has methods with scopes, but no audience.
+    AudienceMissing,
+    /// An audience with a character that no audience has, or too long.
+    AudienceMalformed(String),
+    /// Neither scopes nor `public`.
+    RuleMissing,
+    /// Both scopes and `public`.
+    RuleContradictory,
+    /// A scope with a character that RFC 6749 §3.3 excludes, or too long.
+    ScopeMalformed(String),
+}
+
+impl fmt::Display for AnnotationError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}: {} ", self.file, self.line, self.element)?;
+        match &self.problem {
+            Problem::AudienceMissing => f.write_str(
+                "has no audience; add `option (countersign.v1.service).audience = \"...\";` to the service",
+            ),
+            Problem::AudienceMalformed(audience) => write!(
+                f,
+                "has the audience {audience:?}; an audience is 1 to 255 of the characters A-Z a-z 0-9 . _ ~ : / -",
+            ),
+            Problem::RuleMissing => f.write_str(
+                "says neither which scopes it demands nor that it is public; \
+                 add `option (countersign.v1.auth).scopes = \"...\";` or `option (countersign.v1.auth).public = true;`",
+            ),
+            Problem::RuleContradictory => {
+                f.write_str("demands scopes and is public; remove one of the two")
+            }
+            Problem::ScopeMalformed(scope) => write!(
+                f,
+                "demands the scope {scope:?}; a scope is 1 to 128 printable ASCII characters \
+                 without space, quote and backslash (RFC 6749 section 3.3)",
+            ),
+        }
+    }
+}
+
+impl std::error::Error for AnnotationError {}
+
+/// Reads the rules of every service in the named files, in the order of the files.
+///
+/// `files` are names as they stand in the pool; imported files are read only when named.
+///
+/// # Errors
+/// Every problem found, not just the first, so that one build shows them all.
+pub fn read_annotations(
+    pool: &DescriptorPool,
+    files: &[&str],
+) -> Result<Vec<ServiceRule>, Vec<AnnotationError>> {
+    let mut rules = Vec::new();
+    let mut errors = Vec::new();
+    for file in pool.files().filter(|file| files.contains(&file.name())) {
+        for service in file.services() {
+            rules.push(read_service(pool, &file, &service, &mut errors));
+        }
+    }
+    if errors.is_empty() { Ok(rules) } else { Err(errors) }
+}
+
+fn read_service(
+    pool: &DescriptorPool,
+    file: &FileDescriptor,
+    service: &ServiceDescriptor,
+    errors: &mut Vec<AnnotationError>,
+) -> ServiceRule {
+    let methods: Vec<MethodRule> =
+        service.methods().map(|method| read_method(pool, file, &method, errors)).collect();
+    let audience = option(pool, "countersign.v1.service", &service.options())
+        .map(|rule| string_field(&rule, "audience"))
+        .unwrap_or_default();
+    let demands_tokens = methods.iter().any(|method| method.rule != Rule::Public);
+    let problem = match audience.as_str() {
+        "" => demands_tokens.then_some(Problem::AudienceMissing),
+        malformed if !is_audience(malformed) => Some(Problem::AudienceMalformed(malformed.to_owned())),
+        _ => None,
+    };
+    if let Some(problem) = problem {
+        errors.push(AnnotationError {
+            file: file.name().to_owned(),
+            line: line(file, service.path()),
+            element: service.name().to_owned(),
+            problem,
+        });
+    }
+    ServiceRule { service: service.full_name().to_owned(), audience, methods }
+}
+
+fn read_method(
+    pool: &DescriptorPool,
+    file: &FileDescriptor,
+    method: &MethodDescriptor,
+    errors: &mut Vec<AnnotationError>,
+) -> MethodRule {
+    let declared = option(pool, "countersign.v1.auth", &method.options());
+    let mut scopes = declared.as_ref().map(|rule| strings_field(rule, "scopes")).unwrap_or_default();
+    scopes.sort();
+    scopes.dedup();
+    let public = declared.as_ref().is_some_and(|rule| bool_field(rule, "public"));
+    let problem = match (public, scopes.is_empty()) {
+        (false, true) => Some(Problem::RuleMissing),
+        (true, false) => Some(Problem::RuleContradictory),
+        _ => scopes.iter().find(|scope| !is_scope(scope)).cloned().map(Problem::ScopeMalformed),
+    };
+    if let Some(problem) = problem {
+        errors.push(AnnotationError {
+            file: file.name().to_owned(),
+            line: line(file, method.path()),
+            element: format!("{}.{}", method.parent_service().name(), method.name()),
+            problem,
+        });
+    }
+    let rule = if public { Rule::Public } else { Rule::Scopes(scopes) };
+    MethodRule { method: method.name().to_owned(), rule }
+}
+
+/// The message that an extension of the options holds, when it is set.
+fn option(pool: &DescriptorPool, extension: &str, options: &DynamicMessage) -> Option<DynamicMessage> {
+    let extension: ExtensionDescriptor = pool.get_extension_by_name(extension)?;
+    if !options.has_extension(&extension) {
+        return None;
+    }
+    match options.get_extension(&extension).into_owned() {
+        Value::Message(rule) => Some(rule),
+        _ => None,
+    }
+}
+
+fn string_field(message: &DynamicMessage, name: &str) -> String {
+    message
+        .get_field_by_name(name)
+        .and_then(|value| value.as_str().map(str::to_owned))
+        .unwrap_or_default()
+}
+
+fn strings_field(message: &DynamicMessage, name: &str) -> Vec<String> {
+    message
+        .get_field_by_name(name)
+        .and_then(|value| {
+            value.as_list().map(|list| {
+                list.iter().filter_map(|item| item.as_str().map(str::to_owned)).collect()
+            })
+        })
+        .unwrap_or_default()
+}
+
+fn bool_field(message: &DynamicMessage, name: &str) -> bool {
+    message.get_field_by_name(name).and_then(|value| value.as_bool()).unwrap_or_default()
+}
+
+/// The line of the element at `path` in its file (`SourceCodeInfo.Location.path`).
+fn line(file: &FileDescriptor, path: &[i32]) -> usize {
+    file.file_descriptor_proto()
+        .source_code_info
+        .iter()
+        .flat_map(|info| &info.location)
+        .find(|location| location.path == path)
+        .and_then(|location| location.span.first())
+        .map_or(0, |first| *first as usize + 1)
+}
+
+// The same alphabets as `claims::Scope` and `claims::Audience`, which this room cannot see;
+// `tests/codegen.rs` holds the two against each other.
+
+fn is_scope(text: &str) -> bool {
+    (1..=128).contains(&text.len())
+        && text.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'"' && byte != b'\\')
+}
+
+fn is_audience(text: &str) -> bool {
+    (1..=255).contains(&text.len())
+        && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._~:/-".contains(&byte))
+}
