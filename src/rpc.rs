@@ -6,7 +6,10 @@ use std::fmt;
 
 pub use self::generated::*;
 
-#[allow(missing_docs, reason = "generated code: messages and fields carry the comments of the protos, clients and servers none")]
+#[allow(
+    missing_docs,
+    reason = "generated code: messages and fields carry the comments of the protos, clients and servers none"
+)]
 mod generated {
     tonic::include_proto!("countersign.v1");
 }
@@ -41,7 +44,15 @@ impl fmt::Debug for issue_token_request::Credential {
 
 impl fmt::Debug for IssueTokenResponse {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { access_token: _, token_type, expire_time, expires_in, refresh_in, audience, scopes } = self;
+        let Self {
+            access_token: _,
+            token_type,
+            expire_time,
+            expires_in,
+            refresh_in,
+            audience,
+            scopes,
+        } = self;
         f.debug_struct("IssueTokenResponse")
             .field("access_token", &REDACTED)
             .field("token_type", token_type)

@@ -130,7 +130,9 @@ fn read_service(
     let demands_tokens = methods.iter().any(|method| method.rule != Rule::Public);
     let problem = match audience.as_str() {
         "" => demands_tokens.then_some(Problem::AudienceMissing),
-        malformed if !is_audience(malformed) => Some(Problem::AudienceMalformed(malformed.to_owned())),
+        malformed if !is_audience(malformed) => {
+            Some(Problem::AudienceMalformed(malformed.to_owned()))
+        }
         _ => None,
     };
     if let Some(problem) = problem {
@@ -151,7 +153,8 @@ fn read_method(
     errors: &mut Vec<AnnotationError>,
 ) -> MethodRule {
     let declared = option(pool, "countersign.v1.auth", &method.options());
-    let mut scopes = declared.as_ref().map(|rule| strings_field(rule, "scopes")).unwrap_or_default();
+    let mut scopes =
+        declared.as_ref().map(|rule| strings_field(rule, "scopes")).unwrap_or_default();
     scopes.sort();
     scopes.dedup();
     let public = declared.as_ref().is_some_and(|rule| bool_field(rule, "public"));
@@ -173,7 +176,11 @@ fn read_method(
 }
 
 /// The message that an extension of the options holds, when it is set.
-fn option(pool: &DescriptorPool, extension: &str, options: &DynamicMessage) -> Option<DynamicMessage> {
+fn option(
+    pool: &DescriptorPool,
+    extension: &str,
+    options: &DynamicMessage,
+) -> Option<DynamicMessage> {
     let extension: ExtensionDescriptor = pool.get_extension_by_name(extension)?;
     if !options.has_extension(&extension) {
         return None;

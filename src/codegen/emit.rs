@@ -17,7 +17,10 @@ pub fn policy_table(rules: &[ServiceRule], guard: &str) -> String {
 }
 
 fn write_table(out: &mut String, rules: &[ServiceRule], guard: &str) -> std::fmt::Result {
-    writeln!(out, "/// What each method demands of its caller, from the annotations in the `.proto`.")?;
+    writeln!(
+        out,
+        "/// What each method demands of its caller, from the annotations in the `.proto`."
+    )?;
     writeln!(out, "pub const POLICIES: &[{guard}::ServicePolicy] = &[")?;
     for rule in rules {
         writeln!(out, "    {guard}::ServicePolicy {{")?;
@@ -30,7 +33,10 @@ fn write_table(out: &mut String, rules: &[ServiceRule], guard: &str) -> std::fmt
                 Rule::Public => format!("{guard}::Access::Public"),
                 Rule::Scopes(scopes) => format!("{guard}::Access::Scopes(&{scopes:?})"),
             };
-            writeln!(out, "            {guard}::MethodPolicy {{ path: {path:?}, access: {access} }},")?;
+            writeln!(
+                out,
+                "            {guard}::MethodPolicy {{ path: {path:?}, access: {access} }},"
+            )?;
         }
         writeln!(out, "        ],")?;
         writeln!(out, "    }},")?;

@@ -1,0 +1,18 @@
+//! Signing keys: the private half that signs, the public half that verifies, and their lifecycle.
+
+mod key_ring;
+mod key_set;
+mod signing_key;
+
+pub use self::key_ring::ActiveKey;
+pub use self::key_ring::ClockBehind;
+pub use self::key_ring::KeyRing;
+pub use self::key_ring::NextKey;
+pub use self::key_ring::RetiredKey;
+pub use self::key_ring::RevokeKeyError;
+pub use self::key_ring::RevokedKey;
+pub use self::key_set::InvalidKeySet;
+pub use self::key_set::KeySet;
+pub use self::signing_key::InvalidPublicKey;
+pub use self::signing_key::PublicKey;
+pub use self::signing_key::SigningKey;

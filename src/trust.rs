@@ -1,0 +1,170 @@
+//! What a verifier needs to know, and what it asks of that knowledge.
+
+use std::time::Duration;
+
+use crate::claims::Audience;
+use crate::claims::ClientId;
+use crate::claims::Issuer;
+use crate::claims::Kid;
+use crate::claims::Timestamp;
+use crate::claims::TokenId;
+use crate::cow_map::CowMap;
+use crate::keys::KeySet;
+use crate::token::Expected;
+use crate::token::Rejection;
+use crate::token::VerifiedToken;
+use crate::token::verify;
+
+/// Keys and revocations at one epoch: all that a verifier needs.
+#[derive(Debug, Clone)]
+pub struct TrustBundle {
+    /// Whose tokens these keys are for.
+    pub issuer: Issuer,
+    /// Grows with every change of the bundle.
+    pub epoch: u64,
+    /// The keys that tokens may be signed with.
+    pub keys: KeySet,
+    /// What is rejected although signed by one of them.
+    pub revocations: Revocations,
+}
+
+/// What has been revoked. Cheap to clone.
+#[derive(Debug, Clone, Default)]
+pub struct Revocations {
+    tokens: CowMap<TokenId, Timestamp>,
+    clients: CowMap<ClientId, ClientRevocation>,
+    keys: CowMap<Kid, ()>,
+}
+
+/// Everything issued to a client before a certain time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ClientRevocation {
+    /// Tokens with an earlier `iat` are revoked; new ones carry this one or a later.
+    pub before: Timestamp,
+    /// When every one of them has expired, so that this may be forgotten.
+    pub until: Timestamp,
+}
+
+impl TrustBundle {
+    /// Verifies a token: signature, issuer, time, audience (see [`verify`]) and revocation.
+    ///
+    /// # Errors
+    /// The first reason not to accept it.
+    pub fn verify(
+        &self,
+        token: &str,
+        audiences: &[Audience],
+        now: Timestamp,
+        leeway: Duration,
+    ) -> Result<VerifiedToken, Rejection> {
+        let expected = Expected { issuer: &self.issuer, audiences, now, leeway };
+        let verified =
+            verify(token, &self.keys, expected).map_err(|rejection| match rejection {
+                Rejection::KeyUnknown if self.names_revoked_key(token) => Rejection::Revoked,
+                other => other,
+            })?;
+        self.check_revocation(&verified)?;
+        Ok(verified)
+    }
+
+    /// Looks again at a token that was verified earlier, perhaps against an older bundle: its time,
+    /// its key, and revocation. The signature cannot have changed.
+    ///
+    /// # Errors
+    /// The first reason not to accept it any longer.
+    pub fn recheck(
+        &self,
+        verified: &VerifiedToken,
+        now: Timestamp,
+        leeway: Duration,
+    ) -> Result<(), Rejection> {
+        self.check_revocation(verified)?;
+        if self.keys.key(verified.kid().as_str()).is_none() {
+            return Err(Rejection::KeyUnknown);
+        }
+        if verified.claims().has_expired(now, leeway) {
+            return Err(Rejection::Expired);
+        }
+        Ok(())
+    }
+
+    fn check_revocation(&self, verified: &VerifiedToken) -> Result<(), Rejection> {
+        let claims = verified.claims();
+        let revoked = self.revocations.token(&claims.token_id).is_some()
+            || self
+                .revocations
+                .client(&claims.client_id)
+                .is_some_and(|client| claims.issued_at < client.before)
+            || self.revocations.key(verified.kid().as_str());
+        if revoked { Err(Rejection::Revoked) } else { Ok(()) }
+    }
+
+    fn names_revoked_key(&self, token: &str) -> bool {
+        // The token is refused either way; this only tells the bearer which of two refusals it is.
+        crate::token::unverified_claims(token)
+            .ok()
+            .and_then(|token| token.header["kid"].as_str().map(|kid| self.revocations.key(kid)))
+            .unwrap_or_default()
+    }
+}
+
+impl Revocations {
+    /// Until when a token must be remembered as revoked, if it is.
+    pub fn token(&self, id: &TokenId) -> Option<Timestamp> {
+        self.tokens.get(id).copied()
+    }
+
+    /// What is revoked of a client, if anything.
+    pub fn client(&self, id: &ClientId) -> Option<ClientRevocation> {
+        self.clients.get(id).copied()
+    }
+
+    /// Whether a key is revoked.
+    pub fn key(&self, kid: &str) -> bool {
+        self.keys.get(kid).is_some()
+    }
+
+    /// Remembers a token as revoked until it would have expired anyway.
+    pub fn revoke_token(&mut self, id: TokenId, until: Timestamp) {
+        self.tokens.insert(id, until);
+    }
+
+    /// Remembers everything issued to a client before a time as revoked. Never revives: an earlier
+    /// time than the one known changes nothing.
+    pub fn revoke_client(&mut self, id: ClientId, revocation: ClientRevocation) {
+        if self.client(&id).is_none_or(|known| known.before < revocation.before) {
+            self.clients.insert(id, revocation);
+        }
+    }
+
+    /// Sets which keys are revoked.
+    pub fn set_keys<'a>(&mut self, kids: impl Iterator<Item = &'a Kid>) {
+        self.keys = CowMap::default();
+        for kid in kids {
+            self.keys.insert(kid.clone(), ());
+        }
+    }
+
+    /// Forgets what would be rejected as expired in any case. Says whether that was anything.
+    pub fn expire(&mut self, now: Timestamp) -> bool {
+        let tokens: Vec<TokenId> = self
+            .tokens
+            .iter()
+            .filter(|(_, until)| **until <= now)
+            .map(|(id, _)| id.clone())
+            .collect();
+        let clients: Vec<ClientId> = self
+            .clients
+            .iter()
+            .filter(|(_, client)| client.until <= now)
+            .map(|(id, _)| id.clone())
+            .collect();
+        for id in &tokens {
+            self.tokens.remove(id);
+        }
+        for id in &clients {
+            self.clients.remove(id);
+        }
+        !(tokens.is_empty() && clients.is_empty())
+    }
+}
