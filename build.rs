@@ -29,9 +29,9 @@ fn main() -> Result<(), Box<dyn Error>> {
     let mut compiler = protox::Compiler::new(["proto"])?;
     compiler.include_imports(true).include_source_info(true).open_files(PROTOS)?;
 
-    let rules = codegen::read_annotations(&compiler.descriptor_pool(), &PROTOS)
+    let rules = codegen::annotations::read_annotations(&compiler.descriptor_pool(), &PROTOS)
         .map_err(|errors| errors.iter().map(|error| format!("\n{error}")).collect::<String>())?;
-    fs::write(out_dir.join("policies.rs"), codegen::policy_table(&rules, "crate::guard"))?;
+    fs::write(out_dir.join("policies.rs"), codegen::emit::policy_table(&rules, "crate::guard"))?;
     // Encoded by protox, not by prost: the options survive, so reflection shows the policy.
     fs::write(out_dir.join("descriptors.bin"), compiler.encode_file_descriptor_set())?;
 

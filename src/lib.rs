@@ -32,4 +32,7 @@ pub mod guard {
         Scopes(&'static [&'static str]),
     }
 }
+pub mod client;
+pub mod policy;
 pub mod rpc;
+pub mod store;

@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use crate::claims::Audience;
 use crate::claims::ClientId;
 use crate::claims::Issuer;
 use crate::claims::Kid;
@@ -10,6 +9,7 @@ use crate::claims::Timestamp;
 use crate::claims::TokenId;
 use crate::cow_map::CowMap;
 use crate::keys::KeySet;
+use crate::token::Audiences;
 use crate::token::Expected;
 use crate::token::Rejection;
 use crate::token::VerifiedToken;
@@ -53,7 +53,7 @@ impl TrustBundle {
     pub fn verify(
         &self,
         token: &str,
-        audiences: &[Audience],
+        audiences: Audiences<'_>,
         now: Timestamp,
         leeway: Duration,
     ) -> Result<VerifiedToken, Rejection> {
@@ -145,8 +145,14 @@ impl Revocations {
         }
     }
 
-    /// Forgets what would be rejected as expired in any case. Says whether that was anything.
-    pub fn expire(&mut self, now: Timestamp) -> bool {
+    /// Whether something in it would be rejected as expired in any case.
+    pub fn has_expired(&self, now: Timestamp) -> bool {
+        self.tokens.iter().any(|(_, until)| *until <= now)
+            || self.clients.iter().any(|(_, client)| client.until <= now)
+    }
+
+    /// Forgets what would be rejected as expired in any case.
+    pub fn expire(&mut self, now: Timestamp) {
         let tokens: Vec<TokenId> = self
             .tokens
             .iter()
@@ -165,6 +171,5 @@ impl Revocations {
         for id in &clients {
             self.clients.remove(id);
         }
-        !(tokens.is_empty() && clients.is_empty())
     }
 }

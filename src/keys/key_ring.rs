@@ -9,6 +9,9 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde::Deserialize;
+use serde::Serialize;
+
 use crate::claims::Kid;
 use crate::claims::Timestamp;
 use crate::keys::KeySet;
@@ -72,6 +75,38 @@ pub struct RevokedKey {
     pub revoked_at: Timestamp,
     /// When no token of its can be unexpired any more, so that it may be forgotten.
     pub forget_at: Timestamp,
+}
+
+/// What there is to tell of a key: never its private half.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeyInfo {
+    /// Its name.
+    pub kid: Kid,
+    /// Where it is in its life.
+    pub state: KeyState,
+    /// The public half.
+    pub public_key: [u8; 32],
+    /// When it was made.
+    pub created_at: Timestamp,
+    /// When it began to sign.
+    pub activated_at: Option<Timestamp>,
+    /// When it was retired or revoked.
+    pub ended_at: Option<Timestamp>,
+    /// When it leaves the ring.
+    pub gone_at: Option<Timestamp>,
+}
+
+/// The states of a signing key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum KeyState {
+    /// Published, not yet signing.
+    Next,
+    /// The one that signs.
+    Active,
+    /// Signs no more, still verifies.
+    Retired,
+    /// Rejected everywhere.
+    Revoked,
 }
 
 /// The clock is behind a key that the ring already has: it was set back, or is wrong.
@@ -147,6 +182,36 @@ impl KeyRing {
     /// Keys that are rejected, newest first.
     pub fn revoked(&self) -> &[RevokedKey] {
         &self.revoked
+    }
+
+    /// All keys: next, active, then the others, newest first.
+    pub fn keys(&self) -> Vec<KeyInfo> {
+        let info = |key: &PublicKey, state, created_at| KeyInfo {
+            kid: key.kid().clone(),
+            state,
+            public_key: *key.as_bytes(),
+            created_at,
+            activated_at: None,
+            ended_at: None,
+            gone_at: None,
+        };
+        let next = info(self.next.key.public(), KeyState::Next, self.next.created_at);
+        let active = KeyInfo {
+            activated_at: Some(self.active.activated_at),
+            ..info(self.active.key.public(), KeyState::Active, self.active.created_at)
+        };
+        let retired = self.retired.iter().map(|key| KeyInfo {
+            activated_at: Some(key.activated_at),
+            ended_at: Some(key.retired_at),
+            gone_at: Some(key.verifies_until),
+            ..info(&key.key, KeyState::Retired, key.created_at)
+        });
+        let revoked = self.revoked.iter().map(|key| KeyInfo {
+            ended_at: Some(key.revoked_at),
+            gone_at: Some(key.forget_at),
+            ..info(&key.key, KeyState::Revoked, key.created_at)
+        });
+        [next, active].into_iter().chain(retired).chain(revoked).collect()
     }
 
     /// What verifiers need: next, active and retired.

@@ -6,7 +6,9 @@ mod signing_key;
 
 pub use self::key_ring::ActiveKey;
 pub use self::key_ring::ClockBehind;
+pub use self::key_ring::KeyInfo;
 pub use self::key_ring::KeyRing;
+pub use self::key_ring::KeyState;
 pub use self::key_ring::NextKey;
 pub use self::key_ring::RetiredKey;
 pub use self::key_ring::RevokeKeyError;

@@ -12,6 +12,7 @@ pub use self::format::UnverifiedToken;
 pub use self::format::unverified_claims;
 pub use self::mint::Minter;
 pub use self::mint::Token;
+pub use self::verify::Audiences;
 pub use self::verify::Expected;
 pub use self::verify::Rejection;
 pub use self::verify::VerifiedToken;

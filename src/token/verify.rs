@@ -37,12 +37,30 @@ impl VerifiedToken {
 pub struct Expected<'a> {
     /// Its issuer.
     pub issuer: &'a Issuer,
-    /// Its audience: any one of these.
-    pub audiences: &'a [Audience],
+    /// Its audience.
+    pub audiences: Audiences<'a>,
     /// The time.
     pub now: Timestamp,
     /// How far the issuer's clock may be off from ours.
     pub leeway: Duration,
+}
+
+/// Which audiences are accepted.
+#[derive(Debug, Clone, Copy)]
+pub enum Audiences<'a> {
+    /// One of these: what a callee must demand.
+    OneOf(&'a [Audience]),
+    /// Any: for the issuer itself, and for showing what a token is.
+    Any,
+}
+
+impl Audiences<'_> {
+    fn accept(self, audience: &Audience) -> bool {
+        match self {
+            Self::OneOf(audiences) => audiences.contains(audience),
+            Self::Any => true,
+        }
+    }
 }
 
 /// Why a token is not accepted. The checks are made in this order.
@@ -97,7 +115,7 @@ pub fn verify(
     {
         return Err(Rejection::NotYetValid);
     }
-    if !expected.audiences.contains(&claims.audience) {
+    if !expected.audiences.accept(&claims.audience) {
         return Err(Rejection::AudienceMismatch);
     }
     Ok(VerifiedToken { claims, kid: key.kid().clone() })
@@ -143,7 +161,7 @@ mod tests {
         let keys = KeySet::from_iter([key().public().clone()]);
         let expected = Expected {
             issuer: &Issuer::new("https://issuer").expect("issuer"),
-            audiences: &[Audience::new("inventory").expect("audience")],
+            audiences: Audiences::OneOf(&[Audience::new("inventory").expect("audience")]),
             now: Timestamp::from_unix(now),
             leeway: Duration::from_secs(30),
         };
@@ -346,7 +364,7 @@ mod tests {
             let keys = KeySet::from_iter([key().public().clone()]);
             let expected = Expected {
                 issuer: &claims.issuer,
-                audiences: std::slice::from_ref(&claims.audience),
+                audiences: Audiences::OneOf(std::slice::from_ref(&claims.audience)),
                 now: Timestamp::from_unix(NOW),
                 leeway: Duration::ZERO,
             };

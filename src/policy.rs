@@ -1,0 +1,272 @@
+//! Who gets what. Pure: facts in, a [`Grant`] or a [`Denial`] out.
+
+use std::fmt;
+use std::time::Duration;
+
+use crate::claims::Audience;
+use crate::claims::COUNTERSIGN;
+use crate::claims::ClientId;
+use crate::claims::ScopeSet;
+use crate::client::AuthenticatedClient;
+use crate::client::Client;
+use crate::client::ClientSettings;
+use crate::client::GrantRule;
+use crate::token::VerifiedToken;
+
+/// The scopes of audience `countersign` that make their holder an operator.
+pub const ADMINISTRATIVE_SCOPES: [&str; 7] = [
+    "audit:read",
+    "clients:read",
+    "clients:write",
+    "keys:read",
+    "keys:rotate",
+    "operators:write",
+    "tokens:revoke",
+];
+
+/// The other scopes of audience `countersign`. Every client holds the first, and one that serves an
+/// audience holds all, without being granted them.
+pub const ORDINARY_SCOPES: [&str; 3] = ["tokens:revoke-own", "tokens:validate", "trust:watch"];
+
+/// What a client asks for.
+#[derive(Debug, Clone)]
+pub struct TokenRequest {
+    /// The service; none to have it inferred.
+    pub audience: Option<Audience>,
+    /// The scopes; none for all that were granted.
+    pub scopes: ScopeSet,
+    /// A shorter life than the client would get.
+    pub requested_ttl: Option<Duration>,
+}
+
+/// What a client gets. Only [`decide`] makes one, and only for a client that has proven who it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Grant {
+    client_id: ClientId,
+    audience: Audience,
+    scopes: ScopeSet,
+    ttl: Duration,
+}
+
+impl Grant {
+    /// To whom.
+    pub fn client_id(&self) -> &ClientId {
+        &self.client_id
+    }
+
+    /// For which service.
+    pub fn audience(&self) -> &Audience {
+        &self.audience
+    }
+
+    /// With which scopes.
+    pub fn scopes(&self) -> &ScopeSet {
+        &self.scopes
+    }
+
+    /// For how long.
+    pub fn ttl(&self) -> Duration {
+        self.ttl
+    }
+}
+
+/// Why a client does not get what it asks for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Denial {
+    /// It was granted nothing for that audience.
+    AudienceNotGranted(Audience),
+    /// It named no audience, and what it asks for does not tell which of its grants is meant.
+    AudienceAmbiguous,
+    /// It was not granted this scope.
+    ScopeNotGranted(Box<str>),
+}
+
+/// Decides on a request for a token.
+///
+/// Without an audience, the client's only grant is meant, or the only one that has all the scopes
+/// asked for. `countersign` is never meant. The life is the client's maximum, or `default_ttl`, or
+/// what was requested if that is shorter.
+///
+/// # Errors
+/// See [`Denial`].
+pub fn decide(
+    authenticated: &AuthenticatedClient,
+    request: &TokenRequest,
+    default_ttl: Duration,
+) -> Result<Grant, Denial> {
+    let client = authenticated.client();
+    let (audience, granted) = match &request.audience {
+        Some(audience) => {
+            let granted = granted_scopes(&client.settings, audience)
+                .ok_or_else(|| Denial::AudienceNotGranted(audience.clone()))?;
+            (audience.clone(), granted)
+        }
+        None => {
+            let rule = infer(&client.settings, &request.scopes)?;
+            (rule.audience.clone(), rule.scopes.clone())
+        }
+    };
+    if let Some(missing) = granted.first_missing(&request.scopes) {
+        return Err(Denial::ScopeNotGranted(missing.into()));
+    }
+    let scopes = if request.scopes.is_empty() { granted } else { request.scopes.clone() };
+    let longest = client.settings.max_token_ttl.unwrap_or(default_ttl);
+    let ttl = request.requested_ttl.map_or(longest, |requested| requested.min(longest));
+    Ok(Grant { client_id: client.id.clone(), audience, scopes, ttl })
+}
+
+fn granted_scopes(settings: &ClientSettings, audience: &Audience) -> Option<ScopeSet> {
+    let granted = settings.grants.scopes(audience.as_str());
+    if audience.as_str() != COUNTERSIGN {
+        return granted.cloned();
+    }
+    let held = if settings.serves.as_slice().is_empty() {
+        &ORDINARY_SCOPES[..1]
+    } else {
+        &ORDINARY_SCOPES[..]
+    };
+    let scopes = granted.iter().flat_map(|scopes| scopes.iter()).chain(held.iter().copied());
+    Some(ScopeSet::from_texts(scopes).expect("a few valid scopes more are still a valid set"))
+}
+
+fn infer<'a>(settings: &'a ClientSettings, asked: &ScopeSet) -> Result<&'a GrantRule, Denial> {
+    let mut grants =
+        settings.grants.as_slice().iter().filter(|rule| rule.audience.as_str() != COUNTERSIGN);
+    if let (Some(only), None) = (grants.next(), grants.next()) {
+        return Ok(only);
+    }
+    if asked.is_empty() {
+        return Err(Denial::AudienceAmbiguous);
+    }
+    let grants =
+        || settings.grants.as_slice().iter().filter(|rule| rule.audience.as_str() != COUNTERSIGN);
+    let mut fitting = grants().filter(|rule| rule.scopes.first_missing(asked).is_none());
+    match (fitting.next(), fitting.next()) {
+        (Some(only), None) => Ok(only),
+        _ => match asked.iter().find(|scope| !grants().any(|rule| rule.scopes.contains(scope))) {
+            Some(unknown) => Err(Denial::ScopeNotGranted(unknown.into())),
+            None => Err(Denial::AudienceAmbiguous),
+        },
+    }
+}
+
+/// A client that acts with administrative scopes, by a token that Countersign verified.
+#[derive(Debug, Clone)]
+pub struct Operator {
+    client_id: ClientId,
+    scopes: ScopeSet,
+}
+
+impl Operator {
+    /// Who bears this token.
+    pub fn bearing(token: &VerifiedToken) -> Self {
+        Self { client_id: token.claims().client_id.clone(), scopes: token.claims().scopes.clone() }
+    }
+
+    /// Who it is.
+    pub fn client_id(&self) -> &ClientId {
+        &self.client_id
+    }
+
+    /// Whether the token carries a scope.
+    pub fn holds(&self, scope: &str) -> bool {
+        self.scopes.contains(scope)
+    }
+}
+
+/// Why an operator may not change a client the way it wants to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ChangeDenial {
+    /// The client holds an administrative scope, or would: that takes `operators:write`.
+    NeedsOperatorsWrite,
+    /// The operator lacks this scope, so it cannot grant it.
+    LacksScope(Box<str>),
+    /// Audience `countersign` has no such scope.
+    NoSuchScope(Box<str>),
+    /// Only Countersign itself serves audience `countersign`.
+    ServesCountersign,
+}
+
+impl fmt::Display for ChangeDenial {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NeedsOperatorsWrite => {
+                f.write_str("a client with administrative scopes can be touched only with the scope operators:write")
+            }
+            Self::LacksScope(scope) => write!(f, "nobody grants a scope that they lack: {scope}"),
+            Self::NoSuchScope(scope) => write!(f, "audience countersign has no scope {scope}"),
+            Self::ServesCountersign => f.write_str("only Countersign itself serves the audience countersign"),
+        }
+    }
+}
+
+/// Decides whether an operator may turn a client's settings `before` into those `after`; `None`
+/// for a client that does not exist, before or after.
+///
+/// # Errors
+/// See [`ChangeDenial`].
+pub fn may_change(
+    operator: &Operator,
+    before: Option<&ClientSettings>,
+    after: Option<&ClientSettings>,
+) -> Result<(), ChangeDenial> {
+    let touches_operator = before.into_iter().chain(after).any(is_operator);
+    if touches_operator && !operator.holds("operators:write") {
+        return Err(ChangeDenial::NeedsOperatorsWrite);
+    }
+    let Some(after) = after else { return Ok(()) };
+    if after.serves.as_slice().iter().any(|audience| audience.as_str() == COUNTERSIGN) {
+        return Err(ChangeDenial::ServesCountersign);
+    }
+    let had = before.and_then(|settings| settings.grants.scopes(COUNTERSIGN));
+    for scope in after.grants.scopes(COUNTERSIGN).iter().flat_map(|scopes| scopes.iter()) {
+        let is_administrative = ADMINISTRATIVE_SCOPES.contains(&scope);
+        if !is_administrative && !ORDINARY_SCOPES.contains(&scope) {
+            return Err(ChangeDenial::NoSuchScope(scope.into()));
+        }
+        let is_new = !had.is_some_and(|had| had.contains(scope));
+        if is_administrative && is_new && !operator.holds(scope) {
+            return Err(ChangeDenial::LacksScope(scope.into()));
+        }
+    }
+    Ok(())
+}
+
+/// Decides whether an operator may make a credential for a client: whoever holds one can do what the
+/// client can, so it takes every administrative scope that the client has.
+///
+/// # Errors
+/// See [`ChangeDenial`].
+pub fn may_make_credential(
+    operator: &Operator,
+    client: &ClientSettings,
+) -> Result<(), ChangeDenial> {
+    may_change(operator, Some(client), Some(client))?;
+    let held = client.grants.scopes(COUNTERSIGN);
+    match held
+        .iter()
+        .flat_map(|held| held.iter())
+        .find(|scope| ADMINISTRATIVE_SCOPES.contains(scope) && !operator.holds(scope))
+    {
+        Some(lacking) => Err(ChangeDenial::LacksScope(lacking.into())),
+        None => Ok(()),
+    }
+}
+
+/// Whether a client holds an administrative scope.
+pub fn is_operator(settings: &ClientSettings) -> bool {
+    holds_any(settings, &ADMINISTRATIVE_SCOPES)
+}
+
+/// Whether a client could make or mend operators, if it can authenticate: without one such, nobody
+/// can, but on the host itself.
+pub fn can_administer_operators(client: &Client) -> bool {
+    !client.settings.disabled && holds_any(&client.settings, &["operators:write"])
+}
+
+fn holds_any(settings: &ClientSettings, scopes: &[&str]) -> bool {
+    settings
+        .grants
+        .scopes(COUNTERSIGN)
+        .is_some_and(|held| scopes.iter().any(|scope| held.contains(scope)))
+}

@@ -1,0 +1,352 @@
+//! The audit log: a chain of HMACs, so that a row rewritten, removed or cut off at the end shows.
+//!
+//! Each row's MAC covers the row and the MAC before it. The first row that is still kept, and the
+//! last, are named by anchors under the same key; without the KEK nobody can make one. Whoever can
+//! write to the database can still put back an *old* state as a whole; only a head exported
+//! elsewhere shows that.
+
+use std::fmt;
+
+use rusqlite::Connection;
+use rusqlite::OptionalExtension;
+use rusqlite::Row;
+use rusqlite::params;
+use serde::Deserialize;
+use serde::Serialize;
+use zeroize::Zeroizing;
+
+use crate::claims::Timestamp;
+use crate::store::kek::Kek;
+use crate::store::kek::hmac_sha256;
+
+/// Something that an operator did, or that was refused. Never holds a secret or a token.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AuditEvent {
+    /// When.
+    pub at: Timestamp,
+    /// Who: a client id, `host`, or `unknown:` and a hash.
+    pub actor: String,
+    /// What: `client.create`, `keys.rotate`, ...
+    pub action: String,
+    /// To what: a client id, a `kid`, ...
+    pub target: String,
+    /// `ok`, or the reason of the refusal.
+    pub outcome: String,
+    /// From where: an address, or empty for the host itself.
+    pub peer: String,
+    /// How many times: refusals are counted together.
+    pub count: u64,
+    /// What else there is to say.
+    pub detail: String,
+}
+
+/// An event and its place in the chain.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AuditRow {
+    /// From 1, without gaps.
+    pub sequence: u64,
+    /// The event.
+    pub event: AuditEvent,
+    mac: [u8; 32],
+}
+
+/// The end of the chain at some time. Kept elsewhere, it shows later that nothing was cut or put back.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AuditHead {
+    /// The last row's sequence.
+    pub sequence: u64,
+    /// The last row's MAC, in hexadecimal.
+    pub mac: String,
+}
+
+/// A chain that holds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AuditReport {
+    /// The first row that is kept.
+    pub first: u64,
+    /// The end of the chain.
+    pub head: AuditHead,
+}
+
+/// Where a chain does not hold.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ChainError {
+    /// This row is not what was written, or does not follow the one before.
+    BadRow(u64),
+    /// This row is missing.
+    MissingRow(u64),
+    /// The chain ends here, and once went on.
+    CutAfter(u64),
+    /// An anchor is missing or was not made with this KEK.
+    BadAnchor,
+    /// The exported head names a row that is there no more, or no longer the same.
+    HeadMismatch(u64),
+    /// The exported head names a row that retention has removed: it cannot be compared any more.
+    HeadExpired(u64),
+}
+
+impl fmt::Display for ChainError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::BadRow(row) => write!(f, "row {row} is not what was written"),
+            Self::MissingRow(row) => write!(f, "row {row} is missing"),
+            Self::CutAfter(row) => write!(f, "the log has been cut off after row {row}"),
+            Self::BadAnchor => {
+                f.write_str("the anchor of the log is missing or was not made with this KEK")
+            }
+            Self::HeadMismatch(row) => {
+                write!(f, "row {row} is not the one that the exported head names")
+            }
+            Self::HeadExpired(row) => {
+                write!(f, "row {row} of the exported head is past retention; use a newer head")
+            }
+        }
+    }
+}
+
+impl std::error::Error for ChainError {}
+
+/// Where the chain goes on: its key, and the last row.
+pub(super) struct Chain {
+    key: Zeroizing<[u8; 32]>,
+    last: Link,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Link {
+    sequence: u64,
+    mac: [u8; 32],
+}
+
+const START: Link = Link { sequence: 0, mac: [0; 32] };
+
+impl Chain {
+    /// A chain without rows.
+    pub(super) fn begin(connection: &Connection, kek: &Kek) -> rusqlite::Result<Self> {
+        let chain = Self { key: chain_key(kek), last: START };
+        chain.write_anchor(connection, "audit_start", START)?;
+        chain.write_anchor(connection, "audit_head", START)?;
+        Ok(chain)
+    }
+
+    /// The chain that is there. What does not hold is found by [`verify`], not here: a damaged log
+    /// must not keep the service from starting.
+    pub(super) fn resume(connection: &Connection, kek: &Kek) -> rusqlite::Result<Self> {
+        let last = connection
+            .query_row(
+                "SELECT sequence, mac FROM audit ORDER BY sequence DESC LIMIT 1",
+                [],
+                |row| Ok(Link { sequence: row.get::<_, i64>(0)? as u64, mac: row.get(1)? }),
+            )
+            .optional()?;
+        let key = chain_key(kek);
+        // With every row past retention, the chain goes on from its anchor.
+        let last = match last {
+            Some(last) => last,
+            None => read_anchor(connection, &key, "audit_head")?.unwrap_or(START),
+        };
+        Ok(Self { key, last })
+    }
+
+    /// Adds an event. Part of the transaction that it belongs to; [`Chain::rewind`] if that fails.
+    pub(super) fn append(
+        &mut self,
+        connection: &Connection,
+        event: &AuditEvent,
+    ) -> rusqlite::Result<()> {
+        let sequence = self.last.sequence + 1;
+        let mac = row_mac(&self.key, &self.last.mac, sequence, event);
+        connection
+            .prepare_cached(
+                "INSERT INTO audit (sequence, at, actor, action, target, outcome, peer, count, detail, mac)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
+            )?
+            .execute(params![
+                sequence as i64,
+                event.at.as_unix() as i64,
+                event.actor,
+                event.action,
+                event.target,
+                event.outcome,
+                event.peer,
+                event.count as i64,
+                event.detail,
+                mac,
+            ])?;
+        self.last = Link { sequence, mac };
+        self.write_anchor(connection, "audit_head", self.last)
+    }
+
+    /// Forgets rows from before a time. The anchor of the start moves along.
+    pub(super) fn prune(
+        &mut self,
+        connection: &Connection,
+        before: Timestamp,
+    ) -> rusqlite::Result<()> {
+        let last_pruned = connection
+            .query_row(
+                "SELECT sequence, mac FROM audit WHERE at < ?1 ORDER BY sequence DESC LIMIT 1",
+                [before.as_unix() as i64],
+                |row| Ok(Link { sequence: row.get::<_, i64>(0)? as u64, mac: row.get(1)? }),
+            )
+            .optional()?;
+        let Some(last_pruned) = last_pruned else { return Ok(()) };
+        connection
+            .execute("DELETE FROM audit WHERE sequence <= ?1", [last_pruned.sequence as i64])?;
+        self.write_anchor(connection, "audit_start", last_pruned)
+    }
+
+    /// Where the chain stands, for [`Chain::rewind`].
+    pub(super) fn mark(&self) -> ChainMark {
+        ChainMark(self.last)
+    }
+
+    /// Back to a mark, when a transaction came to nothing.
+    pub(super) fn rewind(&mut self, mark: ChainMark) {
+        self.last = mark.0;
+    }
+
+    fn write_anchor(
+        &self,
+        connection: &Connection,
+        name: &str,
+        link: Link,
+    ) -> rusqlite::Result<()> {
+        let mut value = Vec::with_capacity(72);
+        value.extend_from_slice(&link.sequence.to_be_bytes());
+        value.extend_from_slice(&link.mac);
+        value.extend_from_slice(&anchor_mac(&self.key, name, link));
+        connection
+            .prepare_cached("INSERT OR REPLACE INTO meta (name, value) VALUES (?1, ?2)")?
+            .execute(params![name, value])
+            .map(|_| ())
+    }
+}
+
+/// A place in the chain.
+pub(super) struct ChainMark(Link);
+
+/// A page of events, newest first, from before a sequence.
+pub(super) fn list(
+    connection: &Connection,
+    before: Option<u64>,
+    limit: usize,
+) -> rusqlite::Result<Vec<AuditRow>> {
+    connection
+        .prepare_cached(
+            "SELECT sequence, at, actor, action, target, outcome, peer, count, detail, mac FROM audit
+             WHERE sequence < ?1 ORDER BY sequence DESC LIMIT ?2",
+        )?
+        .query_map(params![before.map_or(i64::MAX, |before| before as i64), limit as i64], read_row)?
+        .collect()
+}
+
+/// Proves the whole chain, and that an exported head is in it.
+pub(super) fn verify(
+    connection: &Connection,
+    kek: &Kek,
+    exported: Option<&AuditHead>,
+) -> rusqlite::Result<Result<AuditReport, ChainError>> {
+    let key = chain_key(kek);
+    let anchors = (
+        read_anchor(connection, &key, "audit_start")?,
+        read_anchor(connection, &key, "audit_head")?,
+    );
+    let (Some(start), Some(head)) = anchors else { return Ok(Err(ChainError::BadAnchor)) };
+    let mut last = start;
+    let mut exported_seen = exported.is_some_and(|exported| named_by(exported, start));
+
+    let mut statement = connection.prepare(
+        "SELECT sequence, at, actor, action, target, outcome, peer, count, detail, mac FROM audit ORDER BY sequence",
+    )?;
+    let mut rows = statement.query([])?;
+    while let Some(row) = rows.next()? {
+        let row = read_row(row)?;
+        if row.sequence != last.sequence + 1 {
+            return Ok(Err(ChainError::MissingRow(last.sequence + 1)));
+        }
+        if row.mac != row_mac(&key, &last.mac, row.sequence, &row.event) {
+            return Ok(Err(ChainError::BadRow(row.sequence)));
+        }
+        last = Link { sequence: row.sequence, mac: row.mac };
+        exported_seen |= exported.is_some_and(|exported| named_by(exported, last));
+    }
+    if last != head {
+        return Ok(Err(ChainError::CutAfter(last.sequence)));
+    }
+    match exported {
+        Some(exported) if exported_seen => debug_assert!(exported.sequence <= last.sequence),
+        Some(exported) if exported.sequence < start.sequence => {
+            return Ok(Err(ChainError::HeadExpired(exported.sequence)));
+        }
+        Some(exported) => return Ok(Err(ChainError::HeadMismatch(exported.sequence))),
+        None => {}
+    }
+    let head = AuditHead { sequence: last.sequence, mac: hex(&last.mac) };
+    Ok(Ok(AuditReport { first: start.sequence + 1, head }))
+}
+
+fn named_by(head: &AuditHead, link: Link) -> bool {
+    head.sequence == link.sequence && head.mac == hex(&link.mac)
+}
+
+fn read_row(row: &Row<'_>) -> rusqlite::Result<AuditRow> {
+    Ok(AuditRow {
+        sequence: row.get::<_, i64>(0)? as u64,
+        event: AuditEvent {
+            at: Timestamp::from_unix(row.get::<_, i64>(1)? as u64),
+            actor: row.get(2)?,
+            action: row.get(3)?,
+            target: row.get(4)?,
+            outcome: row.get(5)?,
+            peer: row.get(6)?,
+            count: row.get::<_, i64>(7)? as u64,
+            detail: row.get(8)?,
+        },
+        mac: row.get(9)?,
+    })
+}
+
+fn read_anchor(
+    connection: &Connection,
+    key: &[u8; 32],
+    name: &str,
+) -> rusqlite::Result<Option<Link>> {
+    let value: Option<Vec<u8>> = connection
+        .query_row("SELECT value FROM meta WHERE name = ?1", [name], |row| row.get(0))
+        .optional()?;
+    Ok(value.and_then(|value| {
+        let (sequence, rest) = value.split_first_chunk::<8>()?;
+        let (mac, proof) = rest.split_first_chunk::<32>()?;
+        let link = Link { sequence: u64::from_be_bytes(*sequence), mac: *mac };
+        (proof == anchor_mac(key, name, link)).then_some(link)
+    }))
+}
+
+fn chain_key(kek: &Kek) -> Zeroizing<[u8; 32]> {
+    kek.derive("countersign audit chain v1")
+}
+
+fn row_mac(key: &[u8; 32], previous: &[u8; 32], sequence: u64, event: &AuditEvent) -> [u8; 32] {
+    let AuditEvent { at, actor, action, target, outcome, peer, count, detail } = event;
+    let mut bytes = Vec::with_capacity(256);
+    bytes.extend_from_slice(previous);
+    for number in [sequence, at.as_unix(), *count] {
+        bytes.extend_from_slice(&number.to_be_bytes());
+    }
+    // Lengths first, so that no text can lend characters to its neighbour.
+    for text in [actor, action, target, outcome, peer, detail] {
+        bytes.extend_from_slice(&(text.len() as u64).to_be_bytes());
+        bytes.extend_from_slice(text.as_bytes());
+    }
+    hmac_sha256(key, &[b"row", &bytes])
+}
+
+fn anchor_mac(key: &[u8; 32], name: &str, link: Link) -> [u8; 32] {
+    hmac_sha256(key, &[b"anchor", name.as_bytes(), &link.sequence.to_be_bytes(), &link.mac])
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}

@@ -1,0 +1,182 @@
+//! The key-encryption key (KEK): seals private keys at rest, and lives outside the database.
+
+use std::fmt;
+use std::str::FromStr;
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use chacha20poly1305::KeyInit;
+use chacha20poly1305::XChaCha20Poly1305;
+use chacha20poly1305::aead::Aead;
+use chacha20poly1305::aead::Payload;
+use hkdf::Hkdf;
+use hmac::Hmac;
+use hmac::Mac;
+use sha2::Sha256;
+use zeroize::Zeroize;
+use zeroize::Zeroizing;
+
+use crate::keys::PublicKey;
+use crate::keys::SigningKey;
+
+/// 256 random bits from which the keys that protect a store are derived (HKDF-SHA-256, RFC 5869).
+pub struct Kek(Zeroizing<[u8; 32]>);
+
+const PREFIX: &str = "ckek_";
+const NONCE_LEN: usize = 24;
+
+/// Text that is not a key-encryption key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct InvalidKek;
+
+impl fmt::Display for InvalidKek {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("not a key-encryption key: expected `ckek_` and 43 characters of base64url")
+    }
+}
+
+impl std::error::Error for InvalidKek {}
+
+impl Kek {
+    /// Makes one from the operating system's randomness.
+    ///
+    /// # Errors
+    /// When the operating system has none to give.
+    pub fn generate() -> Result<Self, getrandom::Error> {
+        let mut bytes = Zeroizing::new([0; 32]);
+        getrandom::fill(bytes.as_mut_slice())?;
+        Ok(Self(bytes))
+    }
+
+    /// The text to keep it as.
+    pub fn expose(&self) -> Zeroizing<String> {
+        let mut text = Zeroizing::new(String::with_capacity(PREFIX.len() + 43));
+        text.push_str(PREFIX);
+        URL_SAFE_NO_PAD.encode_string(self.0.as_slice(), &mut text);
+        text
+    }
+
+    /// A key for one purpose.
+    pub(super) fn derive(&self, purpose: &str) -> Zeroizing<[u8; 32]> {
+        let mut key = Zeroizing::new([0; 32]);
+        Hkdf::<Sha256>::new(None, self.0.as_slice())
+            .expand(purpose.as_bytes(), key.as_mut_slice())
+            .expect("32 bytes are within what HKDF gives");
+        key
+    }
+
+    /// What tells this key from another without telling anything else about it.
+    pub(super) fn fingerprint(&self, store_id: &[u8]) -> [u8; 16] {
+        let mac = hmac_sha256(&self.derive("countersign kek fingerprint v1"), &[store_id]);
+        let mut short = [0; 16];
+        short.copy_from_slice(&mac[..16]);
+        short
+    }
+
+    /// Seals a private key for one store: a random nonce and the ciphertext (XChaCha20-Poly1305),
+    /// bound to the store and to the public key, so that rows cannot be swapped.
+    pub(super) fn seal(
+        &self,
+        store_id: &[u8],
+        key: &SigningKey,
+    ) -> Result<Vec<u8>, getrandom::Error> {
+        let mut nonce = [0; NONCE_LEN];
+        getrandom::fill(&mut nonce)?;
+        let seed = key.expose_seed();
+        let sealed = self
+            .sealing_cipher()
+            .encrypt(
+                &nonce.into(),
+                Payload { msg: seed.as_slice(), aad: &associated(store_id, key.public()) },
+            )
+            .expect("32 bytes are within what the cipher takes");
+        Ok([&nonce[..], &sealed].concat())
+    }
+
+    /// Opens what was sealed; `None` when it was not sealed with this key for this store and this
+    /// public key, or the private key in it is another's.
+    pub(super) fn unseal(
+        &self,
+        store_id: &[u8],
+        public: &PublicKey,
+        sealed: &[u8],
+    ) -> Option<SigningKey> {
+        let (nonce, ciphertext) = sealed.split_first_chunk::<NONCE_LEN>()?;
+        let payload = Payload { msg: ciphertext, aad: &associated(store_id, public) };
+        let seed = Zeroizing::new(self.sealing_cipher().decrypt(&(*nonce).into(), payload).ok()?);
+        let seed: Zeroizing<[u8; 32]> = Zeroizing::new(seed.as_slice().try_into().ok()?);
+        let key = SigningKey::from_seed(&seed);
+        (key.public() == public).then_some(key)
+    }
+
+    fn sealing_cipher(&self) -> XChaCha20Poly1305 {
+        XChaCha20Poly1305::new((&*self.derive("countersign signing key seal v1")).into())
+    }
+}
+
+fn associated(store_id: &[u8], public: &PublicKey) -> Vec<u8> {
+    [store_id, public.kid().as_str().as_bytes(), public.as_bytes()].concat()
+}
+
+/// HMAC-SHA-256 (RFC 2104) over some parts one after the other.
+pub(super) fn hmac_sha256(key: &[u8; 32], parts: &[&[u8]]) -> [u8; 32] {
+    let mut mac = Hmac::<Sha256>::new_from_slice(key).expect("HMAC takes keys of any length");
+    for part in parts {
+        mac.update(part);
+    }
+    mac.finalize().into_bytes().into()
+}
+
+impl FromStr for Kek {
+    type Err = InvalidKek;
+    fn from_str(text: &str) -> Result<Self, InvalidKek> {
+        let encoded = text.strip_prefix(PREFIX).ok_or(InvalidKek)?;
+        let mut bytes = URL_SAFE_NO_PAD.decode(encoded).map_err(|_| InvalidKek)?;
+        let key =
+            <[u8; 32]>::try_from(bytes.as_slice()).map(Zeroizing::new).map_err(|_| InvalidKek);
+        bytes.zeroize();
+        Ok(Self(key?))
+    }
+}
+
+impl fmt::Debug for Kek {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Kek([redacted])")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sealed_key_opens_only_with_its_kek_store_and_public_key() {
+        let (kek, other_kek) = (Kek::generate().expect("random"), Kek::generate().expect("random"));
+        let (key, other) = (SigningKey::from_seed(&[1; 32]), SigningKey::from_seed(&[2; 32]));
+        let sealed = kek.seal(b"store", &key).expect("random");
+
+        assert_eq!(
+            kek.unseal(b"store", key.public(), &sealed).map(|key| key.kid().clone()),
+            Some(key.kid().clone())
+        );
+        assert!(other_kek.unseal(b"store", key.public(), &sealed).is_none());
+        assert!(kek.unseal(b"other", key.public(), &sealed).is_none());
+        assert!(kek.unseal(b"store", other.public(), &sealed).is_none());
+        assert!(kek.unseal(b"store", key.public(), &sealed[..20]).is_none());
+        let mut tampered = sealed.clone();
+        tampered[30] ^= 1;
+        assert!(kek.unseal(b"store", key.public(), &tampered).is_none());
+        assert!(!sealed.windows(32).any(|window| window == key.expose_seed().as_slice()));
+    }
+
+    #[test]
+    fn a_kek_survives_its_text_and_other_text_is_refused() {
+        let kek = Kek::generate().expect("random");
+        let again: Kek = kek.expose().parse().expect("its own text");
+        assert_eq!(kek.expose(), again.expose());
+        for bad in ["", "ckek_", "ckek_AAAA", &kek.expose()[5..], &format!("{}A", *kek.expose())] {
+            assert_eq!(bad.parse::<Kek>().err(), Some(InvalidKek), "{bad}");
+        }
+        assert_eq!(format!("{kek:?}"), "Kek([redacted])");
+    }
+}

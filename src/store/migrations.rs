@@ -1,0 +1,94 @@
+//! The schema, and how a database comes to it: one transaction a step, numbered by `user_version`.
+
+use rusqlite::Connection;
+use rusqlite::TransactionBehavior;
+
+/// Marks the file as ours (`PRAGMA application_id`): "CSGN".
+pub(super) const APPLICATION_ID: i32 = 0x4353_474e;
+
+/// The version that this program writes.
+pub(super) const VERSION: i32 = STEPS.len() as i32;
+
+/// Step `n` brings version `n` to `n + 1`. Steps are never edited, only added.
+const STEPS: [&str; 1] = ["
+    CREATE TABLE meta (name TEXT PRIMARY KEY, value BLOB NOT NULL) STRICT, WITHOUT ROWID;
+
+    -- Grants and audiences are JSON: they are only ever read and written as a whole.
+    CREATE TABLE clients (
+        client_id TEXT PRIMARY KEY,
+        description TEXT NOT NULL,
+        grants TEXT NOT NULL,
+        serves TEXT NOT NULL,
+        max_token_ttl INTEGER,
+        disabled INTEGER NOT NULL,
+        created_at INTEGER NOT NULL,
+        updated_at INTEGER NOT NULL,
+        revision INTEGER NOT NULL
+    ) STRICT, WITHOUT ROWID;
+
+    CREATE TABLE secrets (
+        client_id TEXT NOT NULL REFERENCES clients ON DELETE CASCADE,
+        secret_id INTEGER NOT NULL,
+        hash BLOB NOT NULL,
+        created_at INTEGER NOT NULL,
+        expires_at INTEGER,
+        last_used_at INTEGER,
+        PRIMARY KEY (client_id, secret_id)
+    ) STRICT, WITHOUT ROWID;
+
+    -- sealed: the private key, only while it may still be needed.
+    CREATE TABLE keys (
+        kid TEXT PRIMARY KEY,
+        state TEXT NOT NULL CHECK (state IN ('next', 'active', 'retired', 'revoked')),
+        public BLOB NOT NULL,
+        sealed BLOB CHECK ((sealed IS NOT NULL) = (state IN ('next', 'active'))),
+        created_at INTEGER NOT NULL,
+        activated_at INTEGER,
+        ended_at INTEGER,
+        gone_at INTEGER
+    ) STRICT, WITHOUT ROWID;
+    CREATE UNIQUE INDEX one_next_one_active ON keys (state) WHERE state IN ('next', 'active');
+
+    CREATE TABLE revoked_tokens (token_id TEXT PRIMARY KEY, until INTEGER NOT NULL) STRICT, WITHOUT ROWID;
+
+    -- No reference to clients: a revocation outlives its client.
+    CREATE TABLE revoked_clients (
+        client_id TEXT PRIMARY KEY,
+        before INTEGER NOT NULL,
+        until INTEGER NOT NULL
+    ) STRICT, WITHOUT ROWID;
+
+    CREATE TABLE requests (
+        actor TEXT NOT NULL,
+        request_id TEXT NOT NULL,
+        fingerprint BLOB NOT NULL,
+        answer TEXT NOT NULL,
+        at INTEGER NOT NULL,
+        PRIMARY KEY (actor, request_id)
+    ) STRICT, WITHOUT ROWID;
+    CREATE INDEX requests_by_time ON requests (at);
+
+    CREATE TABLE audit (
+        sequence INTEGER PRIMARY KEY,
+        at INTEGER NOT NULL,
+        actor TEXT NOT NULL,
+        action TEXT NOT NULL,
+        target TEXT NOT NULL,
+        outcome TEXT NOT NULL,
+        peer TEXT NOT NULL,
+        count INTEGER NOT NULL,
+        detail TEXT NOT NULL,
+        mac BLOB NOT NULL
+    ) STRICT;
+"];
+
+/// Brings a database of an older version, or an empty one, to this one.
+pub(super) fn migrate(connection: &mut Connection, from: i32) -> rusqlite::Result<()> {
+    for (version, step) in (from + 1..).zip(STEPS.iter().skip(from as usize)) {
+        let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        transaction.execute_batch(step)?;
+        transaction.pragma_update(None, "user_version", version)?;
+        transaction.commit()?;
+    }
+    Ok(())
+}

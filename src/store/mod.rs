@@ -1,0 +1,31 @@
+//! What Countersign remembers, in SQLite: clients, keys, revocations, requests and the audit log.
+//!
+//! Readers take the [`State`] that was last committed and touch no disk. Every change goes through
+//! one writer thread: it decides on the latest state, applies what was decided together with its
+//! audit event, and answers once that is durable. What queued while it committed is committed
+//! together.
+
+mod audit;
+mod kek;
+mod migrations;
+mod sqlite;
+mod state;
+mod writer;
+
+pub use self::audit::AuditEvent;
+pub use self::audit::AuditHead;
+pub use self::audit::AuditReport;
+pub use self::audit::AuditRow;
+pub use self::audit::ChainError;
+pub use self::kek::InvalidKek;
+pub use self::kek::Kek;
+pub use self::sqlite::StoreError;
+pub use self::sqlite::create;
+pub use self::sqlite::verify_audit;
+pub use self::state::Change;
+pub use self::state::State;
+pub use self::writer::CommitError;
+pub use self::writer::Committed;
+pub use self::writer::Decision;
+pub use self::writer::RequestKey;
+pub use self::writer::Store;

@@ -1,0 +1,338 @@
+//! The database: opened with care, read whole at the start, written by changes.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::fs::File;
+use std::fs::OpenOptions;
+use std::fs::TryLockError;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rusqlite::Connection;
+use rusqlite::ErrorCode;
+use rusqlite::OpenFlags;
+use rusqlite::OptionalExtension;
+use rusqlite::params;
+
+use crate::claims::ClientId;
+use crate::claims::Issuer;
+use crate::claims::Timestamp;
+use crate::client::Client;
+use crate::keys::KeyRing;
+use crate::store::audit;
+use crate::store::audit::AuditEvent;
+use crate::store::audit::AuditHead;
+use crate::store::audit::AuditReport;
+use crate::store::audit::Chain;
+use crate::store::audit::ChainError;
+use crate::store::kek::Kek;
+use crate::store::migrations;
+use crate::store::state::Change;
+use crate::store::state::State;
+
+mod load;
+mod rows;
+
+/// How long a repeated request gets the same answer.
+const REQUEST_LIFE: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// Why the store cannot do what it should.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum StoreError {
+    /// There is no database at this path.
+    NotFound(PathBuf),
+    /// There is a database at this path already.
+    AlreadyExists(PathBuf),
+    /// Another process has it open.
+    InUse(PathBuf),
+    /// The file is not a Countersign database.
+    NotOurs(PathBuf),
+    /// A newer version of the program wrote it.
+    TooNew {
+        /// The version that wrote it.
+        found: i32,
+        /// The newest version known here.
+        known: i32,
+    },
+    /// Its keys are sealed with another KEK.
+    WrongKek,
+    /// A sealed key does not open, or is not the private half of its public key.
+    BadSealedKey(String),
+    /// What it holds cannot be right.
+    Corrupt(String),
+    /// It cannot be read or written now: locked, full, read-only, or the disk fails.
+    Unavailable(String),
+}
+
+impl fmt::Display for StoreError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NotFound(path) => {
+                write!(f, "there is no store at {}; create one with `countersign init`", path.display())
+            }
+            Self::AlreadyExists(path) => write!(f, "there is a store at {} already; it was not touched", path.display()),
+            Self::InUse(path) => write!(f, "another process has the store {} open; stop it first", path.display()),
+            Self::NotOurs(path) => write!(f, "{} is not a Countersign store; it was not touched", path.display()),
+            Self::TooNew { found, known } => write!(
+                f,
+                "the store has version {found} and this program knows {known}; use a newer program; nothing was touched",
+            ),
+            Self::WrongKek => {
+                f.write_str("this is not the key-encryption key that the store's keys are sealed with; nothing was changed")
+            }
+            Self::BadSealedKey(kid) => write!(
+                f,
+                "the sealed signing key {kid} does not open, or does not match its public key; \
+                 restore the store from a backup; nothing was changed",
+            ),
+            Self::Corrupt(what) => write!(f, "the store is damaged ({what}); restore it from a backup"),
+            Self::Unavailable(why) => write!(f, "the store cannot be read or written now ({why})"),
+        }
+    }
+}
+
+impl std::error::Error for StoreError {}
+
+impl From<rusqlite::Error> for StoreError {
+    fn from(error: rusqlite::Error) -> Self {
+        match error.sqlite_error_code() {
+            Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => {
+                Self::Corrupt(error.to_string())
+            }
+            Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {
+                Self::Unavailable("locked by another process".to_owned())
+            }
+            Some(ErrorCode::DiskFull) => Self::Unavailable("the disk is full".to_owned()),
+            Some(ErrorCode::ReadOnly) => Self::Unavailable("it is read-only".to_owned()),
+            Some(_) => Self::Unavailable(error.to_string()),
+            None => Self::Corrupt(error.to_string()),
+        }
+    }
+}
+
+/// The one connection that writes, and what goes with it.
+pub(super) struct Database {
+    pub(super) connection: Connection,
+    pub(super) chain: Chain,
+    pub(super) audit_retention: Duration,
+    path: PathBuf,
+    kek: Kek,
+    store_id: [u8; 16],
+    /// Held for as long as the database is open: one process at a time.
+    _lock: File,
+}
+
+/// Creates a store with its keys, its first clients and its first audit event, in one transaction.
+///
+/// # Errors
+/// When there is one already, or the disk does not take it.
+pub fn create(
+    path: &Path,
+    kek: &Kek,
+    issuer: &Issuer,
+    ring: &KeyRing,
+    clients: Vec<Client>,
+    event: &AuditEvent,
+) -> Result<(), StoreError> {
+    let random = |_| StoreError::Unavailable("the system has no randomness to give".to_owned());
+    let mut store_id = [0; 16];
+    getrandom::fill(&mut store_id).map_err(random)?;
+    let _lock = lock(path)?;
+    // 0600 from the start; SQLite gives its journals the mode of the database.
+    open_new_private(path).map_err(|error| match error.kind() {
+        std::io::ErrorKind::AlreadyExists => StoreError::AlreadyExists(path.to_owned()),
+        _ => StoreError::Unavailable(format!("{}: {error}", path.display())),
+    })?;
+
+    let mut connection = connect(path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
+    migrations::migrate(&mut connection, 0)?;
+    let transaction = connection.transaction()?;
+    let put = |name: &str, value: &dyn rusqlite::ToSql| {
+        transaction.execute("INSERT INTO meta (name, value) VALUES (?1, ?2)", params![name, value])
+    };
+    put("store_id", &store_id)?;
+    put("issuer", &issuer.as_str().as_bytes())?;
+    put("kek", &kek.fingerprint(&store_id))?;
+    rows::write_counters(&transaction, 1, clients.len() as u64)?;
+    rows::replace_ring(&transaction, kek, &store_id, None, ring)?;
+    for (revision, mut client) in (1..).zip(clients) {
+        client.revision = revision;
+        rows::put_client(&transaction, &client)?;
+    }
+    Chain::begin(&transaction, kek)?.append(&transaction, event)?;
+    transaction.pragma_update(None, "application_id", migrations::APPLICATION_ID)?;
+    transaction.commit()?;
+    Ok(())
+}
+
+/// Proves the audit log of a store that may be in use, and that an exported head is in it.
+///
+/// # Errors
+/// When the store cannot be read, and within, when the chain does not hold.
+pub fn verify_audit(
+    path: &Path,
+    kek: &Kek,
+    exported: Option<&AuditHead>,
+) -> Result<Result<AuditReport, ChainError>, StoreError> {
+    let (mut connection, _) = connect_to_ours(path)?;
+    check_kek(&connection, kek)?;
+    // One transaction: a server may go on writing meanwhile.
+    Ok(audit::verify(&*connection.transaction()?, kek, exported)?)
+}
+
+impl Database {
+    /// Opens a store for writing, brings it to this version, and reads all of it.
+    pub(super) fn open(
+        path: &Path,
+        kek: Kek,
+        audit_retention: Duration,
+    ) -> Result<(Self, State), StoreError> {
+        let (mut connection, version) = connect_to_ours(path)?;
+        let lock = lock(path)?;
+        let store_id = check_kek(&connection, &kek)?;
+        migrations::migrate(&mut connection, version)?;
+        connection.set_prepared_statement_cache_capacity(64);
+        let state = load::state(&connection, &kek, &store_id)?;
+        let chain = Chain::resume(&connection, &kek)?;
+        let path = path.to_owned();
+        Ok((Self { connection, chain, audit_retention, path, kek, store_id, _lock: lock }, state))
+    }
+
+    /// A connection of its own for reading the audit log.
+    pub(super) fn reader(&self) -> Result<Connection, StoreError> {
+        Ok(connect(&self.path, OpenFlags::SQLITE_OPEN_READ_WRITE)?)
+    }
+
+    /// Writes one change down, within a transaction of this connection. `state` is from before it.
+    pub(super) fn write(&mut self, state: &State, change: &Change) -> Result<(), StoreError> {
+        let connection = &self.connection;
+        match change {
+            Change::PutClient(client) => {
+                rows::write_counters(connection, state.epoch, state.next_revision())?;
+                let client = Client { revision: state.next_revision(), ..client.clone() };
+                rows::put_client(connection, &client)?;
+            }
+            Change::RemoveClient(id) => rows::remove_client(connection, id)?,
+            Change::ReplaceRing(ring) => {
+                rows::write_counters(connection, state.epoch + 1, state.revision)?;
+                rows::replace_ring(connection, &self.kek, &self.store_id, Some(&state.ring), ring)?;
+            }
+            Change::RevokeToken(id, until) => {
+                rows::write_counters(connection, state.epoch + 1, state.revision)?;
+                rows::revoke_token(connection, id, *until)?;
+            }
+            Change::RevokeClient(id, revocation) => {
+                rows::write_counters(connection, state.epoch + 1, state.revision)?;
+                rows::revoke_client(connection, id, *revocation)?;
+            }
+            Change::TouchSecret(client, secret, at) => {
+                rows::touch_secret(connection, client, *secret, *at)?
+            }
+            Change::Expire { now, audit_before } => {
+                let epoch = state.epoch + u64::from(state.revocations.has_expired(*now));
+                rows::write_counters(connection, epoch, state.revision)?;
+                rows::expire(connection, *now, now.before(REQUEST_LIFE))?;
+                self.chain.prune(connection, *audit_before)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Adds an event to the audit log, within the transaction of the act that it tells of.
+    pub(super) fn record(&mut self, event: &AuditEvent) -> Result<(), StoreError> {
+        Ok(self.chain.append(&self.connection, event)?)
+    }
+
+    /// What an actor's request was answered, with the fingerprint of what was asked.
+    pub(super) fn answered(
+        &self,
+        actor: &ClientId,
+        id: &str,
+    ) -> Result<Option<(Vec<u8>, String)>, StoreError> {
+        Ok(rows::answered(&self.connection, actor, id)?)
+    }
+
+    /// Remembers what an actor's request was answered.
+    pub(super) fn remember_answer(
+        &self,
+        actor: &ClientId,
+        id: &str,
+        fingerprint: &[u8],
+        answer: &str,
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
+        Ok(rows::remember_answer(&self.connection, actor, id, fingerprint, answer, now)?)
+    }
+}
+
+/// One process at a time: two writers with a state in memory each would lie to their readers.
+fn lock(path: &Path) -> Result<File, StoreError> {
+    let path = path.with_extension("lock");
+    let unavailable =
+        |error: std::io::Error| StoreError::Unavailable(format!("{}: {error}", path.display()));
+    let file = private_options().create(true).truncate(false).open(&path).map_err(unavailable)?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(StoreError::InUse(path.with_extension("db"))),
+        Err(TryLockError::Error(error)) => Err(unavailable(error)),
+    }
+}
+
+fn open_new_private(path: &Path) -> std::io::Result<File> {
+    private_options().create_new(true).open(path)
+}
+
+fn private_options() -> OpenOptions {
+    let mut options = OpenOptions::new();
+    options.read(true).write(true);
+    options.mode(0o600);
+    options
+}
+
+/// Opens what is a Countersign database of a version that we know, and has not touched it yet.
+fn connect_to_ours(path: &Path) -> Result<(Connection, i32), StoreError> {
+    if !path.exists() {
+        return Err(StoreError::NotFound(path.to_owned()));
+    }
+    let probe = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
+    let pragma = |name: &str| probe.pragma_query_value(None, name, |row| row.get::<_, i32>(0));
+    let application_id =
+        pragma("application_id").map_err(|error| match error.sqlite_error_code() {
+            Some(ErrorCode::NotADatabase) => StoreError::NotOurs(path.to_owned()),
+            _ => error.into(),
+        })?;
+    if application_id != migrations::APPLICATION_ID {
+        return Err(StoreError::NotOurs(path.to_owned()));
+    }
+    let version = pragma("user_version")?;
+    if version > migrations::VERSION {
+        return Err(StoreError::TooNew { found: version, known: migrations::VERSION });
+    }
+    drop(probe);
+    Ok((connect(path, OpenFlags::SQLITE_OPEN_READ_WRITE)?, version))
+}
+
+fn connect(path: &Path, flags: OpenFlags) -> rusqlite::Result<Connection> {
+    let connection = Connection::open_with_flags(path, flags | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
+    connection.busy_timeout(Duration::from_secs(2))?;
+    connection.pragma_update(None, "journal_mode", "WAL")?;
+    // FULL: what was acknowledged survives a power cut, not just a crash of the process.
+    connection.pragma_update(None, "synchronous", "FULL")?;
+    connection.pragma_update(None, "foreign_keys", true)?;
+    Ok(connection)
+}
+
+fn check_kek(connection: &Connection, kek: &Kek) -> Result<[u8; 16], StoreError> {
+    let missing = |name: &str| StoreError::Corrupt(format!("{name} is missing"));
+    let store_id: [u8; 16] = load::meta(connection, "store_id")?
+        .and_then(|bytes| bytes.try_into().ok())
+        .ok_or_else(|| missing("store_id"))?;
+    let fingerprint = load::meta(connection, "kek")?.ok_or_else(|| missing("kek"))?;
+    if fingerprint != kek.fingerprint(&store_id) {
+        return Err(StoreError::WrongKek);
+    }
+    Ok(store_id)
+}

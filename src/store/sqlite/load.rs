@@ -1,0 +1,211 @@
+//! From rows to the [`State`].
+
+use super::*;
+
+use crate::claims::Audience;
+use crate::claims::TokenId;
+use crate::client::ClientSettings;
+use crate::client::GrantRule;
+use crate::client::Grants;
+use crate::client::LastUse;
+use crate::client::SecretHash;
+use crate::client::SecretId;
+use crate::client::Serves;
+use crate::client::StoredSecret;
+use crate::cow_map::CowMap;
+use crate::keys::ActiveKey;
+use crate::keys::NextKey;
+use crate::keys::PublicKey;
+use crate::keys::RetiredKey;
+use crate::keys::RevokedKey;
+use crate::keys::SigningKey;
+use crate::trust::ClientRevocation;
+use crate::trust::Revocations;
+
+/// One named value.
+pub(super) fn meta(connection: &Connection, name: &str) -> rusqlite::Result<Option<Vec<u8>>> {
+    connection
+        .query_row("SELECT value FROM meta WHERE name = ?1", [name], |row| row.get(0))
+        .optional()
+}
+
+/// All of it.
+pub(super) fn state(
+    connection: &Connection,
+    kek: &Kek,
+    store_id: &[u8],
+) -> Result<State, StoreError> {
+    let issuer = meta(connection, "issuer")?
+        .and_then(|bytes| String::from_utf8(bytes).ok())
+        .and_then(|text| Issuer::new(&text).ok())
+        .ok_or_else(|| corrupt("issuer"))?;
+    let counter = |name| -> Result<u64, StoreError> {
+        let bytes = meta(connection, name)?.and_then(|bytes| bytes.try_into().ok());
+        bytes.map(u64::from_be_bytes).ok_or_else(|| corrupt(name))
+    };
+    let ring = Arc::new(ring(connection, kek, store_id)?);
+    let mut revocations = revocations(connection)?;
+    revocations.set_keys(ring.revoked_kids());
+    Ok(State {
+        issuer,
+        epoch: counter("epoch")?,
+        revision: counter("revision")?,
+        clients: clients(connection)?,
+        ring,
+        revocations,
+    })
+}
+
+fn clients(connection: &Connection) -> Result<CowMap<ClientId, Arc<Client>>, StoreError> {
+    let mut secrets = connection.prepare(
+        "SELECT client_id, secret_id, hash, created_at, expires_at, last_used_at FROM secrets
+         ORDER BY client_id, created_at, secret_id",
+    )?;
+    let mut secrets = secrets.query([])?;
+    let mut secret = secrets.next()?;
+
+    let mut statement = connection.prepare(
+        "SELECT client_id, description, grants, serves, max_token_ttl, disabled, created_at, updated_at, revision
+         FROM clients ORDER BY client_id",
+    )?;
+    let mut rows = statement.query([])?;
+    let mut grants = Shared::<Vec<GrantRule>, Grants>::default();
+    let mut serves = Shared::<Vec<Audience>, Serves>::default();
+    let mut clients = CowMap::default();
+    while let Some(row) = rows.next()? {
+        let id = row.get_ref(0)?.as_str().map_err(|_| corrupt("client_id"))?;
+        let mut client = Client {
+            id: ClientId::new(id).map_err(|_| corrupt("client_id"))?,
+            settings: ClientSettings {
+                description: row.get::<_, String>(1)?.into(),
+                grants: grants.parse(row.get_ref(2)?.as_str().map_err(|_| corrupt("grants"))?)?,
+                serves: serves.parse(row.get_ref(3)?.as_str().map_err(|_| corrupt("serves"))?)?,
+                max_token_ttl: row
+                    .get::<_, Option<i64>>(4)?
+                    .map(|ttl| Duration::from_secs(ttl as u64)),
+                disabled: row.get(5)?,
+            },
+            created_at: time(row.get(6)?),
+            updated_at: time(row.get(7)?),
+            revision: row.get::<_, i64>(8)? as u64,
+            secrets: Vec::new(),
+        };
+        // Both come in the order of the client ids, so one pass over each is enough.
+        while let Some(row) = secret {
+            if row.get_ref(0)?.as_str().map_err(|_| corrupt("client_id"))? != id {
+                break;
+            }
+            client.secrets.push(Arc::new(StoredSecret {
+                id: SecretId(row.get::<_, i64>(1)? as u32),
+                hash: SecretHash::from_bytes(row.get(2)?),
+                created_at: time(row.get(3)?),
+                expires_at: row.get::<_, Option<i64>>(4)?.map(time),
+                last_use: LastUse::from_store(row.get::<_, Option<i64>>(5)?.map(time)),
+            }));
+            secret = secrets.next()?;
+        }
+        client.secrets.shrink_to_fit();
+        clients.insert(client.id.clone(), Arc::new(client));
+    }
+    Ok(clients)
+}
+
+/// Parses JSON, each different text once: many clients have the same grants, and share them.
+struct Shared<J, T> {
+    known: std::collections::HashMap<Box<str>, T>,
+    _json: std::marker::PhantomData<J>,
+}
+
+impl<J, T> Default for Shared<J, T> {
+    fn default() -> Self {
+        Self { known: std::collections::HashMap::new(), _json: std::marker::PhantomData }
+    }
+}
+
+impl<J, T> Shared<J, T>
+where
+    J: serde::de::DeserializeOwned,
+    T: TryFrom<J> + Clone,
+{
+    fn parse(&mut self, json: &str) -> Result<T, StoreError> {
+        if let Some(known) = self.known.get(json) {
+            return Ok(known.clone());
+        }
+        let parsed: J = serde_json::from_str(json).map_err(|_| corrupt("a client's grants"))?;
+        let value = T::try_from(parsed).map_err(|_| corrupt("a client's grants"))?;
+        self.known.insert(json.into(), value.clone());
+        Ok(value)
+    }
+}
+
+fn ring(connection: &Connection, kek: &Kek, store_id: &[u8]) -> Result<KeyRing, StoreError> {
+    let mut statement = connection.prepare(
+        "SELECT kid, state, public, sealed, created_at, activated_at, ended_at, gone_at FROM keys",
+    )?;
+    let mut rows = statement.query([])?;
+    let (mut next, mut active, mut retired, mut revoked) = (None, None, Vec::new(), Vec::new());
+    while let Some(row) = rows.next()? {
+        let kid: String = row.get(0)?;
+        let bad = || StoreError::BadSealedKey(kid.clone());
+        let key = PublicKey::from_bytes(&row.get(2)?).map_err(|_| bad())?;
+        if key.kid().as_str() != kid {
+            return Err(bad());
+        }
+        let unseal = || -> Result<Arc<SigningKey>, StoreError> {
+            let sealed: Vec<u8> = row.get(3)?;
+            kek.unseal(store_id, &key, &sealed).map(Arc::new).ok_or_else(bad)
+        };
+        let created_at = time(row.get(4)?);
+        let at = |column| -> Result<Timestamp, StoreError> {
+            row.get::<_, Option<i64>>(column)?
+                .map(time)
+                .ok_or_else(|| corrupt("the times of a key"))
+        };
+        match row.get::<_, String>(1)?.as_str() {
+            "next" => next = Some(NextKey { key: unseal()?, created_at }),
+            "active" => {
+                active = Some(ActiveKey { key: unseal()?, created_at, activated_at: at(5)? })
+            }
+            "retired" => retired.push(RetiredKey {
+                key,
+                created_at,
+                activated_at: at(5)?,
+                retired_at: at(6)?,
+                verifies_until: at(7)?,
+            }),
+            _ => {
+                revoked.push(RevokedKey { key, created_at, revoked_at: at(6)?, forget_at: at(7)? })
+            }
+        }
+    }
+    let active = active.ok_or_else(|| corrupt("the active key"))?;
+    let next = next.ok_or_else(|| corrupt("the next key"))?;
+    Ok(KeyRing::from_parts(active, next, retired, revoked))
+}
+
+fn revocations(connection: &Connection) -> Result<Revocations, StoreError> {
+    let mut revocations = Revocations::default();
+    let mut statement = connection.prepare("SELECT token_id, until FROM revoked_tokens")?;
+    let mut rows = statement.query([])?;
+    while let Some(row) = rows.next()? {
+        let id = TokenId::new(&row.get::<_, String>(0)?).map_err(|_| corrupt("a token id"))?;
+        revocations.revoke_token(id, time(row.get(1)?));
+    }
+    let mut statement =
+        connection.prepare("SELECT client_id, before, until FROM revoked_clients")?;
+    let mut rows = statement.query([])?;
+    while let Some(row) = rows.next()? {
+        let id = ClientId::new(&row.get::<_, String>(0)?).map_err(|_| corrupt("client_id"))?;
+        let revocation = ClientRevocation { before: time(row.get(1)?), until: time(row.get(2)?) };
+        revocations.revoke_client(id, revocation);
+    }
+    Ok(revocations)
+}
+
+fn time(seconds: i64) -> Timestamp {
+    Timestamp::from_unix(seconds as u64)
+}
+
+fn corrupt(what: &str) -> StoreError {
+    StoreError::Corrupt(format!("{what} cannot be read"))
+}

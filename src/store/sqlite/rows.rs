@@ -1,0 +1,209 @@
+//! From changes to rows.
+
+use super::*;
+
+use crate::claims::Kid;
+use crate::claims::TokenId;
+use crate::client::SecretId;
+use crate::keys::KeyInfo;
+use crate::keys::KeyState;
+use crate::trust::ClientRevocation;
+
+pub(super) fn write_counters(
+    connection: &Connection,
+    epoch: u64,
+    revision: u64,
+) -> rusqlite::Result<()> {
+    let mut statement =
+        connection.prepare_cached("INSERT OR REPLACE INTO meta (name, value) VALUES (?1, ?2)")?;
+    statement.execute(params!["epoch", epoch.to_be_bytes()])?;
+    statement.execute(params!["revision", revision.to_be_bytes()])?;
+    Ok(())
+}
+
+pub(super) fn put_client(connection: &Connection, client: &Client) -> rusqlite::Result<()> {
+    let settings = &client.settings;
+    connection
+        .prepare_cached(
+            "INSERT INTO clients (client_id, description, grants, serves, max_token_ttl, disabled,
+                                  created_at, updated_at, revision)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)
+             ON CONFLICT (client_id) DO UPDATE SET
+                description = ?2, grants = ?3, serves = ?4, max_token_ttl = ?5, disabled = ?6,
+                created_at = ?7, updated_at = ?8, revision = ?9",
+        )?
+        .execute(params![
+            client.id.as_str(),
+            &*settings.description,
+            serde_json::to_string(&settings.grants).expect("grants are always JSON"),
+            serde_json::to_string(&settings.serves).expect("audiences are always JSON"),
+            settings.max_token_ttl.map(|ttl| ttl.as_secs() as i64),
+            settings.disabled,
+            seconds(client.created_at),
+            seconds(client.updated_at),
+            client.revision as i64,
+        ])?;
+    connection
+        .prepare_cached("DELETE FROM secrets WHERE client_id = ?1")?
+        .execute([client.id.as_str()])?;
+    let mut insert = connection.prepare_cached(
+        "INSERT INTO secrets (client_id, secret_id, hash, created_at, expires_at, last_used_at)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+    )?;
+    for secret in &client.secrets {
+        insert.execute(params![
+            client.id.as_str(),
+            secret.id.0,
+            secret.hash.as_bytes(),
+            seconds(secret.created_at),
+            secret.expires_at.map(seconds),
+            secret.last_use.time().map(seconds),
+        ])?;
+    }
+    Ok(())
+}
+
+pub(super) fn remove_client(connection: &Connection, id: &ClientId) -> rusqlite::Result<()> {
+    connection
+        .prepare_cached("DELETE FROM clients WHERE client_id = ?1")?
+        .execute([id.as_str()])
+        .map(|_| ())
+}
+
+/// Writes the keys that differ from those of `before`.
+pub(super) fn replace_ring(
+    connection: &Connection,
+    kek: &Kek,
+    store_id: &[u8],
+    before: Option<&KeyRing>,
+    ring: &KeyRing,
+) -> Result<(), StoreError> {
+    let before = before.map(by_kid).unwrap_or_default();
+    let after = by_kid(ring);
+    // First what goes, so that there are never two active keys, not even within the transaction.
+    for kid in before.iter().filter(|(kid, row)| after.get(*kid) != Some(*row)).map(|(kid, _)| kid)
+    {
+        connection.prepare_cached("DELETE FROM keys WHERE kid = ?1")?.execute([kid.as_str()])?;
+    }
+    for (kid, row) in after.iter().filter(|(kid, row)| before.get(*kid) != Some(*row)) {
+        let key = [&ring.active().key, &ring.next().key].into_iter().find(|key| key.kid() == kid);
+        let sealed = key.map(|key| kek.seal(store_id, key)).transpose().map_err(|_| {
+            StoreError::Unavailable("the system has no randomness to give".to_owned())
+        })?;
+        connection
+            .prepare_cached(
+                "INSERT INTO keys (kid, state, public, sealed, created_at, activated_at, ended_at, gone_at)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+            )?
+            .execute(params![
+                kid.as_str(),
+                state_name(row.state),
+                row.public_key,
+                sealed,
+                seconds(row.created_at),
+                row.activated_at.map(seconds),
+                row.ended_at.map(seconds),
+                row.gone_at.map(seconds),
+            ])?;
+    }
+    Ok(())
+}
+
+fn by_kid(ring: &KeyRing) -> BTreeMap<Kid, KeyInfo> {
+    ring.keys().into_iter().map(|key| (key.kid.clone(), key)).collect()
+}
+
+fn state_name(state: KeyState) -> &'static str {
+    match state {
+        KeyState::Next => "next",
+        KeyState::Active => "active",
+        KeyState::Retired => "retired",
+        KeyState::Revoked => "revoked",
+    }
+}
+
+pub(super) fn revoke_token(
+    connection: &Connection,
+    id: &TokenId,
+    until: Timestamp,
+) -> rusqlite::Result<()> {
+    connection
+        .prepare_cached("INSERT OR REPLACE INTO revoked_tokens (token_id, until) VALUES (?1, ?2)")?
+        .execute(params![id.as_str(), seconds(until)])
+        .map(|_| ())
+}
+
+pub(super) fn revoke_client(
+    connection: &Connection,
+    id: &ClientId,
+    revocation: ClientRevocation,
+) -> rusqlite::Result<()> {
+    connection
+        .prepare_cached(
+            "INSERT INTO revoked_clients (client_id, before, until) VALUES (?1, ?2, ?3)
+             ON CONFLICT (client_id) DO UPDATE SET before = ?2, until = ?3 WHERE before < ?2",
+        )?
+        .execute(params![id.as_str(), seconds(revocation.before), seconds(revocation.until)])
+        .map(|_| ())
+}
+
+pub(super) fn touch_secret(
+    connection: &Connection,
+    client: &ClientId,
+    secret: SecretId,
+    at: Timestamp,
+) -> rusqlite::Result<()> {
+    connection
+        .prepare_cached(
+            "UPDATE secrets SET last_used_at = ?3 WHERE client_id = ?1 AND secret_id = ?2",
+        )?
+        .execute(params![client.as_str(), secret.0, seconds(at)])
+        .map(|_| ())
+}
+
+pub(super) fn expire(
+    connection: &Connection,
+    now: Timestamp,
+    requests_before: Timestamp,
+) -> rusqlite::Result<()> {
+    let now = seconds(now);
+    connection.prepare_cached("DELETE FROM revoked_tokens WHERE until <= ?1")?.execute([now])?;
+    connection.prepare_cached("DELETE FROM revoked_clients WHERE until <= ?1")?.execute([now])?;
+    connection
+        .prepare_cached("DELETE FROM requests WHERE at <= ?1")?
+        .execute([seconds(requests_before)])?;
+    Ok(())
+}
+
+pub(super) fn answered(
+    connection: &Connection,
+    actor: &ClientId,
+    id: &str,
+) -> rusqlite::Result<Option<(Vec<u8>, String)>> {
+    connection
+        .prepare_cached(
+            "SELECT fingerprint, answer FROM requests WHERE actor = ?1 AND request_id = ?2",
+        )?
+        .query_row(params![actor.as_str(), id], |row| Ok((row.get(0)?, row.get(1)?)))
+        .optional()
+}
+
+pub(super) fn remember_answer(
+    connection: &Connection,
+    actor: &ClientId,
+    id: &str,
+    fingerprint: &[u8],
+    answer: &str,
+    now: Timestamp,
+) -> rusqlite::Result<()> {
+    connection
+        .prepare_cached(
+            "INSERT INTO requests (actor, request_id, fingerprint, answer, at) VALUES (?1, ?2, ?3, ?4, ?5)",
+        )?
+        .execute(params![actor.as_str(), id, fingerprint, answer, seconds(now)])
+        .map(|_| ())
+}
+
+fn seconds(time: Timestamp) -> i64 {
+    i64::try_from(time.as_unix()).unwrap_or(i64::MAX)
+}

@@ -1,0 +1,95 @@
+//! All that was committed, in memory: what every reader reads.
+
+use std::sync::Arc;
+
+use crate::claims::ClientId;
+use crate::claims::Issuer;
+use crate::claims::Timestamp;
+use crate::claims::TokenId;
+use crate::client::Client;
+use crate::client::SecretId;
+use crate::cow_map::CowMap;
+use crate::keys::KeyRing;
+use crate::trust::ClientRevocation;
+use crate::trust::Revocations;
+
+/// One committed state. Cheap to clone: its parts are shared.
+#[derive(Debug, Clone)]
+pub struct State {
+    /// Who issues tokens here; fixed for the store's life.
+    pub issuer: Issuer,
+    /// Grows with every change of keys or revocations.
+    pub epoch: u64,
+    /// Grows with every change of a client.
+    pub revision: u64,
+    /// The registered clients.
+    pub clients: CowMap<ClientId, Arc<Client>>,
+    /// The signing keys.
+    pub ring: Arc<KeyRing>,
+    /// What is revoked.
+    pub revocations: Revocations,
+}
+
+/// One thing to change. The store writes it down, then the state takes it on.
+#[derive(Debug, Clone)]
+pub enum Change {
+    /// Registers a client, or replaces it with all of its secrets. Its revision is set by the store.
+    PutClient(Client),
+    /// Removes a client with all of its secrets.
+    RemoveClient(ClientId),
+    /// Replaces the key ring.
+    ReplaceRing(Arc<KeyRing>),
+    /// Revokes a token until it would have expired.
+    RevokeToken(TokenId, Timestamp),
+    /// Revokes what was issued to a client.
+    RevokeClient(ClientId, ClientRevocation),
+    /// Notes when a secret was last used.
+    TouchSecret(ClientId, SecretId, Timestamp),
+    /// Forgets revocations and requests that matter no more, and audit events from before a time.
+    Expire {
+        /// The time.
+        now: Timestamp,
+        /// Audit events from before this are past retention.
+        audit_before: Timestamp,
+    },
+}
+
+impl State {
+    /// The revision that the next change of a client gets.
+    pub fn next_revision(&self) -> u64 {
+        self.revision + 1
+    }
+
+    /// The state after a change that has been written down.
+    pub(super) fn apply(&mut self, change: Change) {
+        match change {
+            Change::PutClient(mut client) => {
+                self.revision += 1;
+                client.revision = self.revision;
+                self.clients.insert(client.id.clone(), Arc::new(client));
+            }
+            Change::RemoveClient(id) => self.clients.remove(&id),
+            Change::ReplaceRing(ring) => {
+                self.epoch += 1;
+                self.revocations.set_keys(ring.revoked_kids());
+                self.ring = ring;
+            }
+            Change::RevokeToken(id, until) => {
+                self.epoch += 1;
+                self.revocations.revoke_token(id, until);
+            }
+            Change::RevokeClient(id, revocation) => {
+                self.epoch += 1;
+                self.revocations.revoke_client(id, revocation);
+            }
+            // The time is in the secret already: that is where it was first noted.
+            Change::TouchSecret(..) => {}
+            Change::Expire { now, .. } => {
+                if self.revocations.has_expired(now) {
+                    self.epoch += 1;
+                    self.revocations.expire(now);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,317 @@
+//! The one writer: decides, writes, commits, publishes, answers; in this order.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::Mutex;
+use std::sync::mpsc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use rusqlite::Connection;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tokio::sync::oneshot;
+use zeroize::Zeroizing;
+
+use crate::claims::ClientId;
+use crate::claims::Timestamp;
+use crate::store::audit;
+use crate::store::audit::AuditEvent;
+use crate::store::audit::AuditRow;
+use crate::store::kek::Kek;
+use crate::store::kek::hmac_sha256;
+use crate::store::sqlite::Database;
+use crate::store::sqlite::StoreError;
+use crate::store::state::Change;
+use crate::store::state::State;
+
+/// How many queued jobs are committed together at the most.
+const BATCH: usize = 256;
+
+/// An open store. Dropping it waits for what is queued.
+pub struct Store {
+    jobs: Option<mpsc::Sender<Job>>,
+    writer: Option<JoinHandle<()>>,
+    reader: Arc<Mutex<Connection>>,
+    pseudonym_key: Zeroizing<[u8; 32]>,
+}
+
+/// What was decided to do.
+pub struct Decision<T> {
+    /// What changes; nothing is fine.
+    pub changes: Vec<Change>,
+    /// What the audit log says of it.
+    pub events: Vec<AuditEvent>,
+    /// What to answer once it is durable.
+    pub answer: T,
+}
+
+/// Makes a request idempotent.
+#[derive(Debug, Clone)]
+pub struct RequestKey {
+    /// Who asks.
+    pub actor: ClientId,
+    /// The id that the actor gave the request.
+    pub id: String,
+    /// Tells this request's content from another's.
+    pub fingerprint: [u8; 32],
+}
+
+/// What came of a request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Committed<T> {
+    /// It was done now.
+    Now(T),
+    /// It had been done before, with this answer.
+    Before(T),
+}
+
+/// Why a request came to nothing. Nothing was changed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum CommitError<E> {
+    /// It was decided against.
+    Refused(E),
+    /// The actor has used the request's id for another request.
+    RequestIdReused,
+    /// The store cannot do it.
+    Store(StoreError),
+}
+
+/// What the writer thread is asked to do. It gets the batch to work in, or the reason why there is
+/// none, and gives back what to do when the batch has been committed, or has not.
+type Job = Box<dyn FnOnce(Result<&mut Batch<'_>, StoreError>) -> Completion + Send>;
+type Completion = Box<dyn FnOnce(Result<(), StoreError>) + Send>;
+
+/// A transaction under way, and the state as it will be when it is committed.
+struct Batch<'a> {
+    database: &'a mut Database,
+    state: State,
+    /// Set once something could not be written; then nothing of the batch is committed.
+    failed: Option<StoreError>,
+}
+
+impl Store {
+    /// Opens a store and reads all of it. `publish` is called with every state, this first one and
+    /// each that is committed later, before whoever caused it gets an answer.
+    ///
+    /// # Errors
+    /// See [`StoreError`]; nothing has been changed then.
+    pub fn open(
+        path: &Path,
+        kek: Kek,
+        audit_retention: Duration,
+        publish: impl Fn(&State) + Send + 'static,
+    ) -> Result<(Self, State), StoreError> {
+        let pseudonym_key = kek.derive("countersign audit names v1");
+        let (database, state) = Database::open(path, kek, audit_retention)?;
+        let reader = Arc::new(Mutex::new(database.reader()?));
+        let (jobs, queue) = mpsc::channel();
+        publish(&state);
+        let first = state.clone();
+        let writer = std::thread::Builder::new()
+            .name("store".to_owned())
+            .spawn(move || run(database, first, queue, publish))
+            .map_err(|error| {
+                StoreError::Unavailable(format!("no thread for the writer: {error}"))
+            })?;
+        Ok((Self { jobs: Some(jobs), writer: Some(writer), reader, pseudonym_key }, state))
+    }
+
+    /// Decides on the latest state and makes it so. Answers once it is durable and published.
+    ///
+    /// `decide` runs on the writer's thread; nobody else changes the state meanwhile. With a request
+    /// key, a request that was answered before gets the same answer and changes nothing.
+    ///
+    /// # Errors
+    /// See [`CommitError`]; nothing has been changed then.
+    pub async fn commit<T, E>(
+        &self,
+        request: Option<RequestKey>,
+        now: Timestamp,
+        decide: impl FnOnce(&State) -> Result<Decision<T>, E> + Send + 'static,
+    ) -> Result<Committed<T>, CommitError<E>>
+    where
+        T: Serialize + DeserializeOwned + Send + 'static,
+        E: Send + 'static,
+    {
+        let (answer, answered) = oneshot::channel();
+        self.submit(Box::new(move |batch| {
+            let outcome = match batch {
+                Ok(batch) => batch.execute(request, now, decide),
+                Err(error) => Err(CommitError::Store(error)),
+            };
+            Box::new(move |committed| {
+                // Nobody waits any more when the caller has gone away; the change stands all the same.
+                let _ = answer.send(match (outcome, committed) {
+                    (Ok(done), Err(error)) => {
+                        drop(done);
+                        Err(CommitError::Store(error))
+                    }
+                    (outcome, _) => outcome,
+                });
+            })
+        }));
+        answered.await.unwrap_or(Err(CommitError::Store(stopped())))
+    }
+
+    /// A page of audit events, newest first, from before a sequence. Waits on the disk: not for a
+    /// thread that serves others.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub async fn audit_events(
+        &self,
+        before: Option<u64>,
+        limit: usize,
+    ) -> Result<Vec<AuditRow>, StoreError> {
+        let reader = Arc::clone(&self.reader);
+        let read = move || {
+            let connection = reader.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            Ok(audit::list(&connection, before, limit)?)
+        };
+        tokio::task::spawn_blocking(read).await.unwrap_or_else(|_| Err(stopped()))
+    }
+
+    /// Stands in the audit log for a name that nobody has: it may be a misplaced secret. The same name
+    /// gets the same pseudonym; without the KEK nobody can tell which name it was.
+    pub fn pseudonym(&self, name: &str) -> String {
+        let mac = hmac_sha256(&self.pseudonym_key, &[name.as_bytes()]);
+        let digits: String = mac[..8].iter().map(|byte| format!("{byte:02x}")).collect();
+        format!("unknown:{digits}")
+    }
+
+    fn submit(&self, job: Job) {
+        match &self.jobs {
+            Some(jobs) => {
+                if let Err(mpsc::SendError(job)) = jobs.send(job) {
+                    job(Err(stopped()))(Err(stopped()));
+                }
+            }
+            None => job(Err(stopped()))(Err(stopped())),
+        }
+    }
+}
+
+impl Drop for Store {
+    fn drop(&mut self) {
+        drop(self.jobs.take());
+        if let Some(writer) = self.writer.take() {
+            // A panic there has been reported by its own thread.
+            let _ = writer.join();
+        }
+    }
+}
+
+fn stopped() -> StoreError {
+    StoreError::Unavailable("it has been closed".to_owned())
+}
+
+fn run(
+    mut database: Database,
+    mut state: State,
+    queue: mpsc::Receiver<Job>,
+    publish: impl Fn(&State),
+) {
+    while let Ok(first) = queue.recv() {
+        let jobs = std::iter::once(first).chain(queue.try_iter().take(BATCH - 1));
+        let mark = database.chain.mark();
+        let (completions, committed) = commit_batch(&mut database, &state, jobs);
+        match committed {
+            Ok(new) => {
+                state = new;
+                publish(&state);
+                completions.into_iter().for_each(|complete| complete(Ok(())));
+            }
+            Err(error) => {
+                database.chain.rewind(mark);
+                tracing::error!(%error, "nothing could be written");
+                completions.into_iter().for_each(|complete| complete(Err(error.clone())));
+            }
+        }
+    }
+}
+
+/// Runs jobs in one transaction. When it cannot begin, or cannot be committed, none of them counts.
+fn commit_batch(
+    database: &mut Database,
+    state: &State,
+    jobs: impl Iterator<Item = Job>,
+) -> (Vec<Completion>, Result<State, StoreError>) {
+    if let Err(error) = database.connection.execute_batch("BEGIN IMMEDIATE") {
+        let error = StoreError::from(error);
+        return (jobs.map(|job| job(Err(error.clone()))).collect(), Err(error));
+    }
+    let mut batch = Batch { database, state: state.clone(), failed: None };
+    let completions = jobs
+        .map(|job| match batch.failed.clone() {
+            None => job(Ok(&mut batch)),
+            Some(error) => job(Err(error)),
+        })
+        .collect();
+    let Batch { database, state, failed } = batch;
+    let committed = match failed {
+        None => database.connection.execute_batch("COMMIT").map_err(StoreError::from),
+        Some(error) => Err(error),
+    };
+    if committed.is_err() && !database.connection.is_autocommit() {
+        // For want of space or a working disk SQLite may have rolled back by itself already.
+        let _ = database.connection.execute_batch("ROLLBACK");
+    }
+    (completions, committed.map(|()| state))
+}
+
+impl Batch<'_> {
+    fn execute<T, E>(
+        &mut self,
+        request: Option<RequestKey>,
+        now: Timestamp,
+        decide: impl FnOnce(&State) -> Result<Decision<T>, E>,
+    ) -> Result<Committed<T>, CommitError<E>>
+    where
+        T: Serialize + DeserializeOwned,
+    {
+        if let Some(request) = &request
+            && let Some((fingerprint, answer)) =
+                self.database.answered(&request.actor, &request.id).map_err(CommitError::Store)?
+        {
+            if fingerprint != request.fingerprint {
+                return Err(CommitError::RequestIdReused);
+            }
+            let answer = serde_json::from_str(&answer).map_err(|_| {
+                CommitError::Store(StoreError::Corrupt("an answer cannot be read".to_owned()))
+            })?;
+            return Ok(Committed::Before(answer));
+        }
+        let decision = decide(&self.state).map_err(CommitError::Refused)?;
+        self.carry_out(request, now, decision).map(Committed::Now).map_err(|error| {
+            self.failed = Some(error.clone());
+            CommitError::Store(error)
+        })
+    }
+
+    fn carry_out<T: Serialize>(
+        &mut self,
+        request: Option<RequestKey>,
+        now: Timestamp,
+        decision: Decision<T>,
+    ) -> Result<T, StoreError> {
+        for change in decision.changes {
+            self.database.write(&self.state, &change)?;
+            self.state.apply(change);
+        }
+        for event in &decision.events {
+            self.database.record(event)?;
+        }
+        if let Some(request) = request {
+            let answer = serde_json::to_string(&decision.answer).expect("answers are always JSON");
+            self.database.remember_answer(
+                &request.actor,
+                &request.id,
+                &request.fingerprint,
+                &answer,
+                now,
+            )?;
+        }
+        Ok(decision.answer)
+    }
+}
