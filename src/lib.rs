@@ -32,6 +32,7 @@ pub mod guard {
         Scopes(&'static [&'static str]),
     }
 }
+pub mod authority;
 pub mod client;
 pub mod policy;
 pub mod rpc;

@@ -27,5 +27,6 @@ pub use self::state::State;
 pub use self::writer::CommitError;
 pub use self::writer::Committed;
 pub use self::writer::Decision;
+pub use self::writer::OpenedStore;
 pub use self::writer::RequestKey;
 pub use self::writer::Store;

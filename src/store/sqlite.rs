@@ -32,6 +32,7 @@ use crate::store::kek::Kek;
 use crate::store::migrations;
 use crate::store::state::Change;
 use crate::store::state::State;
+use crate::store::writer::RequestKey;
 
 mod load;
 mod rows;
@@ -117,7 +118,6 @@ impl From<rusqlite::Error> for StoreError {
 pub(super) struct Database {
     pub(super) connection: Connection,
     pub(super) chain: Chain,
-    pub(super) audit_retention: Duration,
     path: PathBuf,
     kek: Kek,
     store_id: [u8; 16],
@@ -185,11 +185,7 @@ pub fn verify_audit(
 
 impl Database {
     /// Opens a store for writing, brings it to this version, and reads all of it.
-    pub(super) fn open(
-        path: &Path,
-        kek: Kek,
-        audit_retention: Duration,
-    ) -> Result<(Self, State), StoreError> {
+    pub(super) fn open(path: &Path, kek: Kek) -> Result<(Self, State), StoreError> {
         let (mut connection, version) = connect_to_ours(path)?;
         let lock = lock(path)?;
         let store_id = check_kek(&connection, &kek)?;
@@ -198,7 +194,7 @@ impl Database {
         let state = load::state(&connection, &kek, &store_id)?;
         let chain = Chain::resume(&connection, &kek)?;
         let path = path.to_owned();
-        Ok((Self { connection, chain, audit_retention, path, kek, store_id, _lock: lock }, state))
+        Ok((Self { connection, chain, path, kek, store_id, _lock: lock }, state))
     }
 
     /// A connection of its own for reading the audit log.
@@ -246,25 +242,22 @@ impl Database {
         Ok(self.chain.append(&self.connection, event)?)
     }
 
-    /// What an actor's request was answered, with the fingerprint of what was asked.
+    /// What a request was answered, with the fingerprint of what was asked.
     pub(super) fn answered(
         &self,
-        actor: &ClientId,
-        id: &str,
+        request: &RequestKey,
     ) -> Result<Option<(Vec<u8>, String)>, StoreError> {
-        Ok(rows::answered(&self.connection, actor, id)?)
+        Ok(rows::answered(&self.connection, request)?)
     }
 
-    /// Remembers what an actor's request was answered.
+    /// Remembers what a request was answered.
     pub(super) fn remember_answer(
         &self,
-        actor: &ClientId,
-        id: &str,
-        fingerprint: &[u8],
+        request: &RequestKey,
         answer: &str,
         now: Timestamp,
     ) -> Result<(), StoreError> {
-        Ok(rows::remember_answer(&self.connection, actor, id, fingerprint, answer, now)?)
+        Ok(rows::remember_answer(&self.connection, request, answer, now)?)
     }
 }
 

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::mpsc;
 use std::thread::JoinHandle;
-use std::time::Duration;
 
 use rusqlite::Connection;
 use serde::Serialize;
@@ -66,6 +65,15 @@ pub enum Committed<T> {
     Before(T),
 }
 
+impl<T> Committed<T> {
+    /// The answer, whenever it was given.
+    pub fn into_answer(self) -> T {
+        match self {
+            Self::Now(answer) | Self::Before(answer) => answer,
+        }
+    }
+}
+
 /// Why a request came to nothing. Nothing was changed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum CommitError<E> {
@@ -90,43 +98,74 @@ struct Batch<'a> {
     failed: Option<StoreError>,
 }
 
-impl Store {
-    /// Opens a store and reads all of it. `publish` is called with every state, this first one and
-    /// each that is committed later, before whoever caused it gets an answer.
+/// A store that has been read, and takes no changes yet.
+pub struct OpenedStore {
+    database: Database,
+    state: State,
+    pseudonym_key: Zeroizing<[u8; 32]>,
+}
+
+impl OpenedStore {
+    /// What is in it.
+    pub fn state(&self) -> &State {
+        &self.state
+    }
+
+    /// Starts to take changes. `publish` is called with each state that is committed, before
+    /// whoever caused it gets an answer.
     ///
     /// # Errors
-    /// See [`StoreError`]; nothing has been changed then.
-    pub fn open(
-        path: &Path,
-        kek: Kek,
-        audit_retention: Duration,
-        publish: impl Fn(&State) + Send + 'static,
-    ) -> Result<(Self, State), StoreError> {
-        let pseudonym_key = kek.derive("countersign audit names v1");
-        let (database, state) = Database::open(path, kek, audit_retention)?;
+    /// When there is no thread or no second connection to be had.
+    pub fn start(self, publish: impl Fn(&State) + Send + 'static) -> Result<Store, StoreError> {
+        let Self { database, state, pseudonym_key } = self;
         let reader = Arc::new(Mutex::new(database.reader()?));
         let (jobs, queue) = mpsc::channel();
-        publish(&state);
-        let first = state.clone();
         let writer = std::thread::Builder::new()
             .name("store".to_owned())
-            .spawn(move || run(database, first, queue, publish))
+            .spawn(move || run(database, state, queue, publish))
             .map_err(|error| {
                 StoreError::Unavailable(format!("no thread for the writer: {error}"))
             })?;
-        Ok((Self { jobs: Some(jobs), writer: Some(writer), reader, pseudonym_key }, state))
+        Ok(Store { jobs: Some(jobs), writer: Some(writer), reader, pseudonym_key })
+    }
+}
+
+impl Store {
+    /// Opens a store, brings it to this version, and reads all of it.
+    ///
+    /// # Errors
+    /// See [`StoreError`]; nothing has been changed then.
+    pub fn open(path: &Path, kek: Kek) -> Result<OpenedStore, StoreError> {
+        let pseudonym_key = kek.derive("countersign audit names v1");
+        let (database, state) = Database::open(path, kek)?;
+        Ok(OpenedStore { database, state, pseudonym_key })
     }
 
     /// Decides on the latest state and makes it so. Answers once it is durable and published.
     ///
-    /// `decide` runs on the writer's thread; nobody else changes the state meanwhile. With a request
-    /// key, a request that was answered before gets the same answer and changes nothing.
+    /// `decide` runs on the writer's thread; nobody else changes the state meanwhile.
     ///
     /// # Errors
     /// See [`CommitError`]; nothing has been changed then.
     pub async fn commit<T, E>(
         &self,
-        request: Option<RequestKey>,
+        decide: impl FnOnce(&State) -> Result<Decision<T>, E> + Send + 'static,
+    ) -> Result<T, CommitError<E>>
+    where
+        T: Send + 'static,
+        E: Send + 'static,
+    {
+        self.run(move |batch| batch.execute(decide)).await
+    }
+
+    /// Like [`Store::commit`], but a request that was answered before gets the same answer again and
+    /// changes nothing.
+    ///
+    /// # Errors
+    /// See [`CommitError`]; nothing has been changed then.
+    pub async fn commit_once<T, E>(
+        &self,
+        request: RequestKey,
         now: Timestamp,
         decide: impl FnOnce(&State) -> Result<Decision<T>, E> + Send + 'static,
     ) -> Result<Committed<T>, CommitError<E>>
@@ -134,19 +173,27 @@ impl Store {
         T: Serialize + DeserializeOwned + Send + 'static,
         E: Send + 'static,
     {
+        self.run(move |batch| batch.execute_once(&request, now, decide)).await
+    }
+
+    async fn run<T, E>(
+        &self,
+        work: impl FnOnce(&mut Batch<'_>) -> Result<T, CommitError<E>> + Send + 'static,
+    ) -> Result<T, CommitError<E>>
+    where
+        T: Send + 'static,
+        E: Send + 'static,
+    {
         let (answer, answered) = oneshot::channel();
         self.submit(Box::new(move |batch| {
             let outcome = match batch {
-                Ok(batch) => batch.execute(request, now, decide),
+                Ok(batch) => work(batch),
                 Err(error) => Err(CommitError::Store(error)),
             };
             Box::new(move |committed| {
                 // Nobody waits any more when the caller has gone away; the change stands all the same.
                 let _ = answer.send(match (outcome, committed) {
-                    (Ok(done), Err(error)) => {
-                        drop(done);
-                        Err(CommitError::Store(error))
-                    }
+                    (Ok(_), Err(error)) => Err(CommitError::Store(error)),
                     (outcome, _) => outcome,
                 });
             })
@@ -263,55 +310,49 @@ fn commit_batch(
 impl Batch<'_> {
     fn execute<T, E>(
         &mut self,
-        request: Option<RequestKey>,
+        decide: impl FnOnce(&State) -> Result<Decision<T>, E>,
+    ) -> Result<T, CommitError<E>> {
+        let Decision { changes, events, answer } =
+            decide(&self.state).map_err(CommitError::Refused)?;
+        self.write(changes, &events).map_err(|error| self.fail(error))?;
+        Ok(answer)
+    }
+
+    fn execute_once<T, E>(
+        &mut self,
+        request: &RequestKey,
         now: Timestamp,
         decide: impl FnOnce(&State) -> Result<Decision<T>, E>,
     ) -> Result<Committed<T>, CommitError<E>>
     where
         T: Serialize + DeserializeOwned,
     {
-        if let Some(request) = &request
-            && let Some((fingerprint, answer)) =
-                self.database.answered(&request.actor, &request.id).map_err(CommitError::Store)?
+        if let Some((fingerprint, answer)) =
+            self.database.answered(request).map_err(CommitError::Store)?
         {
             if fingerprint != request.fingerprint {
                 return Err(CommitError::RequestIdReused);
             }
-            let answer = serde_json::from_str(&answer).map_err(|_| {
-                CommitError::Store(StoreError::Corrupt("an answer cannot be read".to_owned()))
-            })?;
-            return Ok(Committed::Before(answer));
+            let unreadable =
+                |_| CommitError::Store(StoreError::Corrupt("an answer cannot be read".to_owned()));
+            return serde_json::from_str(&answer).map(Committed::Before).map_err(unreadable);
         }
-        let decision = decide(&self.state).map_err(CommitError::Refused)?;
-        self.carry_out(request, now, decision).map(Committed::Now).map_err(|error| {
-            self.failed = Some(error.clone());
-            CommitError::Store(error)
-        })
+        let answer = self.execute(decide)?;
+        let json = serde_json::to_string(&answer).expect("answers are always JSON");
+        self.database.remember_answer(request, &json, now).map_err(|error| self.fail(error))?;
+        Ok(Committed::Now(answer))
     }
 
-    fn carry_out<T: Serialize>(
-        &mut self,
-        request: Option<RequestKey>,
-        now: Timestamp,
-        decision: Decision<T>,
-    ) -> Result<T, StoreError> {
-        for change in decision.changes {
+    fn write(&mut self, changes: Vec<Change>, events: &[AuditEvent]) -> Result<(), StoreError> {
+        for change in changes {
             self.database.write(&self.state, &change)?;
             self.state.apply(change);
         }
-        for event in &decision.events {
-            self.database.record(event)?;
-        }
-        if let Some(request) = request {
-            let answer = serde_json::to_string(&decision.answer).expect("answers are always JSON");
-            self.database.remember_answer(
-                &request.actor,
-                &request.id,
-                &request.fingerprint,
-                &answer,
-                now,
-            )?;
-        }
-        Ok(decision.answer)
+        events.iter().try_for_each(|event| self.database.record(event))
+    }
+
+    fn fail<E>(&mut self, error: StoreError) -> CommitError<E> {
+        self.failed = Some(error.clone());
+        CommitError::Store(error)
     }
 }

@@ -177,22 +177,21 @@ pub(super) fn expire(
 
 pub(super) fn answered(
     connection: &Connection,
-    actor: &ClientId,
-    id: &str,
+    request: &RequestKey,
 ) -> rusqlite::Result<Option<(Vec<u8>, String)>> {
     connection
         .prepare_cached(
             "SELECT fingerprint, answer FROM requests WHERE actor = ?1 AND request_id = ?2",
         )?
-        .query_row(params![actor.as_str(), id], |row| Ok((row.get(0)?, row.get(1)?)))
+        .query_row(params![request.actor.as_str(), request.id], |row| {
+            Ok((row.get(0)?, row.get(1)?))
+        })
         .optional()
 }
 
 pub(super) fn remember_answer(
     connection: &Connection,
-    actor: &ClientId,
-    id: &str,
-    fingerprint: &[u8],
+    request: &RequestKey,
     answer: &str,
     now: Timestamp,
 ) -> rusqlite::Result<()> {
@@ -200,7 +199,7 @@ pub(super) fn remember_answer(
         .prepare_cached(
             "INSERT INTO requests (actor, request_id, fingerprint, answer, at) VALUES (?1, ?2, ?3, ?4, ?5)",
         )?
-        .execute(params![actor.as_str(), id, fingerprint, answer, seconds(now)])
+        .execute(params![request.actor.as_str(), request.id, request.fingerprint, answer, seconds(now)])
         .map(|_| ())
 }
 

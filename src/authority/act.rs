@@ -1,0 +1,151 @@
+//! What operators do, in general: decided on the latest state, committed with its audit event.
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::authority::Authority;
+use crate::claims::Timestamp;
+use crate::keys::ClockBehind;
+use crate::policy::ChangeDenial;
+use crate::policy::Operator;
+use crate::store::AuditEvent;
+use crate::store::Change;
+use crate::store::CommitError;
+use crate::store::Committed;
+use crate::store::Decision;
+use crate::store::RequestKey;
+use crate::store::State;
+
+/// An operator's act: who, from where, when, and as which request.
+#[derive(Debug, Clone)]
+pub struct Act {
+    /// Who.
+    pub operator: Operator,
+    /// From where.
+    pub peer: String,
+    /// When.
+    pub now: Timestamp,
+    /// Makes it idempotent.
+    pub request: Option<RequestKey>,
+}
+
+/// Why an act was refused.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Refusal {
+    /// Policy does not allow it.
+    Denied(ChangeDenial),
+    /// It takes this scope.
+    ScopeMissing(&'static str),
+    /// There is a client of this name already.
+    ClientExists,
+    /// There is no client of this name.
+    NoSuchClient,
+    /// The client has no secret of this name.
+    NoSuchSecret,
+    /// The client has as many secrets as a client can have.
+    TooManySecrets,
+    /// The client has changed since its etag was read.
+    EtagStale,
+    /// Nobody would be left who could administer operators.
+    LastOperator,
+    /// The ring has no such key.
+    NoSuchKey,
+    /// The key is revoked already.
+    KeyRevoked,
+    /// See [`ClockBehind`].
+    ClockBehind(ClockBehind),
+    /// The token is another client's.
+    NotOwnToken,
+}
+
+impl Refusal {
+    /// The reason in one word, as it stands in `ErrorInfo.reason` and in the audit log.
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::Denied(ChangeDenial::NeedsOperatorsWrite) | Self::ScopeMissing(_) => {
+                "SCOPE_MISSING"
+            }
+            Self::Denied(ChangeDenial::LacksScope(_)) => "SCOPE_DENIED",
+            Self::Denied(ChangeDenial::NoSuchScope(_)) => "SCOPE_UNKNOWN",
+            Self::Denied(ChangeDenial::ServesCountersign) => "AUDIENCE_DENIED",
+            Self::ClientExists => "CLIENT_EXISTS",
+            Self::NoSuchClient => "CLIENT_NOT_FOUND",
+            Self::NoSuchSecret => "SECRET_NOT_FOUND",
+            Self::TooManySecrets => "SECRET_LIMIT",
+            Self::EtagStale => "ETAG_STALE",
+            Self::LastOperator => "LAST_OPERATOR",
+            Self::NoSuchKey => "KEY_NOT_FOUND",
+            Self::KeyRevoked => "KEY_REVOKED",
+            Self::ClockBehind(_) => "CLOCK_BEHIND",
+            Self::NotOwnToken => "TOKEN_NOT_OWNED",
+        }
+    }
+}
+
+/// Why an act came to nothing. Nothing was changed.
+pub type ActError = CommitError<Refusal>;
+
+/// What an act does to the state, and what it answers.
+pub(super) type Outcome<T> = Result<(Vec<Change>, T), Refusal>;
+
+impl Authority {
+    /// Decides on an act and commits it with its audit event, which `decide` may say more in. An act
+    /// without changes leaves no event.
+    pub(super) async fn act<T>(
+        &self,
+        act: Act,
+        action: &'static str,
+        target: &str,
+        decide: impl FnOnce(&State, &mut AuditEvent) -> Outcome<T> + Send + 'static,
+    ) -> Result<Committed<T>, ActError>
+    where
+        T: Serialize + DeserializeOwned + Send + 'static,
+    {
+        let mut event = AuditEvent {
+            at: act.now,
+            actor: act.operator.client_id().to_string(),
+            action: action.to_owned(),
+            target: target.to_owned(),
+            outcome: "ok".to_owned(),
+            peer: act.peer.clone(),
+            count: 1,
+            detail: String::new(),
+        };
+        let decide = move |state: &State| {
+            let (changes, answer) = decide(state, &mut event)?;
+            let events = if changes.is_empty() { vec![] } else { vec![event] };
+            Ok(Decision { changes, events, answer })
+        };
+        let committed = match act.request.clone() {
+            Some(request) => self.store.commit_once(request, act.now, decide).await,
+            None => self.store.commit(decide).await.map(Committed::Now),
+        };
+        committed.inspect_err(|error| {
+            if let CommitError::Refused(refusal) = error {
+                self.note_refusal(&act, action, target, refusal);
+            }
+        })
+    }
+
+    /// Refuses an act before it gets to the store.
+    pub(super) fn refuse(
+        &self,
+        act: &Act,
+        action: &'static str,
+        target: &str,
+        refusal: Refusal,
+    ) -> ActError {
+        self.note_refusal(act, action, target, &refusal);
+        CommitError::Refused(refusal)
+    }
+
+    fn note_refusal(&self, act: &Act, action: &'static str, target: &str, refusal: &Refusal) {
+        self.refusals.note(
+            act.operator.client_id().as_str(),
+            action,
+            target,
+            refusal.reason(),
+            &act.peer,
+        );
+    }
+}

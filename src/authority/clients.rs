@@ -1,0 +1,356 @@
+//! The administration of clients, their grants and their secrets.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::Deserialize;
+use serde::Serialize;
+
+use crate::authority::Act;
+use crate::authority::ActError;
+use crate::authority::Authority;
+use crate::authority::Refusal;
+use crate::authority::SKEW_ALLOWANCE;
+use crate::authority::TAIL;
+use crate::authority::no_randomness;
+use crate::claims::COUNTERSIGN;
+use crate::claims::ClientId;
+use crate::claims::Timestamp;
+use crate::client::Client;
+use crate::client::ClientInfo;
+use crate::client::ClientSecret;
+use crate::client::ClientSettings;
+use crate::client::Grants;
+use crate::client::LastUse;
+use crate::client::SecretHash;
+use crate::client::SecretId;
+use crate::client::SecretInfo;
+use crate::client::Serves;
+use crate::client::StoredSecret;
+use crate::policy::ADMINISTRATIVE_SCOPES;
+use crate::policy::can_administer_operators;
+use crate::policy::may_change;
+use crate::policy::may_make_credential;
+use crate::store::Change;
+use crate::store::Committed;
+use crate::store::State;
+use crate::trust::ClientRevocation;
+
+/// New values for some of a client's settings.
+#[derive(Debug, Clone, Default)]
+pub struct ClientPatch {
+    /// The description.
+    pub description: Option<Box<str>>,
+    /// The grants, all of them.
+    pub grants: Option<Grants>,
+    /// The audiences that it serves, all of them.
+    pub serves: Option<Serves>,
+    /// The longest life of its tokens; the inner `None` means the server's default.
+    pub max_token_ttl: Option<Option<Duration>>,
+    /// Whether it is disabled.
+    pub disabled: Option<bool>,
+}
+
+/// What a request for a secret comes to.
+#[derive(Debug)]
+pub enum CreatedSecret {
+    /// The secret, shown this once.
+    New(ClientSecret, SecretInfo),
+    /// The same request made this one before; it is not shown again.
+    Before(SecretId),
+}
+
+/// Where a client's tokens were cut off.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+struct CutOff(Timestamp);
+
+impl Authority {
+    /// Registers a client, without a secret.
+    ///
+    /// # Errors
+    /// When there is one of this name, or policy does not allow these settings.
+    pub async fn create_client(
+        &self,
+        act: Act,
+        id: ClientId,
+        settings: ClientSettings,
+    ) -> Result<ClientInfo, ActError> {
+        let (operator, now) = (act.operator.clone(), act.now);
+        let target = id.to_string();
+        self.act(act, "client.create", &target, move |state, event| {
+            if state.clients.get(&id).is_some() {
+                return Err(Refusal::ClientExists);
+            }
+            may_change(&operator, None, Some(&settings)).map_err(Refusal::Denied)?;
+            event.detail = describe(&settings);
+            let client = Client {
+                id,
+                settings,
+                created_at: now,
+                updated_at: now,
+                revision: state.next_revision(),
+                secrets: Vec::new(),
+            };
+            let info = client.info();
+            Ok((vec![Change::PutClient(client)], info))
+        })
+        .await
+        .map(Committed::into_answer)
+    }
+
+    /// One client.
+    pub fn client(&self, id: &ClientId) -> Option<ClientInfo> {
+        self.published.snapshot().state.clients.get(id).map(|client| client.info())
+    }
+
+    /// Up to `limit` clients in the order of their ids, from after one, and whether there are more.
+    pub fn clients(&self, after: Option<&ClientId>, limit: usize) -> (Vec<ClientInfo>, bool) {
+        let snapshot = self.published.snapshot();
+        let all = snapshot.state.clients.iter().map(|(_, client)| client);
+        let mut page: Vec<&Arc<Client>> =
+            all.filter(|client| after.is_none_or(|after| client.id > *after)).collect();
+        let more = page.len() > limit;
+        if more {
+            page.select_nth_unstable_by(limit, |a, b| a.id.cmp(&b.id));
+            page.truncate(limit);
+        }
+        page.sort_unstable_by(|a, b| a.id.cmp(&b.id));
+        (page.into_iter().map(|client| client.info()).collect(), more)
+    }
+
+    /// Changes settings of a client, if it is still at the revision that the operator read. Disabling
+    /// it, or taking an administrative scope away, also revokes its tokens so far.
+    ///
+    /// # Errors
+    /// When there is no such client, it has changed, policy does not allow it, or the last operator
+    /// would be gone.
+    pub async fn update_client(
+        &self,
+        act: Act,
+        id: ClientId,
+        revision: u64,
+        patch: ClientPatch,
+    ) -> Result<ClientInfo, ActError> {
+        let (operator, now) = (act.operator.clone(), act.now);
+        let target = id.to_string();
+        self.act(act, "client.update", &target, move |state, event| {
+            let before = known(state, &id)?;
+            let settings = patch.apply_to(&before.settings);
+            may_change(&operator, Some(&before.settings), Some(&settings))
+                .map_err(Refusal::Denied)?;
+            if before.revision != revision {
+                return Err(Refusal::EtagStale);
+            }
+            let cut = settings.disabled && !before.settings.disabled
+                || loses_administrative_scope(&before.settings, &settings);
+            let revision = state.next_revision();
+            let after = Client { settings, updated_at: now, revision, ..Client::clone(before) };
+            keep_an_operator(state, before, Some(&after), now)?;
+            event.detail = describe(&after.settings);
+            let info = after.info();
+            let mut changes = vec![Change::PutClient(after)];
+            if cut {
+                let cut = cut_off(state, &id, now);
+                changes.push(Change::RevokeClient(id, cut));
+            }
+            Ok((changes, info))
+        })
+        .await
+        .map(Committed::into_answer)
+    }
+
+    /// Deletes a client with its secrets, and revokes its tokens so far. When a revision is given, only
+    /// if the client is still at it.
+    ///
+    /// # Errors
+    /// When there is no such client, it has changed, policy does not allow it, or the last operator
+    /// would be gone.
+    pub async fn delete_client(
+        &self,
+        act: Act,
+        id: ClientId,
+        revision: Option<u64>,
+    ) -> Result<(), ActError> {
+        let (operator, now) = (act.operator.clone(), act.now);
+        let target = id.to_string();
+        self.act(act, "client.delete", &target, move |state, _| {
+            let before = known(state, &id)?;
+            may_change(&operator, Some(&before.settings), None).map_err(Refusal::Denied)?;
+            if revision.is_some_and(|revision| revision != before.revision) {
+                return Err(Refusal::EtagStale);
+            }
+            keep_an_operator(state, before, None, now)?;
+            let cut = cut_off(state, &id, now);
+            Ok((vec![Change::RemoveClient(id.clone()), Change::RevokeClient(id, cut)], ()))
+        })
+        .await
+        .map(Committed::into_answer)
+    }
+
+    /// Makes a secret for a client.
+    ///
+    /// # Errors
+    /// When there is no such client, policy does not allow it, or the client has as many as it can have.
+    pub async fn create_secret(
+        &self,
+        act: Act,
+        id: ClientId,
+        ttl: Option<Duration>,
+    ) -> Result<CreatedSecret, ActError> {
+        let secret = ClientSecret::generate().map_err(|_| no_randomness())?;
+        let hash = SecretHash::of(secret.expose());
+        let (operator, now) = (act.operator.clone(), act.now);
+        let target = id.to_string();
+        let committed = self.act(act, "client.secret.create", &target, move |state, event| {
+            let before = known(state, &id)?;
+            may_make_credential(&operator, &before.settings).map_err(Refusal::Denied)?;
+            let mut client = Client::clone(before);
+            // A secret whose time is over makes room for a new one.
+            client.secrets.retain(|secret| !secret.has_expired(now));
+            if client.secrets.len() >= Client::MAX_SECRETS {
+                return Err(Refusal::TooManySecrets);
+            }
+            let created = StoredSecret {
+                id: unused_id(before, &hash),
+                hash,
+                created_at: now,
+                expires_at: ttl.map(|ttl| now + ttl),
+                last_use: LastUse::default(),
+            };
+            let info = created.info();
+            event.detail = format!("secret {}", created.id);
+            client.secrets.push(Arc::new(created));
+            client.updated_at = now;
+            Ok((vec![Change::PutClient(client)], info))
+        });
+        Ok(match committed.await? {
+            Committed::Now(info) => CreatedSecret::New(secret, info),
+            Committed::Before(info) => CreatedSecret::Before(info.id),
+        })
+    }
+
+    /// Revokes one secret of a client: it gets no new tokens with it.
+    ///
+    /// # Errors
+    /// When there is no such client or secret, policy does not allow it, or no operator could
+    /// authenticate any more.
+    pub async fn revoke_secret(
+        &self,
+        act: Act,
+        id: ClientId,
+        secret: SecretId,
+    ) -> Result<(), ActError> {
+        let (operator, now) = (act.operator.clone(), act.now);
+        let target = id.to_string();
+        self.act(act, "client.secret.revoke", &target, move |state, event| {
+            let before = known(state, &id)?;
+            may_change(&operator, Some(&before.settings), Some(&before.settings))
+                .map_err(Refusal::Denied)?;
+            let mut client = Client::clone(before);
+            client.secrets.retain(|stored| stored.id != secret);
+            if client.secrets.len() == before.secrets.len() {
+                return Err(Refusal::NoSuchSecret);
+            }
+            keep_an_operator(state, before, Some(&client), now)?;
+            event.detail = format!("secret {secret}");
+            client.updated_at = now;
+            Ok((vec![Change::PutClient(client)], ()))
+        })
+        .await
+        .map(Committed::into_answer)
+    }
+
+    /// Revokes every token issued to a client so far, whether or not the client still exists. Says
+    /// before when: new tokens carry that time or a later one.
+    ///
+    /// # Errors
+    /// When policy does not allow it.
+    pub async fn revoke_client_tokens(
+        &self,
+        act: Act,
+        id: ClientId,
+    ) -> Result<Timestamp, ActError> {
+        let (operator, now) = (act.operator.clone(), act.now);
+        let target = id.to_string();
+        self.act(act, "client.tokens.revoke", &target, move |state, _| {
+            let settings = state.clients.get(&id).map(|client| &client.settings);
+            may_change(&operator, settings, settings).map_err(Refusal::Denied)?;
+            let cut = cut_off(state, &id, now);
+            Ok((vec![Change::RevokeClient(id, cut)], CutOff(cut.before)))
+        })
+        .await
+        .map(|committed| committed.into_answer().0)
+    }
+}
+
+impl ClientPatch {
+    fn apply_to(self, settings: &ClientSettings) -> ClientSettings {
+        let before = settings.clone();
+        ClientSettings {
+            description: self.description.unwrap_or(before.description),
+            grants: self.grants.unwrap_or(before.grants),
+            serves: self.serves.unwrap_or(before.serves),
+            max_token_ttl: self.max_token_ttl.unwrap_or(before.max_token_ttl),
+            disabled: self.disabled.unwrap_or(before.disabled),
+        }
+    }
+}
+
+/// A cut that every token issued until now is before: the clock's second is not over, and after an
+/// earlier cut tokens were dated up to it.
+fn cut_off(state: &State, id: &ClientId, now: Timestamp) -> ClientRevocation {
+    let second = Duration::from_secs(1);
+    let after_earlier = state.revocations.client(id).map_or(now, |earlier| earlier.before + second);
+    let before = after_earlier.max(now + second + SKEW_ALLOWANCE);
+    ClientRevocation { before, until: before + TAIL }
+}
+
+fn known<'a>(state: &'a State, id: &ClientId) -> Result<&'a Arc<Client>, Refusal> {
+    state.clients.get(id).ok_or(Refusal::NoSuchClient)
+}
+
+/// Refuses a change after which nobody could administer operators, but on the host itself.
+fn keep_an_operator(
+    state: &State,
+    before: &Client,
+    after: Option<&Client>,
+    now: Timestamp,
+) -> Result<(), Refusal> {
+    let can = |client: &Client| can_administer_operators(client) && client.has_usable_secret(now);
+    if !can(before) || after.is_some_and(can) {
+        return Ok(());
+    }
+    let another = state.clients.iter().any(|(id, client)| *id != before.id && can(client));
+    if another { Ok(()) } else { Err(Refusal::LastOperator) }
+}
+
+fn loses_administrative_scope(before: &ClientSettings, after: &ClientSettings) -> bool {
+    let holds = |settings: &ClientSettings, scope: &str| {
+        settings.grants.scopes(COUNTERSIGN).is_some_and(|scopes| scopes.contains(scope))
+    };
+    ADMINISTRATIVE_SCOPES.iter().any(|scope| holds(before, scope) && !holds(after, scope))
+}
+
+/// The first bits of the hash that name none of the client's secrets yet.
+fn unused_id(client: &Client, hash: &SecretHash) -> SecretId {
+    let ids = hash
+        .as_bytes()
+        .windows(4)
+        .map(|bytes| SecretId(u32::from_be_bytes([bytes[0], bytes[1], bytes[2], bytes[3]])));
+    let mut unused = ids.filter(|id| client.secrets.iter().all(|secret| secret.id != *id));
+    unused.next().expect("29 ids are more than a client's secrets can take")
+}
+
+/// What the audit log says of a client's settings.
+fn describe(settings: &ClientSettings) -> String {
+    let ClientSettings { description: _, grants, serves, max_token_ttl, disabled } = settings;
+    let mut parts: Vec<String> = grants
+        .as_slice()
+        .iter()
+        .map(|rule| format!("grant {}: {}", rule.audience, rule.scopes))
+        .collect();
+    parts.extend(serves.as_slice().iter().map(|audience| format!("serves {audience}")));
+    parts.extend(max_token_ttl.map(|ttl| format!("max_token_ttl {}s", ttl.as_secs())));
+    parts.extend(disabled.then(|| "disabled".to_owned()));
+    parts.join("; ")
+}

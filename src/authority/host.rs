@@ -1,0 +1,179 @@
+//! Acts on the host itself, with store and KEK at hand and no server running.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use crate::claims::COUNTERSIGN;
+use crate::claims::ClientId;
+use crate::claims::Issuer;
+use crate::claims::ScopeSet;
+use crate::claims::Timestamp;
+use crate::client::Client;
+use crate::client::ClientSecret;
+use crate::client::ClientSettings;
+use crate::client::GrantRule;
+use crate::client::Grants;
+use crate::client::LastUse;
+use crate::client::SecretHash;
+use crate::client::SecretId;
+use crate::client::Serves;
+use crate::client::StoredSecret;
+use crate::keys::KeyRing;
+use crate::keys::SigningKey;
+use crate::policy::ADMINISTRATIVE_SCOPES;
+use crate::store;
+use crate::store::AuditEvent;
+use crate::store::Change;
+use crate::store::CommitError;
+use crate::store::Decision;
+use crate::store::Kek;
+use crate::store::State;
+use crate::store::Store;
+use crate::store::StoreError;
+
+/// A client to be made on the host, and the secret that it will have.
+pub struct NewClient {
+    client: Client,
+    /// The secret, shown this once.
+    pub secret: ClientSecret,
+}
+
+/// Why an act on the host came to nothing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum HostError {
+    /// The store cannot do it.
+    Store(StoreError),
+    /// There is a client of this name already.
+    ClientExists(ClientId),
+}
+
+impl NewClient {
+    /// A client with these grants and audiences.
+    ///
+    /// # Errors
+    /// When the system has no randomness to give.
+    pub fn new(
+        id: ClientId,
+        description: &str,
+        grants: Grants,
+        serves: Serves,
+        now: Timestamp,
+    ) -> Result<Self, getrandom::Error> {
+        let secret = ClientSecret::generate()?;
+        let stored = StoredSecret {
+            id: SecretId(1),
+            hash: SecretHash::of(secret.expose()),
+            created_at: now,
+            expires_at: None,
+            last_use: LastUse::default(),
+        };
+        let settings = ClientSettings {
+            description: description.into(),
+            grants,
+            serves,
+            max_token_ttl: None,
+            disabled: false,
+        };
+        let client = Client {
+            id,
+            settings,
+            created_at: now,
+            updated_at: now,
+            revision: 0,
+            secrets: vec![Arc::new(stored)],
+        };
+        Ok(Self { client, secret })
+    }
+
+    /// An operator with every administrative scope.
+    ///
+    /// # Errors
+    /// When the system has no randomness to give.
+    pub fn operator(
+        id: ClientId,
+        description: &str,
+        now: Timestamp,
+    ) -> Result<Self, getrandom::Error> {
+        let audience = COUNTERSIGN.parse().expect("our own audience is valid");
+        let scopes = ScopeSet::from_texts(ADMINISTRATIVE_SCOPES).expect("our own scopes are valid");
+        let grants =
+            Grants::try_from(vec![GrantRule { audience, scopes }]).expect("one grant with scopes");
+        let serves = Serves::try_from(vec![]).expect("no audiences are fine");
+        Self::new(id, description, grants, serves, now)
+    }
+
+    /// Its name.
+    pub fn id(&self) -> &ClientId {
+        &self.client.id
+    }
+}
+
+/// Creates a store with fresh keys and its first clients.
+///
+/// # Errors
+/// When there is one already, or the disk does not take it.
+pub fn init(
+    path: &Path,
+    kek: &Kek,
+    issuer: &Issuer,
+    clients: &[NewClient],
+    now: Timestamp,
+) -> Result<(), StoreError> {
+    let key = || SigningKey::generate().map_err(|_| no_randomness());
+    let ring = KeyRing::new(key()?, key()?, now);
+    let names: Vec<&str> = clients.iter().map(|client| client.id().as_str()).collect();
+    let event =
+        host_event("store.init", issuer.as_str(), format!("clients {}", names.join(" ")), now);
+    store::create(
+        path,
+        kek,
+        issuer,
+        &ring,
+        clients.iter().map(|new| new.client.clone()).collect(),
+        &event,
+    )
+}
+
+/// Adds an operator to a store that no server has open.
+///
+/// # Errors
+/// When there is a client of its name, or the store cannot be opened or written.
+pub async fn recover(
+    path: &Path,
+    kek: Kek,
+    operator: &NewClient,
+    now: Timestamp,
+) -> Result<(), HostError> {
+    let store =
+        Store::open(path, kek).and_then(|opened| opened.start(|_| ())).map_err(HostError::Store)?;
+    let client = operator.client.clone();
+    let decide = move |state: &State| {
+        if state.clients.get(&client.id).is_some() {
+            return Err(client.id);
+        }
+        let event = host_event("operator.recover", client.id.as_str(), String::new(), now);
+        Ok(Decision { changes: vec![Change::PutClient(client)], events: vec![event], answer: () })
+    };
+    store.commit(decide).await.map_err(|error| match error {
+        CommitError::Refused(id) => HostError::ClientExists(id),
+        CommitError::Store(error) => HostError::Store(error),
+        CommitError::RequestIdReused => unreachable!("it is no request of anyone"),
+    })
+}
+
+fn host_event(action: &str, target: &str, detail: String, now: Timestamp) -> AuditEvent {
+    AuditEvent {
+        at: now,
+        actor: "host".to_owned(),
+        action: action.to_owned(),
+        target: target.to_owned(),
+        outcome: "ok".to_owned(),
+        peer: String::new(),
+        count: 1,
+        detail,
+    }
+}
+
+fn no_randomness() -> StoreError {
+    StoreError::Unavailable("the system has no randomness to give".to_owned())
+}

@@ -1,0 +1,58 @@
+//! What is due now and then.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use crate::authority::Authority;
+use crate::claims::Timestamp;
+use crate::store::Change;
+use crate::store::CommitError;
+use crate::store::Decision;
+use crate::store::State;
+use crate::store::StoreError;
+
+impl Authority {
+    /// Expired keys and revocations go, uses of secrets and refusals are written down, and the
+    /// signing lease is renewed, since the store was there. Call it about once a minute, and before
+    /// the end.
+    ///
+    /// # Errors
+    /// When the store cannot be written; what was to be written is kept for the next time.
+    pub async fn maintain(&self, now: Timestamp) -> Result<(), StoreError> {
+        let refused = self.refusals.take();
+        let events = refused.to_events(now);
+        let audit_before = now.before(self.settings.audit_retention);
+        let decide = move |state: &State| {
+            let mut changes = vec![Change::Expire { now, audit_before }];
+            changes.extend(state.ring.expire(now).map(|ring| Change::ReplaceRing(Arc::new(ring))));
+            let mut written = Vec::new();
+            for (id, client) in state.clients.iter() {
+                for secret in &client.secrets {
+                    if let Some(at) = secret.last_use.unwritten() {
+                        changes.push(Change::TouchSecret(id.clone(), secret.id, at));
+                        written.push((Arc::clone(secret), at));
+                    }
+                }
+            }
+            Ok::<_, Infallible>(Decision { changes, events, answer: written })
+        };
+        match self.store.commit(decide).await {
+            Ok(written) => {
+                for (secret, at) in written {
+                    secret.last_use.set_written(at);
+                }
+                self.store_reached_at.store(now.as_unix(), Ordering::Relaxed);
+                Ok(())
+            }
+            Err(error) => {
+                self.refusals.put_back(refused);
+                match error {
+                    CommitError::Store(error) => Err(error),
+                    CommitError::Refused(never) => match never {},
+                    CommitError::RequestIdReused => unreachable!("it is no request of anyone"),
+                }
+            }
+        }
+    }
+}

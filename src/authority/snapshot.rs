@@ -1,0 +1,123 @@
+//! What readers read: the state last committed, with what is derived from it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use arc_swap::Guard;
+use tokio::sync::watch;
+
+use crate::authority::IssuedToken;
+use crate::claims::Claims;
+use crate::claims::Timestamp;
+use crate::claims::TokenId;
+use crate::policy::Grant;
+use crate::store::State;
+use crate::token::Minter;
+use crate::trust::TrustBundle;
+
+/// One committed state and the key that signs for it.
+pub(super) struct Snapshot {
+    pub(super) state: State,
+    minter: Minter,
+}
+
+/// The latest snapshot and the latest trust bundle.
+pub(super) struct Published {
+    snapshot: Arc<ArcSwap<Snapshot>>,
+    trust: watch::Receiver<Arc<TrustBundle>>,
+}
+
+impl Published {
+    /// Where to read, and how to publish.
+    pub(super) fn channel(first: &State) -> (Self, impl Fn(&State) + Send + 'static) {
+        let snapshot = Arc::new(ArcSwap::from_pointee(Snapshot::of(first)));
+        let (bundles, trust) = watch::channel(Arc::new(bundle(first)));
+        let readers = Self { snapshot: Arc::clone(&snapshot), trust };
+        let publish = move |state: &State| {
+            snapshot.store(Arc::new(Snapshot::of(state)));
+            let epoch = bundles.borrow().epoch;
+            if epoch != state.epoch {
+                bundles.send_replace(Arc::new(bundle(state)));
+            }
+        };
+        (readers, publish)
+    }
+
+    /// The latest snapshot. Takes no lock.
+    pub(super) fn snapshot(&self) -> Guard<Arc<Snapshot>> {
+        self.snapshot.load()
+    }
+
+    /// The latest trust bundle.
+    pub(super) fn bundle(&self) -> Arc<TrustBundle> {
+        Arc::clone(&self.trust.borrow())
+    }
+
+    /// The trust bundle, always the latest.
+    pub(super) fn trust(&self) -> watch::Receiver<Arc<TrustBundle>> {
+        self.trust.clone()
+    }
+}
+
+fn bundle(state: &State) -> TrustBundle {
+    TrustBundle {
+        issuer: state.issuer.clone(),
+        epoch: state.epoch,
+        keys: state.ring.key_set(),
+        revocations: state.revocations.clone(),
+    }
+}
+
+impl Snapshot {
+    fn of(state: &State) -> Self {
+        Self { state: state.clone(), minter: Minter::new(Arc::clone(&state.ring.active().key)) }
+    }
+
+    /// Signs what was granted. The same grant, time and random bits give the same token.
+    pub(super) fn mint(&self, grant: &Grant, now: Timestamp, bits: [u8; 12]) -> IssuedToken {
+        // After "revoke all of this client's so far", new tokens are dated after the cut.
+        let revoked = self.state.revocations.client(grant.client_id());
+        let issued_at = revoked.map_or(now, |revoked| revoked.before.max(now));
+        let claims = Claims {
+            issuer: self.state.issuer.clone(),
+            client_id: grant.client_id().clone(),
+            audience: grant.audience().clone(),
+            scopes: grant.scopes().clone(),
+            issued_at,
+            expires_at: issued_at + grant.ttl(),
+            token_id: TokenId::from_random(bits),
+        };
+        IssuedToken {
+            token: self.minter.mint(&claims),
+            expires_in: claims.expires_at.since(now),
+            refresh_in: refresh_in(grant.ttl(), bits),
+            claims,
+        }
+    }
+}
+
+/// Between 40 % and 60 % of a token's life, spread evenly by the bits of its id: a fleet that
+/// started together drifts apart.
+fn refresh_in(ttl: Duration, bits: [u8; 12]) -> Duration {
+    let spread = u64::from(u16::from_be_bytes([bits[0], bits[1]]));
+    let millis = u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX);
+    Duration::from_millis(millis * 2 / 5 + millis * spread / (5 * 65_536))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn refresh_is_due_between_two_and_three_fifths_of_life() {
+        let ttl = Duration::from_secs(900);
+        assert_eq!(refresh_in(ttl, [0; 12]), Duration::from_secs(360));
+        let latest = refresh_in(ttl, [0xff; 12]);
+        assert!(
+            latest > Duration::from_secs(539) && latest <= Duration::from_secs(540),
+            "{latest:?}"
+        );
+        assert_eq!(refresh_in(Duration::from_secs(1), [0; 12]), Duration::from_millis(400));
+    }
+}
