@@ -14,4 +14,6 @@ pub mod guard {
  Public, /// a
  Scopes(&'static [&'static str])}
 }
+#[cfg(feature = "server")]
+pub mod cli;
 pub mod rpc;
