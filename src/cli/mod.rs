@@ -4,8 +4,11 @@
 //! for just the scopes that the method demands. The others, in `host`, run
 //! where the store is.
 
+mod config;
 mod environment;
 mod error;
 mod output;
 mod secret;
 mod toml_file;
+
+pub use crate::cli::config::settings::reference as configuration_reference;
