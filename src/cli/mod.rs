@@ -5,10 +5,13 @@
 //! where the store is.
 
 mod config;
+mod connection;
+mod credentials;
 mod environment;
 mod error;
 mod output;
 mod secret;
+mod status;
 mod toml_file;
 
 pub use crate::cli::config::settings::reference as configuration_reference;
