@@ -1,4 +1,25 @@
-//! placeholder
-pub mod claims; pub mod keys; pub mod token; pub mod trust; mod cow_map;
+//! Countersign: a token service for service meshes.
+
+pub mod claims;
+mod cow_map;
+pub mod keys;
+pub mod token;
+pub mod trust;
+
+#[cfg(feature = "mesh")]
 pub mod guard;
-pub mod rpc; pub mod client; pub mod policy; pub mod store; pub mod authority;
+#[cfg(feature = "mesh")]
+pub mod rpc;
+
+#[cfg(feature = "server")]
+pub mod authority;
+#[cfg(feature = "server")]
+pub mod cli;
+#[cfg(feature = "server")]
+pub mod client;
+#[cfg(feature = "server")]
+pub mod policy;
+#[cfg(feature = "server")]
+pub mod server;
+#[cfg(feature = "server")]
+pub mod store;

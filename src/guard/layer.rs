@@ -16,7 +16,6 @@ use tokio::sync::watch;
 use tower::Layer;
 use tower::Service;
 
-
 use crate::claims::Audience;
 use crate::claims::Clock;
 use crate::claims::DEFAULT_LEEWAY;
@@ -68,13 +67,19 @@ impl Guard {
         services.iter().try_for_each(|service| policies.declare(service))?;
         public_services.iter().for_each(|service| policies.declare_public(service));
         let verified = Cache::new(CACHED_TOKENS);
-        Ok(Self { checks: Arc::new(Checks { policies, trust, clock, leeway: DEFAULT_LEEWAY, verified }) })
+        Ok(Self {
+            checks: Arc::new(Checks { policies, trust, clock, leeway: DEFAULT_LEEWAY, verified }),
+        })
     }
 }
 
 impl Checks {
     /// Admits a call: with its token, or without one where none is demanded.
-    fn admit(&self, path: &str, headers: &HeaderMap) -> Result<Option<Arc<VerifiedToken>>, Refusal> {
+    fn admit(
+        &self,
+        path: &str,
+        headers: &HeaderMap,
+    ) -> Result<Option<Arc<VerifiedToken>>, Refusal> {
         let (audience, scopes) = match self.policies.demand(path) {
             None => return Err(Refusal::MethodUndeclared),
             Some(Demand::Nothing) => return Ok(None),
@@ -90,11 +95,20 @@ impl Checks {
         }
     }
 
-    fn verify(&self, token: &str, audience: &Audience, now: Timestamp) -> Result<Arc<VerifiedToken>, Rejection> {
+    fn verify(
+        &self,
+        token: &str,
+        audience: &Audience,
+        now: Timestamp,
+    ) -> Result<Arc<VerifiedToken>, Rejection> {
         let bundle = Arc::clone(&self.trust.borrow());
         if let Some(known) = self.verified.get(token) {
             bundle.recheck(&known, now, self.leeway)?;
-            return if known.claims().audience == *audience { Ok(known) } else { Err(Rejection::AudienceMismatch) };
+            return if known.claims().audience == *audience {
+                Ok(known)
+            } else {
+                Err(Rejection::AudienceMismatch)
+            };
         }
         let audiences = Audiences::OneOf(std::slice::from_ref(audience));
         let verified = Arc::new(bundle.verify(token, audiences, now, self.leeway)?);
@@ -107,11 +121,13 @@ impl Checks {
 /// could be read differently by whoever stands before or behind us.
 fn bearer<'a>(headers: &'a HeaderMap, audience: &Audience) -> Result<&'a str, Refusal> {
     let mut values = headers.get_all(AUTHORIZATION).iter();
-    let value = values.next().ok_or_else(|| Refusal::TokenMissing { audience: audience.clone() })?;
+    let value =
+        values.next().ok_or_else(|| Refusal::TokenMissing { audience: audience.clone() })?;
     if values.next().is_some() {
         return Err(Refusal::TokenInvalid);
     }
-    let (scheme, token) = value.to_str().ok().and_then(|value| value.split_once(' ')).ok_or(Refusal::TokenInvalid)?;
+    let (scheme, token) =
+        value.to_str().ok().and_then(|value| value.split_once(' ')).ok_or(Refusal::TokenInvalid)?;
     if scheme.eq_ignore_ascii_case("bearer") { Ok(token) } else { Err(Refusal::TokenInvalid) }
 }
 

@@ -79,7 +79,8 @@ impl PolicyTable {
     /// What a call of this path must bring; `None` when nobody declared it.
     pub(super) fn demand(&self, path: &str) -> Option<&Demand> {
         self.methods.get(path).or_else(|| {
-            let public = self.public_services.iter().any(|prefix| path.starts_with(prefix.as_str()));
+            let public =
+                self.public_services.iter().any(|prefix| path.starts_with(prefix.as_str()));
             public.then_some(&Demand::Nothing)
         })
     }

@@ -76,20 +76,32 @@ impl Refusal {
     pub fn to_status(&self) -> Status {
         let (code, message) = match self {
             // To a caller, a method that nobody declared is not there.
-            Self::MethodUndeclared => (Code::Unimplemented, "there is no such method here".to_owned()),
+            Self::MethodUndeclared => {
+                (Code::Unimplemented, "there is no such method here".to_owned())
+            }
             Self::TokenMissing { audience } => (
                 Code::Unauthenticated,
-                format!("no token: call with `authorization: Bearer` and a token for audience {audience}"),
+                format!(
+                    "no token: call with `authorization: Bearer` and a token for audience {audience}"
+                ),
             ),
-            Self::TokenInvalid => (Code::Unauthenticated, "not a valid token of this issuer".to_owned()),
-            Self::TokenExpired => (Code::Unauthenticated, "the token has expired; get a new one".to_owned()),
-            Self::KeyUnknown => {
-                (Code::Unauthenticated, "the token's signing key is not known here; get a new token".to_owned())
+            Self::TokenInvalid => {
+                (Code::Unauthenticated, "not a valid token of this issuer".to_owned())
             }
-            Self::TokenRevoked => (Code::Unauthenticated, "the token has been revoked; get a new one".to_owned()),
-            Self::AudienceMismatch { audience } => {
-                (Code::Unauthenticated, format!("the token is for another audience; get one for {audience}"))
+            Self::TokenExpired => {
+                (Code::Unauthenticated, "the token has expired; get a new one".to_owned())
             }
+            Self::KeyUnknown => (
+                Code::Unauthenticated,
+                "the token's signing key is not known here; get a new token".to_owned(),
+            ),
+            Self::TokenRevoked => {
+                (Code::Unauthenticated, "the token has been revoked; get a new one".to_owned())
+            }
+            Self::AudienceMismatch { audience } => (
+                Code::Unauthenticated,
+                format!("the token is for another audience; get one for {audience}"),
+            ),
             Self::ScopeMissing { scope } => {
                 (Code::PermissionDenied, format!("the token does not carry the scope {scope}"))
             }

@@ -1,0 +1,100 @@
+//! `operator`, `keys`, `policy` and `audit`.
+
+use clap::Args;
+use clap::Subcommand;
+
+use crate::cli::args::clients::SecretArgs;
+use crate::cli::args::host::AuditHeadArgs;
+use crate::cli::args::host::AuditVerifyArgs;
+use crate::cli::args::host::RecoverArgs;
+
+/// What there is to do with operators.
+#[derive(Debug, Subcommand)]
+pub enum OperatorCommand {
+    /// Make an operator: a client with administrative scopes, and its first secret
+    Create(OperatorArgs),
+    /// Make an operator on the host itself, without a server, when none is left
+    Recover(RecoverArgs),
+}
+
+/// Make an operator.
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+  $ countersign operator create alice --out alice.toml
+  $ countersign operator create watcher --scope audit:read --scope keys:read
+
+Needs operators:write, and nobody grants a scope they lack. Unless --out names a file, the secret is the only thing \
+on stdout. It is not shown again.")]
+pub struct OperatorArgs {
+    /// The operator's id: 1 to 64 characters of A-Z a-z 0-9 . _ ~ -
+    pub id: String,
+    /// A scope to hold; may be repeated [default: all administrative scopes]
+    #[arg(long = "scope", value_name = "SCOPE")]
+    pub scopes: Vec<String>,
+    /// The secret.
+    #[command(flatten)]
+    pub secret: SecretArgs,
+}
+
+/// What there is to do with signing keys.
+#[derive(Debug, Subcommand)]
+pub enum KeysCommand {
+    /// List the keys: next and active first
+    #[command(
+        after_help = "Examples:\n  $ countersign keys list\n  $ countersign keys list --format json | jq ."
+    )]
+    List,
+    /// Promote the next key to active; tokens signed so far stay good
+    #[command(
+        after_help = "Examples:\n  $ countersign keys rotate\n  $ countersign keys rotate --force"
+    )]
+    Rotate {
+        /// Go ahead although some verifier does not hold the next key yet
+        #[arg(long)]
+        force: bool,
+    },
+    /// Revoke a key: every token that it signed is rejected from now on
+    #[command(after_help = "\
+Examples:
+  $ countersign keys list
+  $ countersign keys revoke 9k3F2a
+
+Revoking the active key promotes the next one at the same moment.")]
+    Revoke {
+        /// The key, as `keys list` shows it
+        kid: String,
+    },
+}
+
+/// What there is to do with the policy.
+#[derive(Debug, Subcommand)]
+pub enum PolicyCommand {
+    /// Print what each RPC demands, one line a method, to review and diff
+    #[command(after_help = "\
+Examples:
+  $ countersign policy show > policy.txt
+  $ countersign policy show | diff policy.txt -
+
+Each line is a path, then `public`, or the audience and the scopes that a token needs. No server is asked.")]
+    Show,
+}
+
+/// What there is to do with the audit trail.
+#[derive(Debug, Subcommand)]
+pub enum AuditCommand {
+    /// List audit events, newest first
+    #[command(after_help = "\
+Examples:
+  $ countersign audit list
+  $ countersign audit list --limit 1000 --format json | jq '.events[].action'")]
+    List {
+        /// How many at most
+        #[arg(long, value_name = "COUNT", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..))]
+        limit: u32,
+    },
+    /// Prove on the host, without a server, that the trail is whole
+    Verify(AuditVerifyArgs),
+    /// Export on the host, without a server, what a later `verify` can compare with
+    Head(AuditHeadArgs),
+}

@@ -1,0 +1,280 @@
+//! `client`: registered clients and their secrets.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::Args;
+use clap::Subcommand;
+
+/// What there is to do with clients.
+#[derive(Debug, Subcommand)]
+pub enum ClientCommand {
+    /// Register a client and make its first secret
+    Create(CreateArgs),
+    /// List the clients
+    #[command(
+        after_help = "Examples:\n  $ countersign client list\n  $ countersign client list --format json | jq ."
+    )]
+    List,
+    /// Show a client: what it may call, what it serves, its secrets
+    #[command(after_help = "Examples:\n  $ countersign client show cron")]
+    Show {
+        /// The client
+        id: String,
+    },
+    /// Change a client
+    Update(UpdateArgs),
+    /// Delete a client and its secrets, and revoke its tokens
+    #[command(after_help = "Examples:\n  $ countersign client delete cron")]
+    Delete {
+        /// The client
+        id: String,
+    },
+    /// Make, list and revoke a client's secrets
+    #[command(subcommand, after_help = SECRET_EXAMPLES)]
+    Secret(SecretCommand),
+    /// Revoke every token issued to a client so far; those it gets from now on are good
+    #[command(after_help = "Examples:\n  $ countersign client revoke-tokens cron")]
+    RevokeTokens {
+        /// The client
+        id: String,
+    },
+}
+
+/// Register a client.
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+  $ countersign client create cron --grant inventory=stock:read,stock:write --out cron.toml
+  $ countersign client create inventory --serves inventory --description stock-team
+  $ countersign client create partner --grant orders=orders:read --max-token-ttl 5m --secret-ttl 90d
+
+Unless --out names a file, the secret is the only thing on stdout. It is not shown again.")]
+pub struct CreateArgs {
+    /// The client's id: 1 to 64 characters of A-Z a-z 0-9 . _ ~ -
+    pub id: String,
+    /// What it is and whom to ask
+    #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
+    pub description: String,
+    /// What it may call; may be repeated
+    #[arg(long = "grant", value_name = "AUDIENCE=SCOPE[,SCOPE..]", value_parser = parse_grant)]
+    pub grants: Vec<GrantArg>,
+    /// An audience that it is, whose tokens it may validate; may be repeated
+    #[arg(long, value_name = "AUDIENCE")]
+    pub serves: Vec<String>,
+    /// The longest life of its tokens: 1s to 24h [default: the server's]
+    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
+    pub max_token_ttl: Option<Duration>,
+    /// Make no secret
+    #[arg(long, conflicts_with_all = ["secret_ttl", "out"])]
+    pub no_secret: bool,
+    /// The secret.
+    #[command(flatten)]
+    pub secret: SecretArgs,
+}
+
+/// How to make a secret, and where to put it.
+#[derive(Args, Clone, Debug)]
+pub struct SecretArgs {
+    /// How long the secret works [default: for ever]
+    #[arg(long = "secret-ttl", id = "secret_ttl", value_name = "DURATION", value_parser = humantime::parse_duration)]
+    pub ttl: Option<Duration>,
+    /// Write the credentials to this new file, mode 0600, instead of printing the secret
+    #[arg(long, value_name = "FILE")]
+    pub out: Option<PathBuf>,
+}
+
+/// Change a client.
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+  $ countersign client update cron --add-grant orders=orders:read
+  $ countersign client update cron --max-token-ttl default --description nightly
+  $ countersign client update cron --disable
+
+Disabling a client also revokes the tokens issued to it so far.")]
+pub struct UpdateArgs {
+    /// The client
+    pub id: String,
+    /// What it is and whom to ask
+    #[arg(long, value_name = "TEXT")]
+    pub description: Option<String>,
+    /// What it may call from now on, instead of all that it may call now; may be repeated
+    #[arg(
+        long = "grant",
+        value_name = "AUDIENCE=SCOPE[,SCOPE..]",
+        value_parser = parse_grant,
+        conflicts_with_all = ["add_grants", "remove_grants"]
+    )]
+    pub grants: Vec<GrantArg>,
+    /// What it may call besides; may be repeated
+    #[arg(long = "add-grant", value_name = "AUDIENCE=SCOPE[,SCOPE..]", value_parser = parse_grant)]
+    pub add_grants: Vec<GrantArg>,
+    /// An audience that it may call no more; may be repeated
+    #[arg(long = "remove-grant", value_name = "AUDIENCE")]
+    pub remove_grants: Vec<String>,
+    /// An audience that it is, instead of all that it is now; may be repeated
+    #[arg(long, value_name = "AUDIENCE")]
+    pub serves: Vec<String>,
+    /// It is no audience any more
+    #[arg(long, conflicts_with = "serves")]
+    pub no_serves: bool,
+    /// The longest life of its tokens, 1s to 24h, or `default` for the server's
+    #[arg(long, value_name = "DURATION", value_parser = parse_max_ttl)]
+    pub max_token_ttl: Option<MaxTtl>,
+    /// It gets no more tokens, and those it has are revoked
+    #[arg(long, conflicts_with = "enable")]
+    pub disable: bool,
+    /// It gets tokens again
+    #[arg(long)]
+    pub enable: bool,
+}
+
+impl UpdateArgs {
+    /// Whether there is nothing to change.
+    pub fn is_empty(&self) -> bool {
+        let Self {
+            id: _,
+            description,
+            grants,
+            add_grants,
+            remove_grants,
+            serves,
+            no_serves,
+            max_token_ttl,
+            disable,
+            enable,
+        } = self;
+        let lists = grants.is_empty()
+            && add_grants.is_empty()
+            && remove_grants.is_empty()
+            && serves.is_empty();
+        lists
+            && description.is_none()
+            && max_token_ttl.is_none()
+            && !no_serves
+            && !disable
+            && !enable
+    }
+}
+
+/// What there is to do with a client's secrets.
+#[derive(Debug, Subcommand)]
+pub enum SecretCommand {
+    /// Make another secret; the others go on working
+    #[command(after_help = "\
+Examples:
+  $ countersign client secret create cron --out cron-new.toml
+  $ countersign client secret create cron --ttl 90d
+
+Unless --out names a file, the secret is the only thing on stdout. It is not shown again.")]
+    Create {
+        /// The client
+        id: String,
+        /// How long it works [default: for ever]
+        #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
+        ttl: Option<Duration>,
+        /// Write the credentials to this new file, mode 0600, instead of printing the secret
+        #[arg(long, value_name = "FILE")]
+        out: Option<PathBuf>,
+    },
+    /// List what is known of a client's secrets; never the secrets themselves
+    #[command(after_help = "Examples:\n  $ countersign client secret list cron")]
+    List {
+        /// The client
+        id: String,
+    },
+    /// Revoke a secret; tokens that it got so far live on
+    #[command(after_help = "\
+Examples:
+  $ countersign client secret list cron
+  $ countersign client secret revoke cron 3f9a")]
+    Revoke {
+        /// The client
+        id: String,
+        /// The secret's id, as `client secret list` shows it
+        secret_id: String,
+    },
+}
+
+const SECRET_EXAMPLES: &str = "\
+Examples:
+  $ countersign client secret create cron --out cron-new.toml
+  $ countersign client secret list cron";
+
+/// `AUDIENCE=SCOPE[,SCOPE..]`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GrantArg {
+    /// The service.
+    pub audience: String,
+    /// The scopes, at least one.
+    pub scopes: Vec<String>,
+}
+
+/// A new maximum for the life of a client's tokens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MaxTtl {
+    /// The server's default.
+    Default,
+    /// This.
+    At(Duration),
+}
+
+fn parse_grant(text: &str) -> Result<GrantArg, String> {
+    let shape =
+        || "give it as AUDIENCE=SCOPE[,SCOPE..], like inventory=stock:read,stock:write".to_owned();
+    let (audience, scopes) = text.split_once('=').ok_or_else(shape)?;
+    let scopes: Vec<String> = scopes.split(',').map(str::to_owned).collect();
+    if audience.is_empty() || scopes.iter().any(String::is_empty) {
+        return Err(shape());
+    }
+    Ok(GrantArg { audience: audience.to_owned(), scopes })
+}
+
+fn parse_max_ttl(text: &str) -> Result<MaxTtl, humantime::DurationError> {
+    match text {
+        "default" => Ok(MaxTtl::Default),
+        span => humantime::parse_duration(span).map(MaxTtl::At),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+    use crate::cli::args::Cli;
+
+    fn parses(line: &str) -> bool {
+        Cli::try_parse_from(line.split(' ')).is_ok()
+    }
+
+    #[test]
+    fn a_grant_names_an_audience_and_at_least_one_scope() {
+        let grant = parse_grant("inventory=stock:read,a=b").expect("it is one");
+        assert_eq!((grant.audience.as_str(), grant.scopes.len()), ("inventory", 2));
+        for bad in ["inventory", "inventory=", "=stock:read", "inventory=a,,b", "inventory=a,"] {
+            assert!(parse_grant(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn an_update_does_not_contradict_itself() {
+        assert!(parses("countersign client update a --disable --description x"));
+        for bad in [
+            " --disable --enable",
+            " --grant a=b --add-grant c=d",
+            " --grant a=b --remove-grant c",
+            " --serves a --no-serves",
+        ] {
+            assert!(!parses(&format!("countersign client update a{bad}")), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_client_without_a_secret_has_nowhere_to_put_one() {
+        assert!(parses("countersign client create a --no-secret"));
+        assert!(!parses("countersign client create a --no-secret --out f"));
+        assert!(!parses("countersign client create a --no-secret --secret-ttl 1d"));
+    }
+}

@@ -1,0 +1,281 @@
+//! `client`: registered clients.
+
+use std::time::Duration;
+
+use serde::Serialize;
+
+use crate::cli::args::clients::ClientCommand;
+use crate::cli::args::clients::CreateArgs;
+use crate::cli::args::clients::SecretArgs;
+use crate::cli::commands::PAGE_SIZE;
+use crate::cli::commands::Server;
+use crate::cli::commands::secrets;
+use crate::cli::commands::secrets::Delivery;
+use crate::cli::commands::secrets::SecretInfo;
+use crate::cli::commands::update;
+use crate::cli::connection::Connection;
+use crate::cli::connection::request_id;
+use crate::cli::error::Error;
+use crate::cli::output;
+use crate::cli::output::Output;
+use crate::cli::output::View;
+use crate::rpc;
+use crate::rpc::CreateClientRequest;
+use crate::rpc::DeleteClientRequest;
+use crate::rpc::GetClientRequest;
+use crate::rpc::Grant;
+use crate::rpc::ListClientsRequest;
+use crate::rpc::RevokeClientTokensRequest;
+use crate::rpc::client_service_client::ClientServiceClient;
+
+/// Runs a command about clients.
+pub async fn run(
+    command: ClientCommand,
+    server: &Server<'_>,
+    output: &mut Output<'_>,
+) -> Result<(), Error> {
+    match command {
+        ClientCommand::Create(args) => create(args, server, output).await,
+        ClientCommand::Secret(command) => secrets::run(command, server, output).await,
+        ClientCommand::List => list(&server.connect().await?, output).await,
+        ClientCommand::Show { id } => {
+            let client = read(id, &server.connect().await?).await?;
+            output.show(&Client::from(client))
+        }
+        ClientCommand::Update(args) => {
+            let client = update::update(args, server).await?;
+            output.show(&Client::from(client))
+        }
+        ClientCommand::Delete { id } => {
+            let connection = server.connect().await?;
+            let request = DeleteClientRequest {
+                client_id: id.clone(),
+                etag: String::new(),
+                request_id: request_id()?,
+            };
+            connection.answer(
+                ClientServiceClient::new(connection.clone()).delete_client(request).await,
+            )?;
+            output.show(&Deleted { client_id: id })
+        }
+        ClientCommand::RevokeTokens { id } => {
+            let connection = server.connect().await?;
+            let request =
+                RevokeClientTokensRequest { client_id: id.clone(), request_id: request_id()? };
+            let answer = connection.answer(
+                ClientServiceClient::new(connection.clone()).revoke_client_tokens(request).await,
+            )?;
+            let revoked_before = answer.revoked_before.as_ref().map(output::time);
+            output.show(&TokensRevoked { client_id: id, revoked_before })
+        }
+    }
+}
+
+/// Registers a client and makes its first secret.
+pub async fn create_with_secret(
+    client: rpc::Client,
+    secret: SecretArgs,
+    server: &Server<'_>,
+    output: &mut Output<'_>,
+) -> Result<(), Error> {
+    let delivery = Delivery::prepare(secret)?;
+    let connection = server.connect().await?;
+    let id = register(client, &connection).await?.client_id;
+    delivery.create(&id, &connection, output).await.map_err(|error| {
+        error.after(
+            &format!("client {id} is created, but without a secret that works"),
+            format!("run: countersign client secret create {id}"),
+        )
+    })
+}
+
+/// A span as protobuf has it.
+pub fn proto_duration(span: Duration) -> Result<prost_types::Duration, Error> {
+    prost_types::Duration::try_from(span).map_err(|_| {
+        Error::usage(
+            format!("{} is too long", humantime::format_duration(span)),
+            "give a shorter one",
+        )
+    })
+}
+
+async fn create(
+    args: CreateArgs,
+    server: &Server<'_>,
+    output: &mut Output<'_>,
+) -> Result<(), Error> {
+    let client = rpc::Client {
+        client_id: args.id,
+        description: args.description,
+        grants: update::added(Vec::new(), args.grants),
+        serves: args.serves,
+        max_token_ttl: args.max_token_ttl.map(proto_duration).transpose()?,
+        ..rpc::Client::default()
+    };
+    if args.no_secret {
+        let client = register(client, &server.connect().await?).await?;
+        return output.show(&Client::from(client));
+    }
+    create_with_secret(client, args.secret, server, output).await
+}
+
+async fn register(client: rpc::Client, connection: &Connection) -> Result<rpc::Client, Error> {
+    let request = CreateClientRequest { client: Some(client), request_id: request_id()? };
+    let answer = connection
+        .answer(ClientServiceClient::new(connection.clone()).create_client(request).await)?;
+    Ok(answer.client.unwrap_or_default())
+}
+
+/// Reads one client.
+pub async fn read(client_id: String, connection: &Connection) -> Result<rpc::Client, Error> {
+    let mut service = ClientServiceClient::new(connection.clone());
+    let answer = connection.answer(service.get_client(GetClientRequest { client_id }).await)?;
+    Ok(answer.client.unwrap_or_default())
+}
+
+async fn list(connection: &Connection, output: &mut Output<'_>) -> Result<(), Error> {
+    let mut service = ClientServiceClient::new(connection.clone());
+    let mut clients = Vec::new();
+    let mut page_token = String::new();
+    loop {
+        let request = ListClientsRequest { page_size: PAGE_SIZE, page_token };
+        let page = connection.answer(service.list_clients(request).await)?;
+        clients.extend(page.clients.into_iter().map(Client::from));
+        page_token = page.next_page_token;
+        if page_token.is_empty() {
+            return output.show(&Clients { clients });
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct Clients {
+    clients: Vec<Client>,
+}
+
+#[derive(Serialize)]
+struct Client {
+    client_id: String,
+    description: String,
+    grants: Vec<GrantInfo>,
+    serves: Vec<String>,
+    /// In seconds; none for the server's default.
+    max_token_ttl: Option<u64>,
+    disabled: bool,
+    create_time: Option<String>,
+    update_time: Option<String>,
+    etag: String,
+    secrets: Vec<SecretInfo>,
+}
+
+#[derive(Serialize)]
+struct GrantInfo {
+    audience: String,
+    scopes: Vec<String>,
+}
+
+#[derive(Serialize)]
+struct Deleted {
+    client_id: String,
+}
+
+#[derive(Serialize)]
+struct TokensRevoked {
+    client_id: String,
+    revoked_before: Option<String>,
+}
+
+impl From<rpc::Client> for Client {
+    fn from(client: rpc::Client) -> Self {
+        Self {
+            max_token_ttl: output::seconds(client.max_token_ttl.as_ref()),
+            create_time: client.create_time.as_ref().map(output::time),
+            update_time: client.update_time.as_ref().map(output::time),
+            client_id: client.client_id,
+            description: client.description,
+            grants: client
+                .grants
+                .into_iter()
+                .map(|Grant { audience, scopes }| GrantInfo { audience, scopes })
+                .collect(),
+            serves: client.serves,
+            disabled: client.disabled,
+            etag: client.etag,
+            secrets: client.secrets.into_iter().map(SecretInfo::from).collect(),
+        }
+    }
+}
+
+impl Client {
+    fn state(&self) -> String {
+        if self.disabled { "disabled" } else { "enabled" }.to_owned()
+    }
+
+    fn grants(&self) -> Vec<String> {
+        self.grants
+            .iter()
+            .map(|grant| format!("{}={}", grant.audience, grant.scopes.join(",")))
+            .collect()
+    }
+}
+
+impl View for Clients {
+    fn human(&self) -> String {
+        let row = |client: &Client| {
+            [
+                client.client_id.clone(),
+                client.state(),
+                client.grants().join(" "),
+                client.serves.join(" "),
+                client.secrets.len().to_string(),
+                client.description.clone(),
+            ]
+        };
+        let rows: Vec<_> = self.clients.iter().map(row).collect();
+        output::table(["CLIENT ID", "STATE", "GRANTS", "SERVES", "SECRETS", "DESCRIPTION"], &rows)
+    }
+}
+
+impl View for Client {
+    fn human(&self) -> String {
+        let time = |time: &Option<String>| time.clone().unwrap_or_else(|| "-".to_owned());
+        let mut text = output::fields([
+            ("client", self.client_id.clone()),
+            ("description", self.description.clone()),
+            ("state", self.state()),
+            ("grants", self.grants().join(" ")),
+            ("serves", self.serves.join(" ")),
+            (
+                "max token ttl",
+                self.max_token_ttl.map_or_else(|| "default".to_owned(), output::span),
+            ),
+            ("created", time(&self.create_time)),
+            ("updated", time(&self.update_time)),
+            ("etag", self.etag.clone()),
+        ]);
+        if !self.secrets.is_empty() {
+            text.push('\n');
+            text.push_str(&secrets::table(&self.secrets));
+        }
+        text
+    }
+}
+
+impl View for Deleted {
+    fn human(&self) -> String {
+        format!(
+            "client {} is deleted, and its tokens are revoked\n",
+            output::escape(&self.client_id)
+        )
+    }
+}
+
+impl View for TokensRevoked {
+    fn human(&self) -> String {
+        let before = self.revoked_before.as_deref().unwrap_or("now");
+        format!(
+            "tokens of client {} issued before {before} are revoked\n",
+            output::escape(&self.client_id)
+        )
+    }
+}

@@ -1,0 +1,38 @@
+//! `operator create`.
+
+use crate::cli::args::admin::OperatorArgs;
+use crate::cli::commands::Server;
+use crate::cli::commands::clients;
+use crate::cli::error::Error;
+use crate::cli::output::Output;
+use crate::rpc::Client;
+use crate::rpc::Grant;
+
+/// Registers an operator and makes its first secret.
+pub async fn create(
+    args: OperatorArgs,
+    server: &Server<'_>,
+    output: &mut Output<'_>,
+) -> Result<(), Error> {
+    let scopes = match args.scopes.as_slice() {
+        [] => ADMINISTRATIVE.map(str::to_owned).to_vec(),
+        given => given.to_vec(),
+    };
+    let operator = Client {
+        client_id: args.id,
+        grants: vec![Grant { audience: "countersign".to_owned(), scopes }],
+        ..Client::default()
+    };
+    clients::create_with_secret(operator, args.secret, server, output).await
+}
+
+/// The scopes that make a client an operator, all of them.
+const ADMINISTRATIVE: [&str; 7] = [
+    "keys:read",
+    "keys:rotate",
+    "clients:read",
+    "clients:write",
+    "operators:write",
+    "tokens:revoke",
+    "audit:read",
+];

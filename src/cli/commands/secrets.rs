@@ -1,0 +1,239 @@
+//! `client secret`, and how a new secret reaches whoever asked for it.
+
+use std::time::Duration;
+
+use serde::Serialize;
+
+use crate::cli::args::clients::SecretArgs;
+use crate::cli::args::clients::SecretCommand;
+use crate::cli::commands::Server;
+use crate::cli::commands::clients::proto_duration;
+use crate::cli::connection::Connection;
+use crate::cli::connection::request_id;
+use crate::cli::credentials::NewCredentialsFile;
+use crate::cli::error::Error;
+use crate::cli::output;
+use crate::cli::output::Format;
+use crate::cli::output::Output;
+use crate::cli::output::View;
+use crate::cli::secret::Secret;
+use crate::rpc;
+use crate::rpc::CreateClientSecretRequest;
+use crate::rpc::GetClientRequest;
+use crate::rpc::RevokeClientSecretRequest;
+use crate::rpc::client_service_client::ClientServiceClient;
+
+/// Makes, lists or revokes a client's secrets.
+pub async fn run(
+    command: SecretCommand,
+    server: &Server<'_>,
+    output: &mut Output<'_>,
+) -> Result<(), Error> {
+    match command {
+        SecretCommand::Create { id, ttl, out } => {
+            let delivery = Delivery::prepare(SecretArgs { ttl, out })?;
+            let connection = server.connect().await?;
+            delivery.create(&id, &connection, output).await
+        }
+        SecretCommand::List { id } => {
+            let connection = server.connect().await?;
+            let mut service = ClientServiceClient::new(connection.clone());
+            let answer =
+                connection.answer(service.get_client(GetClientRequest { client_id: id }).await)?;
+            let secrets = answer.client.unwrap_or_default().secrets;
+            output.show(&Secrets { secrets: secrets.into_iter().map(SecretInfo::from).collect() })
+        }
+        SecretCommand::Revoke { id, secret_id } => {
+            let connection = server.connect().await?;
+            let mut service = ClientServiceClient::new(connection.clone());
+            let request = RevokeClientSecretRequest {
+                client_id: id.clone(),
+                secret_id: secret_id.clone(),
+                request_id: request_id()?,
+            };
+            connection.answer(service.revoke_client_secret(request).await)?;
+            output.show(&Revoked { client_id: id, secret_id })
+        }
+    }
+}
+
+/// Where a secret will go. Made before the secret is: it is shown only once.
+pub struct Delivery {
+    ttl: Option<Duration>,
+    file: Option<(NewCredentialsFile, String)>,
+}
+
+impl Delivery {
+    /// Creates the file that was asked for, if one was.
+    pub fn prepare(args: SecretArgs) -> Result<Self, Error> {
+        let file = match &args.out {
+            Some(path) => Some((NewCredentialsFile::create(path)?, path.display().to_string())),
+            None => None,
+        };
+        Ok(Self { ttl: args.ttl, file })
+    }
+
+    /// Makes a secret and delivers it.
+    pub async fn create(
+        self,
+        client_id: &str,
+        connection: &Connection,
+        output: &mut Output<'_>,
+    ) -> Result<(), Error> {
+        let mut service = ClientServiceClient::new(connection.clone());
+        let request = CreateClientSecretRequest {
+            client_id: client_id.to_owned(),
+            ttl: self.ttl.map(proto_duration).transpose()?,
+            request_id: request_id()?,
+        };
+        let answer = connection.answer(service.create_client_secret(request).await)?;
+        let info = SecretInfo::from(answer.secret.unwrap_or_default());
+        let secret = Secret::new(answer.client_secret);
+
+        match self.file {
+            Some((file, path)) => {
+                file.write(connection.url(), client_id, &secret)
+                    .map_err(|error| lost(error, client_id, &info.secret_id))?;
+                output.show(&Written { client_id, file: &path, secret: info })
+            }
+            None => {
+                let secret_id = info.secret_id.clone();
+                show(client_id, &secret, info, output)
+                    .map_err(|error| lost(error, client_id, &secret_id))
+            }
+        }
+    }
+}
+
+fn show(
+    client_id: &str,
+    secret: &Secret,
+    info: SecretInfo,
+    output: &mut Output<'_>,
+) -> Result<(), Error> {
+    if output.format() == Format::Human {
+        let expiry = info
+            .expire_time
+            .as_ref()
+            .map_or_else(|| "no expiry".to_owned(), |time| format!("expires {time}"));
+        output.remark(&format!(
+            "secret {} of client {client_id} ({expiry}); it is not shown again",
+            info.secret_id
+        ))?;
+    }
+    output.show(&Shown { client_id, client_secret: secret.expose(), secret: info })
+}
+
+/// The error that a secret was made but reached nobody, not even a reader that has left.
+fn lost(error: Error, client_id: &str, secret_id: &str) -> Error {
+    let why = match error {
+        Error::Closed => "nobody reads the output".to_owned(),
+        Error::Usage(advice)
+        | Error::Failed(advice)
+        | Error::Refused(advice)
+        | Error::Unreachable(advice) => advice.problem,
+    };
+    Error::failed(
+        format!("the new secret is lost: {why}"),
+        format!("revoke it: countersign client secret revoke {client_id} {secret_id}"),
+    )
+}
+
+/// What is known of a secret.
+#[derive(Serialize)]
+pub struct SecretInfo {
+    secret_id: String,
+    create_time: Option<String>,
+    expire_time: Option<String>,
+    last_use_time: Option<String>,
+}
+
+impl From<rpc::ClientSecret> for SecretInfo {
+    fn from(secret: rpc::ClientSecret) -> Self {
+        Self {
+            secret_id: secret.secret_id,
+            create_time: secret.create_time.as_ref().map(output::time),
+            expire_time: secret.expire_time.as_ref().map(output::time),
+            last_use_time: secret.last_use_time.as_ref().map(output::time),
+        }
+    }
+}
+
+/// A table of secrets.
+pub fn table(secrets: &[SecretInfo]) -> String {
+    let row = |secret: &SecretInfo| {
+        let or = |time: &Option<String>, otherwise: &str| {
+            time.clone().unwrap_or_else(|| otherwise.to_owned())
+        };
+        [
+            secret.secret_id.clone(),
+            or(&secret.create_time, "-"),
+            or(&secret.expire_time, "never"),
+            or(&secret.last_use_time, "never"),
+        ]
+    };
+    output::table(
+        ["SECRET ID", "CREATED", "EXPIRES", "LAST USED"],
+        &secrets.iter().map(row).collect::<Vec<_>>(),
+    )
+}
+
+#[derive(Serialize)]
+struct Secrets {
+    secrets: Vec<SecretInfo>,
+}
+
+impl View for Secrets {
+    fn human(&self) -> String {
+        table(&self.secrets)
+    }
+}
+
+/// A new secret, shown this once.
+#[derive(Serialize)]
+struct Shown<'a> {
+    client_id: &'a str,
+    client_secret: &'a str,
+    secret: SecretInfo,
+}
+
+impl View for Shown<'_> {
+    /// The secret alone, to be piped.
+    fn human(&self) -> String {
+        format!("{}\n", output::escape(self.client_secret))
+    }
+}
+
+/// A new secret, written to a file.
+#[derive(Serialize)]
+struct Written<'a> {
+    client_id: &'a str,
+    file: &'a str,
+    secret: SecretInfo,
+}
+
+impl View for Written<'_> {
+    fn human(&self) -> String {
+        format!(
+            "credentials of client {} written to {}\n",
+            output::escape(self.client_id),
+            output::escape(self.file)
+        )
+    }
+}
+
+#[derive(Serialize)]
+struct Revoked {
+    client_id: String,
+    secret_id: String,
+}
+
+impl View for Revoked {
+    fn human(&self) -> String {
+        format!(
+            "secret {} of client {} is revoked\n",
+            output::escape(&self.secret_id),
+            output::escape(&self.client_id)
+        )
+    }
+}

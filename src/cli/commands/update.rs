@@ -1,0 +1,164 @@
+//! `client update`.
+
+use crate::cli::args::clients::GrantArg;
+use crate::cli::args::clients::MaxTtl;
+use crate::cli::args::clients::UpdateArgs;
+use crate::cli::commands::Server;
+use crate::cli::commands::clients;
+use crate::cli::commands::clients::proto_duration;
+use crate::cli::connection::request_id;
+use crate::cli::error::Error;
+use crate::rpc;
+use crate::rpc::Grant;
+use crate::rpc::UpdateClientRequest;
+use crate::rpc::client_service_client::ClientServiceClient;
+
+/// Reads a client, changes what the flags name, and gives the client back as the server has it then.
+///
+/// # Errors
+/// When somebody else changed it in between: the update names the `etag` of what was read.
+pub async fn update(args: UpdateArgs, server: &Server<'_>) -> Result<rpc::Client, Error> {
+    if args.is_empty() {
+        return Err(Error::usage(
+            "there is nothing to change",
+            "see: countersign client update --help",
+        ));
+    }
+    let connection = server.connect().await?;
+    let current = clients::read(args.id.clone(), &connection).await?;
+    let (client, paths) = changed(current, args)?;
+    let request = UpdateClientRequest {
+        client: Some(client),
+        update_mask: Some(prost_types::FieldMask {
+            paths: paths.into_iter().map(str::to_owned).collect(),
+        }),
+        request_id: request_id()?,
+    };
+    let answer = connection
+        .answer(ClientServiceClient::new(connection.clone()).update_client(request).await)?;
+    Ok(answer.client.unwrap_or_default())
+}
+
+/// The client with the changes made, and which of its fields they are.
+fn changed(
+    mut client: rpc::Client,
+    args: UpdateArgs,
+) -> Result<(rpc::Client, Vec<&'static str>), Error> {
+    let mut paths = Vec::new();
+    if let Some(description) = args.description {
+        client.description = description;
+        paths.push("description");
+    }
+    if !args.grants.is_empty() {
+        client.grants = added(Vec::new(), args.grants);
+        paths.push("grants");
+    } else if !args.add_grants.is_empty() || !args.remove_grants.is_empty() {
+        if let Some(absent) = args
+            .remove_grants
+            .iter()
+            .find(|name| !client.grants.iter().any(|g| g.audience == **name))
+        {
+            return Err(Error::failed(
+                format!("client {} has no grant for {absent}", client.client_id),
+                format!("look at: countersign client show {}", client.client_id),
+            ));
+        }
+        client.grants.retain(|grant| !args.remove_grants.contains(&grant.audience));
+        client.grants = added(client.grants, args.add_grants);
+        paths.push("grants");
+    }
+    if args.no_serves || !args.serves.is_empty() {
+        client.serves = args.serves;
+        paths.push("serves");
+    }
+    if let Some(max_token_ttl) = args.max_token_ttl {
+        client.max_token_ttl = match max_token_ttl {
+            MaxTtl::Default => None,
+            MaxTtl::At(ttl) => Some(proto_duration(ttl)?),
+        };
+        paths.push("max_token_ttl");
+    }
+    if args.disable || args.enable {
+        client.disabled = args.disable;
+        paths.push("disabled");
+    }
+    Ok((client, paths))
+}
+
+/// The grants with more scopes: one grant an audience, each scope once.
+pub fn added(mut grants: Vec<Grant>, more: Vec<GrantArg>) -> Vec<Grant> {
+    for GrantArg { audience, scopes } in more {
+        let index =
+            grants.iter().position(|grant| grant.audience == audience).unwrap_or_else(|| {
+                grants.push(Grant { audience, scopes: Vec::new() });
+                grants.len() - 1
+            });
+        for scope in scopes {
+            if !grants[index].scopes.contains(&scope) {
+                grants[index].scopes.push(scope);
+            }
+        }
+    }
+    grants
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+    use crate::cli::args::Cli;
+    use crate::cli::args::Command;
+    use crate::cli::args::clients::ClientCommand;
+
+    fn grant(audience: &str, scopes: &[&str]) -> Grant {
+        Grant {
+            audience: audience.to_owned(),
+            scopes: scopes.iter().map(|scope| (*scope).to_owned()).collect(),
+        }
+    }
+
+    fn update(flags: &str) -> Result<(rpc::Client, Vec<&'static str>), Error> {
+        let line = format!("countersign client update cron {flags}");
+        let cli = Cli::try_parse_from(line.split(' ')).expect("the flags parse");
+        let Command::Client(ClientCommand::Update(args)) = cli.command else {
+            panic!("{line} is an update")
+        };
+        let current = rpc::Client {
+            client_id: "cron".to_owned(),
+            grants: vec![grant("inventory", &["a"]), grant("orders", &["b"])],
+            serves: vec!["jobs".to_owned()],
+            etag: "7".to_owned(),
+            ..rpc::Client::default()
+        };
+        changed(current, args)
+    }
+
+    #[test]
+    fn an_update_names_what_it_changes_and_keeps_the_etag() {
+        let (client, paths) =
+            update("--description x --max-token-ttl 10m --disable").expect("it is possible");
+        assert_eq!(paths, ["description", "max_token_ttl", "disabled"]);
+        assert!(
+            client.disabled
+                && client.etag == "7"
+                && client.max_token_ttl.is_some_and(|ttl| ttl.seconds == 600)
+        );
+        let (client, paths) =
+            update("--no-serves --enable --max-token-ttl default").expect("it is possible");
+        assert_eq!(paths, ["serves", "max_token_ttl", "disabled"]);
+        assert!(client.serves.is_empty() && client.max_token_ttl.is_none() && !client.disabled);
+    }
+
+    #[test]
+    fn grants_are_replaced_extended_or_removed() {
+        let grants = |flags| update(flags).map(|(client, _)| client.grants);
+        assert_eq!(grants("--grant c=d").expect("possible"), [grant("c", &["d"])]);
+        assert_eq!(
+            grants("--add-grant inventory=a,z --add-grant c=d --remove-grant orders")
+                .expect("possible"),
+            [grant("inventory", &["a", "z"]), grant("c", &["d"])]
+        );
+        assert!(matches!(grants("--remove-grant nowhere"), Err(Error::Failed(_))));
+    }
+}

@@ -1,0 +1,348 @@
+//! The server's configuration, read once and handed down as values.
+//!
+//! [`SETTINGS`](settings::SETTINGS) is the one list of what there is.
+
+pub mod layers;
+pub mod settings;
+
+use std::net::SocketAddr;
+use std::num::NonZeroUsize;
+use std::path::Path;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use tracing_subscriber::EnvFilter;
+
+use crate::cli::config::layers::Flags;
+use crate::cli::config::layers::Layers;
+use crate::cli::config::layers::Source;
+use crate::cli::environment::Environment;
+use crate::cli::error::Error;
+use crate::cli::secret::Secret;
+
+/// All that `serve` needs to know.
+#[derive(Debug)]
+pub struct ServeConfig {
+    /// For whom it serves.
+    pub mode: Mode,
+    /// Where to listen; on loopback, unless told otherwise in so many words.
+    pub listen: SocketAddr,
+    /// Where the state is.
+    pub store: StoreConfig,
+    /// How many threads serve.
+    pub workers: NonZeroUsize,
+    /// How long shutting down may take.
+    pub shutdown_grace: Duration,
+    /// What log lines look like.
+    pub log_format: LogFormat,
+    /// Which log lines are written: directives that `EnvFilter` has parsed once.
+    pub log_filter: String,
+    /// The life of a token for a client that has no maximum of its own: 1 s to 24 h.
+    pub tokens_default_ttl: Duration,
+    /// How long audit events are kept; more than nothing.
+    pub audit_retention: Duration,
+}
+
+/// For whom a server runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// For someone who tries it out: makes what is missing, stays on loopback.
+    Dev,
+    /// For real: what is missing is an error.
+    Production,
+}
+
+/// Where the state is, and the key that opens it.
+#[derive(Debug)]
+pub struct StoreConfig {
+    /// The directory that holds the database.
+    pub data_dir: PathBuf,
+    /// The key-encryption key.
+    pub kek: Kek,
+}
+
+/// Where the key-encryption key is.
+#[derive(Debug)]
+pub enum Kek {
+    /// In this file.
+    File(PathBuf),
+    /// It was in `COUNTERSIGN_KEK`, and here it is.
+    Given(Secret),
+}
+
+/// What log lines look like.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people.
+    Human,
+    /// For machines.
+    Json,
+}
+
+impl ServeConfig {
+    /// Gathers the settings from `flags`, the environment and the file.
+    ///
+    /// # Errors
+    /// A value that cannot be read names its setting and its source. Dev mode off
+    /// loopback is a usage error, wherever the address comes from.
+    pub fn load(
+        flags: Flags,
+        file: Option<&Path>,
+        mode: Mode,
+        environment: &Environment,
+    ) -> Result<Self, Error> {
+        let layers = Layers::read(flags, file, environment)?;
+        Ok(Self {
+            mode,
+            listen: listen(&layers, mode)?,
+            store: store(&layers, mode, environment)?,
+            workers: layers
+                .find(&settings::WORKERS)?
+                .parse_as("a number from 1 to 1024", |text| {
+                    text.parse().ok().filter(|workers: &NonZeroUsize| workers.get() <= 1024)
+                })?,
+            shutdown_grace: layers.find(&settings::SHUTDOWN_GRACE)?.parse(duration)?,
+            log_format: layers.find(&settings::LOG_FORMAT)?.parse(|text| match text {
+                "human" => Some(LogFormat::Human),
+                "json" => Some(LogFormat::Json),
+                _ => None,
+            })?,
+            log_filter: layers
+                .find(&settings::LOG_FILTER)?
+                .parse(|text| EnvFilter::builder().parse(text).is_ok().then(|| text.to_owned()))?,
+            tokens_default_ttl: layers.find(&settings::TOKENS_DEFAULT_TTL)?.parse_as(
+                "1s to 24h",
+                |text| {
+                    duration(text).filter(|ttl| {
+                        (Duration::from_secs(1)..=Duration::from_secs(86_400)).contains(ttl)
+                    })
+                },
+            )?,
+            audit_retention: layers
+                .find(&settings::AUDIT_RETENTION)?
+                .parse(|text| duration(text).filter(|retention| !retention.is_zero()))?,
+        })
+    }
+}
+
+impl StoreConfig {
+    /// Gathers the settings of the commands that work on the store itself.
+    ///
+    /// # Errors
+    /// As [`ServeConfig::load`].
+    pub fn load(
+        flags: Flags,
+        file: Option<&Path>,
+        environment: &Environment,
+    ) -> Result<Self, Error> {
+        store(&Layers::read(flags, file, environment)?, Mode::Production, environment)
+    }
+}
+
+fn listen(layers: &Layers<'_>, mode: Mode) -> Result<SocketAddr, Error> {
+    let found = layers.find(&settings::LISTEN)?;
+    let address: SocketAddr = found.parse(|text| text.parse().ok())?;
+    // Read before it matters: a value that is wrong is wrong on loopback too.
+    let insecure: bool =
+        layers.find(&settings::INSECURE_PLAINTEXT)?.parse(|text| text.parse().ok())?;
+
+    if address.ip().to_canonical().is_loopback() {
+        return Ok(address);
+    }
+    match mode {
+        Mode::Dev => Err(Error::usage(
+            format!(
+                "serve --dev never leaves loopback, but listen is {address} (from {})",
+                found.source
+            ),
+            "listen on 127.0.0.1, or leave out --dev",
+        )),
+        Mode::Production if insecure => Ok(address),
+        Mode::Production => Err(found.error(
+            format!("is {address}, off loopback, and this build speaks no TLS"),
+            "listen on 127.0.0.1, or give --insecure-plaintext if something else encrypts",
+        )),
+    }
+}
+
+fn store(layers: &Layers<'_>, mode: Mode, environment: &Environment) -> Result<StoreConfig, Error> {
+    let found = layers.find(&settings::DATA_DIR)?;
+    let data_dir = match (&found.source, mode) {
+        (Source::Default, Mode::Dev) => PathBuf::from("countersign-dev"),
+        _ => found.parse(path)?,
+    };
+    let file = layers.find(&settings::KEK_FILE)?;
+    let kek = match (environment.text("COUNTERSIGN_KEK")?, &file.source) {
+        (Some(kek), Source::Default) => Kek::Given(Secret::new(kek)),
+        (Some(_), _) => {
+            return Err(file.error("is given, and COUNTERSIGN_KEK too", "keep one of them"));
+        }
+        (None, Source::Default) => Kek::File(data_dir.join("kek")),
+        (None, _) => Kek::File(file.parse(path)?),
+    };
+    Ok(StoreConfig { data_dir, kek })
+}
+
+fn path(text: &str) -> Option<PathBuf> {
+    (!text.is_empty()).then(|| PathBuf::from(text))
+}
+
+fn duration(text: &str) -> Option<Duration> {
+    humantime::parse_duration(text).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::fs;
+
+    use super::*;
+
+    /// Loads a configuration from flags, variables and the text of a file.
+    fn load(
+        mode: Mode,
+        flags: &[(&'static settings::Setting, &str)],
+        variables: &[(&str, &str)],
+        file: &str,
+    ) -> Result<ServeConfig, String> {
+        let directory = tempfile::tempdir().expect("the temp directory is writable");
+        let path = directory.path().join("c.toml");
+        fs::write(&path, file).expect("it is ours");
+        let variables: BTreeMap<String, String> = variables
+            .iter()
+            .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+            .collect();
+        let environment = Environment::new(move |name| variables.get(name).map(Into::into));
+        let flags = flags.iter().map(|(setting, text)| (*setting, (*text).to_owned())).collect();
+        ServeConfig::load(flags, Some(&path), mode, &environment).map_err(|error| {
+            let code = if matches!(error, Error::Usage(_)) { "usage" } else { "failed" };
+            let line = error.line().expect("it says something");
+            format!("{code}: {}", line.replace(&path.display().to_string(), "c.toml"))
+        })
+    }
+
+    fn from_file(file: &str) -> Result<ServeConfig, String> {
+        load(Mode::Production, &[], &[], file)
+    }
+
+    #[test]
+    fn defaults_are_those_of_the_table() {
+        let config = from_file("").expect("defaults are valid");
+        assert_eq!(config.listen.to_string(), settings::LISTEN.default);
+        assert_eq!(config.store.data_dir, PathBuf::from("countersign-data"));
+        assert!(
+            matches!(config.store.kek, Kek::File(path) if path == Path::new("countersign-data/kek"))
+        );
+        assert_eq!(config.tokens_default_ttl, Duration::from_secs(15 * 60));
+        assert_eq!(config.audit_retention, Duration::from_secs(365 * 86_400));
+        assert_eq!((config.workers.get(), config.log_format), (1, LogFormat::Human));
+        let dev = load(Mode::Dev, &[], &[], "").expect("defaults are valid");
+        assert_eq!(dev.store.data_dir, PathBuf::from("countersign-dev"));
+        assert!(
+            matches!(dev.store.kek, Kek::File(path) if path == Path::new("countersign-dev/kek"))
+        );
+    }
+
+    #[test]
+    fn flags_win_over_variables_and_variables_over_the_file() {
+        let file = "listen = \"127.0.0.1:1\"\nworkers = 2\n[log]\nformat = \"json\"\n";
+        let variables = [("COUNTERSIGN_LISTEN", "127.0.0.1:2"), ("COUNTERSIGN_WORKERS", "3")];
+        let config =
+            load(Mode::Production, &[(&settings::LISTEN, "127.0.0.1:3")], &variables, file)
+                .expect("all valid");
+        assert_eq!(
+            (config.listen.port(), config.workers.get(), config.log_format),
+            (3, 3, LogFormat::Json)
+        );
+    }
+
+    #[test]
+    fn an_unknown_key_gets_the_nearest_known_name() {
+        let error = |file| from_file(file).expect_err("no such key");
+        assert_eq!(
+            error("[log]\nfromat = \"json\"\n"),
+            "failed: countersign: unknown key `log.fromat` in c.toml; did you mean `log.format`?"
+        );
+        assert!(error("lisen = \"x\"\n").ends_with("did you mean `listen`?"));
+        assert!(error("log = \"json\"\n").contains("unknown key `log`"));
+        assert!(error("[lgo]\n").contains("unknown key `lgo`"));
+        assert!(error("kek = \"hush\"\n").contains("unknown key `kek`"));
+        assert!(from_file("[log]\n").is_ok());
+    }
+
+    #[test]
+    fn a_wrong_type_names_key_and_source() {
+        assert_eq!(
+            from_file("workers = \"2\"\n").expect_err("a string is no number"),
+            "failed: countersign: workers is a string (from c.toml); give a whole number without quotes"
+        );
+        assert!(
+            from_file("listen = 9443\n")
+                .expect_err("a number is no address")
+                .contains("is an integer (from c.toml)")
+        );
+        assert!(from_file("insecure_plaintext = \"true\"\n").is_err());
+        assert!(from_file("insecure_plaintext = true\n").is_ok());
+        let error = load(Mode::Production, &[], &[("COUNTERSIGN_LISTEN", "here")], "")
+            .expect_err("no address");
+        assert!(
+            error.starts_with(
+                "failed: countersign: listen is \"here\" (from COUNTERSIGN_LISTEN); give"
+            ),
+            "{error}"
+        );
+        let error = load(Mode::Production, &[(&settings::WORKERS, "0")], &[], "")
+            .expect_err("nobody would serve");
+        assert!(
+            error.starts_with("usage: countersign: workers is \"0\" (from --workers); give"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn values_have_their_bounds() {
+        let ttl = |text: &str| from_file(&format!("[tokens]\ndefault_ttl = \"{text}\"\n"));
+        assert!(ttl("1s").is_ok() && ttl("24h").is_ok());
+        assert!(ttl("0s").is_err() && ttl("24h 1s").is_err() && ttl("900").is_err());
+        assert!(from_file("workers = 1024\n").is_ok() && from_file("workers = 1025\n").is_err());
+        assert!(from_file("[audit]\nretention = \"0s\"\n").is_err());
+        assert!(from_file("[log]\nfilter = \"info,countersign=debug\"\n").is_ok());
+        assert!(from_file("[log]\nfilter = \"countersign=loud\"\n").is_err());
+        assert!(
+            from_file("[log]\nformat = \"xml\"\n")
+                .expect_err("no such format")
+                .contains("`human` or `json`")
+        );
+        assert!(from_file("data_dir = \"\"\n").is_err());
+    }
+
+    #[test]
+    fn plaintext_leaves_loopback_only_when_told_and_dev_never() {
+        let open = "listen = \"0.0.0.0:9443\"\n";
+        assert!(from_file(open).expect_err("off loopback").contains("--insecure-plaintext"));
+        assert!(from_file(&format!("{open}insecure_plaintext = true\n")).is_ok());
+        assert!(
+            from_file("listen = \"[::1]:9443\"\n").is_ok()
+                && from_file("listen = \"[::]:9443\"\n").is_err()
+        );
+
+        let insecure = (&settings::INSECURE_PLAINTEXT, "true");
+        let error = load(Mode::Dev, &[insecure], &[("COUNTERSIGN_LISTEN", "0.0.0.0:9443")], "")
+            .expect_err("off loopback");
+        assert!(
+            error.starts_with("usage: ") && error.contains("(from COUNTERSIGN_LISTEN)"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn the_key_itself_comes_from_the_environment_and_excludes_the_file() {
+        let given = [("COUNTERSIGN_KEK", "hush")];
+        let config = load(Mode::Production, &[], &given, "").expect("one source");
+        assert!(matches!(&config.store.kek, Kek::Given(kek) if kek.expose() == "hush"));
+        assert!(!format!("{config:?}").contains("hush"));
+        let error =
+            load(Mode::Production, &[], &given, "kek_file = \"k\"\n").expect_err("two sources");
+        assert!(error.contains("kek_file is given, and COUNTERSIGN_KEK too"), "{error}");
+    }
+}

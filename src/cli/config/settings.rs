@@ -1,0 +1,247 @@
+//! The table of the server's settings, and the reference that is made from it.
+
+/// A setting of the server: what it is called everywhere, and what it does.
+#[derive(Debug)]
+pub struct Setting {
+    /// Its key in the file: dots are tables.
+    pub key: &'static str,
+    /// Its environment variable.
+    pub variable: &'static str,
+    /// What it is when nobody says otherwise, in words where it depends.
+    pub default: &'static str,
+    /// What kind of value it takes.
+    pub kind: Kind,
+    /// What it does, as a sentence.
+    pub doc: &'static str,
+}
+
+/// What a setting's value looks like.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// An IP address and a port.
+    Address,
+    /// A file or directory.
+    Path,
+    /// A span of time: `15m`, `1h 30m`.
+    Duration,
+    /// Yes or no.
+    Switch,
+    /// A whole number.
+    Count,
+    /// One of these words.
+    Choice(&'static [&'static str]),
+    /// Directives as in the variable `RUST_LOG` of other programs.
+    LogFilter,
+}
+
+impl Setting {
+    /// Its flag: `--tokens-default-ttl`.
+    pub fn flag(&self) -> String {
+        format!("--{}", self.key.replace(['.', '_'], "-"))
+    }
+}
+
+impl Kind {
+    /// The kind in words, for messages and the reference.
+    pub fn words(self) -> String {
+        match self {
+            Self::Address => "an address and port like `127.0.0.1:9443`".to_owned(),
+            Self::Path => "a path".to_owned(),
+            Self::Duration => "a span of time like `15m` or `1h 30m`".to_owned(),
+            Self::Switch => "`true` or `false`".to_owned(),
+            Self::Count => "a whole number".to_owned(),
+            Self::Choice(words) => {
+                words.iter().map(|word| format!("`{word}`")).collect::<Vec<_>>().join(" or ")
+            }
+            Self::LogFilter => "log directives like `info` or `info,countersign=debug`".to_owned(),
+        }
+    }
+}
+
+/// Where to listen.
+pub const LISTEN: Setting = Setting {
+    key: "listen",
+    variable: "COUNTERSIGN_LISTEN",
+    default: "127.0.0.1:9443",
+    kind: Kind::Address,
+    doc: "The address to serve on; port 0 takes a free one.",
+};
+/// Where the state is.
+pub const DATA_DIR: Setting = Setting {
+    key: "data_dir",
+    variable: "COUNTERSIGN_DATA_DIR",
+    default: "countersign-data",
+    kind: Kind::Path,
+    doc: "The directory that holds the database. With `serve --dev` the default is `countersign-dev`.",
+};
+/// Where the key-encryption key is.
+pub const KEK_FILE: Setting = Setting {
+    key: "kek_file",
+    variable: "COUNTERSIGN_KEK_FILE",
+    default: "<data_dir>/kek",
+    kind: Kind::Path,
+    doc: "The file with the key-encryption key, which seals the private keys. Keep a copy elsewhere.",
+};
+/// Whether to listen off loopback without TLS.
+pub const INSECURE_PLAINTEXT: Setting = Setting {
+    key: "insecure_plaintext",
+    variable: "COUNTERSIGN_INSECURE_PLAINTEXT",
+    default: "false",
+    kind: Kind::Switch,
+    doc: "Listen off loopback without TLS: secrets and tokens cross the network readable, unless something else encrypts.",
+};
+/// How many threads serve.
+pub const WORKERS: Setting = Setting {
+    key: "workers",
+    variable: "COUNTERSIGN_WORKERS",
+    default: "1",
+    kind: Kind::Count,
+    doc: "How many threads serve requests, from 1 to 1024.",
+};
+/// How long shutting down may take.
+pub const SHUTDOWN_GRACE: Setting = Setting {
+    key: "shutdown_grace",
+    variable: "COUNTERSIGN_SHUTDOWN_GRACE",
+    default: "10s",
+    kind: Kind::Duration,
+    doc: "How long calls in flight may take to finish once the server was told to stop.",
+};
+/// What log lines look like.
+pub const LOG_FORMAT: Setting = Setting {
+    key: "log.format",
+    variable: "COUNTERSIGN_LOG_FORMAT",
+    default: "human",
+    kind: Kind::Choice(&["human", "json"]),
+    doc: "Log lines for people or for machines.",
+};
+/// Which log lines are written.
+pub const LOG_FILTER: Setting = Setting {
+    key: "log.filter",
+    variable: "COUNTERSIGN_LOG_FILTER",
+    default: "info",
+    kind: Kind::LogFilter,
+    doc: "Which log lines to write.",
+};
+/// How long tokens live.
+pub const TOKENS_DEFAULT_TTL: Setting = Setting {
+    key: "tokens.default_ttl",
+    variable: "COUNTERSIGN_TOKENS_DEFAULT_TTL",
+    default: "15m",
+    kind: Kind::Duration,
+    doc: "The life of a token for a client that has no maximum of its own, from 1s to 24h.",
+};
+/// How long audit events are kept.
+pub const AUDIT_RETENTION: Setting = Setting {
+    key: "audit.retention",
+    variable: "COUNTERSIGN_AUDIT_RETENTION",
+    default: "365d",
+    kind: Kind::Duration,
+    doc: "How long audit events are kept.",
+};
+
+/// Every setting, in the order of the reference.
+pub const SETTINGS: &[&Setting] = &[
+    &LISTEN,
+    &DATA_DIR,
+    &KEK_FILE,
+    &INSECURE_PLAINTEXT,
+    &WORKERS,
+    &SHUTDOWN_GRACE,
+    &LOG_FORMAT,
+    &LOG_FILTER,
+    &TOKENS_DEFAULT_TTL,
+    &AUDIT_RETENTION,
+];
+
+/// The reference of the server's settings, in Markdown: `docs/configuration.md`.
+pub fn reference() -> String {
+    let mut text = OPENING.to_owned();
+    for setting in SETTINGS {
+        text.push_str(&format!(
+            "\n### `{}`\n\n{}\n\n- Takes {}; default `{}`\n- Variable `{}`, flag `{}`\n",
+            setting.key,
+            setting.doc,
+            setting.kind.words(),
+            setting.default,
+            setting.variable,
+            setting.flag(),
+        ));
+    }
+    text.push_str(CLOSING);
+    text
+}
+
+const OPENING: &str = "\
+# Configuration
+
+<!-- Made from the table in src/cli/config/settings.rs by `UPDATE_DOCS=1 cargo test --lib reference`; edit that. -->
+
+## The server
+
+Each setting is taken from the first that has it: its flag, its environment variable, the configuration file, its
+default. The file is TOML, named by `--config FILE` or `COUNTERSIGN_CONFIG`; there is none unless named. A dot in a key
+is a table. A key that does not exist is an error. An empty variable counts as unset.
+
+```toml
+listen = \"127.0.0.1:9443\"
+data_dir = \"/var/lib/countersign\"
+
+[log]
+format = \"json\"
+```
+
+`init`, `operator recover`, `audit verify` and `audit head` take `data_dir` and `kek_file` the same way.
+";
+
+const CLOSING: &str = "
+### The key-encryption key itself
+
+`COUNTERSIGN_KEK` may hold the key itself instead of a file. It is taken from the environment only, neither from a flag
+nor from the configuration file, and not together with `kek_file`.
+
+## The commands that speak to a server
+
+They take their credentials from the first of these:
+
+1. the file named by `--credentials FILE`;
+2. the variables `COUNTERSIGN_URL`, `COUNTERSIGN_CLIENT_ID` and `COUNTERSIGN_CLIENT_SECRET`, all three. Each may instead
+   be given as `NAME_FILE`, the path of a file that holds the value;
+3. `$XDG_CONFIG_HOME/countersign/credentials.toml`, or `~/.config/countersign/credentials.toml`.
+
+A credentials file is TOML with the keys `url`, `client_id` and `client_secret`, readable by its owner only (mode 0600).
+No flag takes a secret: others on the machine can read a command line.
+
+`http://` URLs must be on loopback, unless `--insecure-plaintext` is given.
+";
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::path::Path;
+
+    use super::*;
+
+    #[test]
+    fn the_reference_is_the_committed_one() {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/configuration.md");
+        if std::env::var_os("UPDATE_DOCS").is_some() {
+            fs::create_dir_all(path.parent().expect("it has one")).expect("the tree is writable");
+            fs::write(&path, reference()).expect("the tree is writable");
+        }
+        let committed = fs::read_to_string(&path).unwrap_or_default();
+        assert!(
+            committed == reference(),
+            "docs/configuration.md is out of date; run: UPDATE_DOCS=1 cargo test --lib reference"
+        );
+    }
+
+    #[test]
+    fn variables_follow_from_keys() {
+        for setting in SETTINGS {
+            assert_eq!(
+                setting.variable,
+                format!("COUNTERSIGN_{}", setting.key.replace('.', "_").to_uppercase())
+            );
+        }
+    }
+}

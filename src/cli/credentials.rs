@@ -1,0 +1,405 @@
+//! Whom the commands speak as, and to which server.
+
+use std::fs;
+use std::fs::File;
+use std::io;
+use std::io::Read;
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::path::PathBuf;
+
+use zeroize::Zeroizing;
+
+use crate::cli::environment::Environment;
+use crate::cli::error::Error;
+use crate::cli::secret::Secret;
+use crate::cli::toml_file;
+
+/// A client's credentials and the server that knows them.
+#[derive(Debug)]
+pub struct Credentials {
+    /// Where the server is: `http://127.0.0.1:9443`.
+    pub url: String,
+    /// The client's id.
+    pub client_id: String,
+    /// One of the client's secrets.
+    pub client_secret: Secret,
+    /// Where they were found, for messages.
+    pub origin: String,
+}
+
+impl Credentials {
+    /// Finds the credentials: in the file that was named, else in the
+    /// environment, else in the configuration directory.
+    ///
+    /// # Errors
+    /// When they are incomplete, contradictory, open to others, or nowhere.
+    pub fn find(named: Option<&Path>, environment: &Environment) -> Result<Self, Error> {
+        if let Some(path) = named {
+            return Self::read(path);
+        }
+        if let Some(credentials) = Self::from_environment(environment)? {
+            return Ok(credentials);
+        }
+        match default_path(environment) {
+            Some(path) if path.exists() => Self::read(&path),
+            Some(path) => Err(Error::failed(
+                format!(
+                    "no credentials: neither --credentials nor {CLIENT_ID} is given, and there is no {}",
+                    path.display()
+                ),
+                "name a credentials file with --credentials",
+            )),
+            None => Err(Error::failed(
+                format!("no credentials: neither --credentials nor {CLIENT_ID} is given, nor HOME"),
+                "name a credentials file with --credentials",
+            )),
+        }
+    }
+
+    /// Reads a credentials file, which must be readable by its owner only.
+    fn read(path: &Path) -> Result<Self, Error> {
+        let unreadable = |error: io::Error| {
+            Error::failed(
+                format!("cannot read {}: {error}", path.display()),
+                "name a credentials file with --credentials",
+            )
+        };
+        let mut file = File::open(path).map_err(unreadable)?;
+        // Of the open file, not of the path, which could be another one by now.
+        let mode = file.metadata().map_err(unreadable)?.permissions().mode();
+        if mode & 0o077 != 0 {
+            return Err(Error::failed(
+                format!("{} can be read by others (mode {:04o})", path.display(), mode & 0o7777),
+                format!("run: chmod 600 {}", shell_word(path)),
+            ));
+        }
+        let mut text = Zeroizing::new(String::new());
+        file.read_to_string(&mut text).map_err(unreadable)?;
+        Self::parse(&text, path)
+    }
+
+    fn parse(text: &str, path: &Path) -> Result<Self, Error> {
+        const KEYS: [&str; 3] = ["url", "client_id", "client_secret"];
+
+        let mut table = toml_file::parse(text, path)?;
+        if let Some(unknown) = table.keys().find(|key| !KEYS.contains(&key.as_str())) {
+            return Err(toml_file::unknown_key(unknown, &KEYS, path));
+        }
+        let mut take = |key: &str| match table.remove(key) {
+            Some(toml::Value::String(value)) => Ok(value),
+            Some(other) => Err(Error::failed(
+                format!(
+                    "`{key}` in {} must be a string, not {}",
+                    path.display(),
+                    toml_file::type_name(&other)
+                ),
+                "correct the file",
+            )),
+            None => Err(Error::failed(format!("{} lacks `{key}`", path.display()), "add it")),
+        };
+        Ok(Self {
+            url: take("url")?,
+            client_id: take("client_id")?,
+            client_secret: Secret::new(take("client_secret")?),
+            origin: path.display().to_string(),
+        })
+    }
+
+    /// All three or none: a URL from here must not send the secret of a file to some other server.
+    fn from_environment(environment: &Environment) -> Result<Option<Self>, Error> {
+        let found = [URL, CLIENT_ID, CLIENT_SECRET].map(|name| variable_or_file(environment, name));
+        match found {
+            [Ok(None), Ok(None), Ok(None)] => Ok(None),
+            [url, client_id, client_secret] => {
+                let required = |value: Result<Option<String>, Error>, name: &str| {
+                    value?.ok_or_else(|| {
+                        Error::failed(
+                            format!(
+                                "the environment holds part of the credentials, but not {name}"
+                            ),
+                            format!("set {name} or {name}_FILE"),
+                        )
+                    })
+                };
+                Ok(Some(Self {
+                    url: required(url, URL)?,
+                    client_id: required(client_id, CLIENT_ID)?,
+                    client_secret: Secret::new(required(client_secret, CLIENT_SECRET)?),
+                    origin: "the environment".to_owned(),
+                }))
+            }
+        }
+    }
+}
+
+/// A credentials file that is ours to write, made before the secret is, so that
+/// a secret shown only once has somewhere to go. Removed again unless written.
+pub struct NewCredentialsFile {
+    path: PathBuf,
+    file: File,
+    written: bool,
+}
+
+impl NewCredentialsFile {
+    /// Creates the file, empty, mode 0600.
+    ///
+    /// # Errors
+    /// When something exists there already, or the file cannot be made.
+    pub fn create(path: &Path) -> Result<Self, Error> {
+        let created = File::options().write(true).create_new(true).mode(0o600).open(path);
+        match created {
+            Ok(file) => Ok(Self { path: path.to_owned(), file, written: false }),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Err(Error::failed(
+                format!("{} exists already", path.display()),
+                "move it away or name another file",
+            )),
+            Err(error) => Err(Error::failed(
+                format!("cannot create {}: {error}", path.display()),
+                "name another file",
+            )),
+        }
+    }
+
+    /// Writes the credentials and waits until they are on disk.
+    pub fn write(
+        mut self,
+        url: &str,
+        client_id: &str,
+        client_secret: &Secret,
+    ) -> Result<(), Error> {
+        let quoted = |text: &str| Zeroizing::new(toml::Value::from(text).to_string());
+        let text = Zeroizing::new(format!(
+            "url = {}\nclient_id = {}\nclient_secret = {}\n",
+            *quoted(url),
+            *quoted(client_id),
+            *quoted(client_secret.expose()),
+        ));
+        self.file.write_all(text.as_bytes()).and_then(|()| self.file.sync_all()).map_err(
+            |error| {
+                Error::failed(
+                    format!("cannot write {}: {error}", self.path.display()),
+                    "make room for it",
+                )
+            },
+        )?;
+        self.written = true;
+        Ok(())
+    }
+}
+
+/// Has a credentials file name another server, if it does not name it already. The file is replaced
+/// in one step: whoever reads it meanwhile gets the one or the other.
+pub fn point_to(path: &Path, url: &str) -> Result<(), Error> {
+    let credentials = Credentials::read(path)?;
+    if credentials.url == url {
+        return Ok(());
+    }
+    let beside = path.with_extension("toml.new");
+    // Left over from a process that was killed in between, if it is there.
+    let _ = fs::remove_file(&beside);
+    NewCredentialsFile::create(&beside)?.write(
+        url,
+        &credentials.client_id,
+        &credentials.client_secret,
+    )?;
+    fs::rename(&beside, path).map_err(|error| {
+        Error::failed(
+            format!("cannot replace {}: {error}", path.display()),
+            "name another directory with --data-dir",
+        )
+    })
+}
+
+impl Drop for NewCredentialsFile {
+    fn drop(&mut self) {
+        if !self.written {
+            // Nothing of value is in it; that it stays is not worth an error.
+            let _ = fs::remove_file(&self.path);
+        }
+    }
+}
+
+const URL: &str = "COUNTERSIGN_URL";
+const CLIENT_ID: &str = "COUNTERSIGN_CLIENT_ID";
+const CLIENT_SECRET: &str = "COUNTERSIGN_CLIENT_SECRET";
+
+/// The value of a variable, or the trimmed content of the file that `NAME_FILE` names.
+fn variable_or_file(environment: &Environment, name: &str) -> Result<Option<String>, Error> {
+    let file_variable = format!("{name}_FILE");
+    match (environment.text(name)?, environment.path(&file_variable)) {
+        (Some(_), Some(_)) => Err(Error::failed(
+            format!("both {name} and {file_variable} are set"),
+            "unset one of them",
+        )),
+        (Some(value), None) => Ok(Some(value)),
+        (None, Some(path)) => {
+            let text = fs::read_to_string(&path).map(Zeroizing::new).map_err(|error| {
+                Error::failed(
+                    format!("cannot read {} (from {file_variable}): {error}", path.display()),
+                    "correct it",
+                )
+            })?;
+            match text.trim() {
+                "" => Err(Error::failed(
+                    format!("{} (from {file_variable}) is empty", path.display()),
+                    "fill it",
+                )),
+                value => Ok(Some(value.to_owned())),
+            }
+        }
+        (None, None) => Ok(None),
+    }
+}
+
+fn default_path(environment: &Environment) -> Option<PathBuf> {
+    let directory = environment
+        .path("XDG_CONFIG_HOME")
+        .or_else(|| environment.path("HOME").map(|home| home.join(".config")))?;
+    Some(directory.join("countersign/credentials.toml"))
+}
+
+/// The path as one word of a shell command.
+pub fn shell_word(path: &Path) -> String {
+    let text = path.display().to_string();
+    let plain = |c: char| c.is_ascii_alphanumeric() || "/._-".contains(c);
+    if text.chars().all(plain) { text } else { format!("'{}'", text.replace('\'', r"'\''")) }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use tempfile::TempDir;
+
+    use super::*;
+
+    const COMPLETE: &str =
+        "url = \"http://127.0.0.1:1\"\nclient_id = \"cron\"\nclient_secret = \"csec_hush\"\n";
+
+    fn directory() -> TempDir {
+        tempfile::tempdir().expect("the temp directory is writable")
+    }
+
+    fn write(path: &Path, text: &str, mode: u32) {
+        fs::create_dir_all(path.parent().expect("a file has a parent")).expect("it is ours");
+        fs::write(path, text).expect("it is ours");
+        fs::set_permissions(path, fs::Permissions::from_mode(mode)).expect("it is ours");
+    }
+
+    fn environment(variables: &[(&str, &str)]) -> Environment {
+        let variables: BTreeMap<String, String> = variables
+            .iter()
+            .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+            .collect();
+        Environment::new(move |name| variables.get(name).map(Into::into))
+    }
+
+    fn refusal(found: Result<Credentials, Error>) -> String {
+        found.expect_err("these are no good").line().expect("it says something")
+    }
+
+    #[test]
+    fn a_named_file_wins_over_the_environment() {
+        let directory = directory();
+        let path = directory.path().join("c.toml");
+        write(&path, COMPLETE, 0o600);
+        let environment = environment(&[(URL, "u"), (CLIENT_ID, "other"), (CLIENT_SECRET, "s")]);
+        let found = Credentials::find(Some(&path), &environment).expect("the file is good");
+        assert_eq!((found.client_id.as_str(), found.client_secret.expose()), ("cron", "csec_hush"));
+        assert_eq!(Credentials::find(None, &environment).expect("complete").client_id, "other");
+    }
+
+    #[test]
+    fn a_file_open_to_others_is_refused_with_the_command_to_run() {
+        let directory = directory();
+        let path = directory.path().join("my file.toml");
+        for mode in [0o640, 0o604, 0o666] {
+            write(&path, COMPLETE, mode);
+            let line = refusal(Credentials::find(Some(&path), &environment(&[])));
+            assert!(line.ends_with(&format!("run: chmod 600 '{}'", path.display())), "{line}");
+        }
+        write(&path, COMPLETE, 0o400);
+        assert!(Credentials::find(Some(&path), &environment(&[])).is_ok());
+    }
+
+    #[test]
+    fn keys_must_be_known_complete_and_strings() {
+        let parse = |text: &str| Credentials::parse(text, Path::new("c.toml"));
+        assert!(parse(COMPLETE).is_ok());
+        assert!(refusal(parse(&COMPLETE.replace("url", "ulr"))).ends_with("did you mean `url`?"));
+        assert!(refusal(parse("url = \"u\"\n")).contains("c.toml lacks `client_id`"));
+        assert!(
+            refusal(parse(&COMPLETE.replace("\"cron\"", "7")))
+                .contains("must be a string, not an integer")
+        );
+    }
+
+    #[test]
+    fn the_environment_holds_all_or_nothing() {
+        let line =
+            refusal(Credentials::find(None, &environment(&[(CLIENT_ID, "cron"), (URL, "u")])));
+        assert!(line.contains("but not COUNTERSIGN_CLIENT_SECRET"), "{line}");
+        let line = refusal(Credentials::find(None, &environment(&[])));
+        assert!(line.contains("no credentials"), "{line}");
+    }
+
+    #[test]
+    fn a_file_variable_is_trimmed_and_excludes_the_plain_one() {
+        let directory = directory();
+        let path = directory.path().join("secret");
+        write(&path, "csec_hush\n", 0o644);
+        let file = path.to_str().expect("temp paths are text");
+        let base = [(URL, "u"), (CLIENT_ID, "cron"), ("COUNTERSIGN_CLIENT_SECRET_FILE", file)];
+        let found = Credentials::find(None, &environment(&base)).expect("complete");
+        assert_eq!(found.client_secret.expose(), "csec_hush");
+
+        let both = [&base[..], &[(CLIENT_SECRET, "s")]].concat();
+        assert!(
+            refusal(Credentials::find(None, &environment(&both)))
+                .contains("both COUNTERSIGN_CLIENT_SECRET and")
+        );
+        write(&path, "\n", 0o644);
+        assert!(refusal(Credentials::find(None, &environment(&base))).contains("is empty"));
+    }
+
+    #[test]
+    fn the_configuration_directory_comes_last() {
+        let directory = directory();
+        let root = directory.path().to_str().expect("temp paths are text");
+        write(&directory.path().join(".config/countersign/credentials.toml"), COMPLETE, 0o600);
+        let home = Credentials::find(None, &environment(&[("HOME", root)])).expect("it is there");
+        assert_eq!(home.client_id, "cron");
+        let elsewhere = environment(&[("HOME", root), ("XDG_CONFIG_HOME", "/nonexistent")]);
+        assert!(
+            refusal(Credentials::find(None, &elsewhere))
+                .contains("/nonexistent/countersign/credentials.toml")
+        );
+    }
+
+    #[test]
+    fn what_is_written_reads_back_and_nothing_is_overwritten() {
+        let directory = directory();
+        let path = directory.path().join("new.toml");
+        let secret = Secret::new("csec_\"hush\\".to_owned());
+        NewCredentialsFile::create(&path)
+            .expect("nothing is there")
+            .write("u", "cron", &secret)
+            .expect("there is room");
+        let found = Credentials::find(Some(&path), &environment(&[])).expect("its mode is 0600");
+        assert_eq!(found.client_secret.expose(), secret.expose());
+        assert!(matches!(NewCredentialsFile::create(&path), Err(Error::Failed(_))));
+
+        let abandoned = directory.path().join("abandoned.toml");
+        drop(NewCredentialsFile::create(&abandoned).expect("nothing is there"));
+        assert!(!abandoned.exists());
+    }
+
+    #[test]
+    fn a_secret_does_not_show_itself() {
+        let found = Credentials::parse(COMPLETE, Path::new("c.toml")).expect("complete");
+        assert!(!format!("{found:?}").contains("hush"));
+    }
+}

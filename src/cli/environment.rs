@@ -1,0 +1,63 @@
+//! The environment variables, as a value that tests vary.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use crate::cli::error::Error;
+
+type Lookup = dyn Fn(&str) -> Option<OsString>;
+
+/// Looks up environment variables. An empty variable counts as unset.
+pub struct Environment {
+    variable: Box<Lookup>,
+}
+
+impl Environment {
+    /// Variables as `lookup` answers for them: `std::env::var_os` for the process's own.
+    pub fn new(lookup: impl Fn(&str) -> Option<OsString> + 'static) -> Self {
+        Self { variable: Box::new(lookup) }
+    }
+
+    /// A variable's text.
+    ///
+    /// # Errors
+    /// When it is not UTF-8; the error names the variable, not its value.
+    pub fn text(&self, name: &str) -> Result<Option<String>, Error> {
+        match self.value(name) {
+            Some(value) => value.into_string().map(Some).map_err(|_| {
+                Error::failed(format!("{name} is not UTF-8"), "set it to text, or unset it")
+            }),
+            None => Ok(None),
+        }
+    }
+
+    /// A variable as a path.
+    pub fn path(&self, name: &str) -> Option<PathBuf> {
+        self.value(name).map(PathBuf::from)
+    }
+
+    fn value(&self, name: &str) -> Option<OsString> {
+        (self.variable)(name).filter(|value| !value.is_empty())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::ffi::OsStringExt;
+
+    use super::*;
+
+    #[test]
+    fn an_empty_variable_is_unset_and_one_that_is_not_text_is_an_error() {
+        let environment = Environment::new(|name| match name {
+            "GOOD" => Some("value".into()),
+            "EMPTY" => Some(OsString::new()),
+            "BYTES" => Some(OsString::from_vec(vec![0xff])),
+            _ => None,
+        });
+        assert_eq!(environment.text("GOOD").expect("it is text").as_deref(), Some("value"));
+        assert_eq!(environment.text("EMPTY").expect("it is unset"), None);
+        assert_eq!(environment.text("ABSENT").expect("it is unset"), None);
+        assert!(matches!(environment.text("BYTES"), Err(Error::Failed(_))));
+    }
+}

@@ -1,0 +1,94 @@
+//! `serve --dev`: what is missing is made, and what to type next is printed.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::path::PathBuf;
+
+use crate::authority::host;
+use crate::authority::host::NewClient;
+use crate::claims::ClientId;
+use crate::claims::Issuer;
+use crate::claims::ScopeSet;
+use crate::claims::Timestamp;
+use crate::cli::credentials;
+use crate::cli::credentials::NewCredentialsFile;
+use crate::cli::credentials::shell_word;
+use crate::cli::error::Error;
+use crate::cli::host::no_randomness;
+use crate::cli::host::place::Place;
+use crate::cli::host::store_error;
+use crate::cli::host::write;
+use crate::client::GrantRule;
+use crate::client::Grants;
+use crate::client::Serves;
+
+const DEMO: &str = "demo.toml";
+const OPERATOR: &str = "operator.toml";
+
+/// Creates the store with a demo client and an operator, unless it is there. Their files name the
+/// address that is served now.
+pub(super) fn prepare(place: &Place, address: SocketAddr, now: Timestamp) -> Result<(), Error> {
+    let url = format!("http://{address}");
+    if !place.database().exists() {
+        return create(place, &url, now);
+    }
+    for file in [DEMO, OPERATOR].map(|name| place.directory().join(name)) {
+        if file.exists() {
+            credentials::point_to(&file, &url)?;
+        }
+    }
+    Ok(())
+}
+
+fn create(place: &Place, url: &str, now: Timestamp) -> Result<(), Error> {
+    place.prepare()?;
+    let issuer = Issuer::new(url).expect("an address makes a valid URL");
+    let id = |text: &str| ClientId::new(text).expect("the names here are valid");
+    let operator =
+        NewClient::operator(id("operator"), "The operator", now).map_err(no_randomness)?;
+    // It calls itself, so that it can validate the tokens that it gets.
+    let audience = "demo".parse().expect("a valid audience");
+    let rule = GrantRule {
+        audience,
+        scopes: ScopeSet::parse("demo:read demo:write").expect("valid scopes"),
+    };
+    let serves = Serves::try_from(vec![rule.audience.clone()]).expect("one audience");
+    let grants = Grants::try_from(vec![rule]).expect("one grant with scopes");
+    let demo = NewClient::new(id("demo"), "For trying things out", grants, serves, now)
+        .map_err(no_randomness)?;
+
+    let demo_file = NewCredentialsFile::create(&place.directory().join(DEMO))?;
+    let operator_file = NewCredentialsFile::create(&place.directory().join(OPERATOR))?;
+    let kek = place.create_kek()?;
+    let clients = [demo, operator];
+    host::init(&place.database(), &kek.key, &issuer, &clients, now).map_err(store_error)?;
+    kek.keep();
+    let [demo, operator] = &clients;
+    write(demo_file, url, demo)?;
+    write(operator_file, url, operator)
+}
+
+/// What to type next, each command on a line of its own that can be pasted as it is.
+pub(super) fn commands(place: &Place) -> Result<String, Error> {
+    let absolute = |path: PathBuf| {
+        std::path::absolute(&path).map(|path| shell_word(&path)).map_err(|error| {
+            Error::failed(
+                format!("cannot tell where {} is: {error}", path.display()),
+                "try another directory",
+            )
+        })
+    };
+    let program = std::env::current_exe().unwrap_or_else(|_| Path::new("countersign").to_owned());
+    let program = shell_word(&program);
+    let demo = absolute(place.directory().join(DEMO))?;
+    let operator = absolute(place.directory().join(OPERATOR))?;
+    let issue = format!("{program} token issue --credentials {demo}");
+    Ok(format!(
+        "\nIssue a token:\n\
+         $ {issue}\n\n\
+         Issue one and validate it:\n\
+         $ {issue} | {program} token validate --credentials {demo} -\n\n\
+         Rotate the signing keys:\n\
+         $ {program} keys rotate --credentials {operator}\n\n"
+    ))
+}

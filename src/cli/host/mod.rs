@@ -1,0 +1,190 @@
+//! The commands that run where the store is, with the key-encryption key at hand.
+
+mod dev;
+mod place;
+mod serve;
+
+pub use self::serve::serve;
+
+use std::fs;
+
+use serde::Serialize;
+
+use crate::authority::host;
+use crate::authority::host::HostError;
+use crate::authority::host::NewClient;
+use crate::claims::ClientId;
+use crate::claims::Clock;
+use crate::claims::Issuer;
+use crate::cli::args::host::AuditVerifyArgs;
+use crate::cli::args::host::InitArgs;
+use crate::cli::args::host::RecoverArgs;
+use crate::cli::config::StoreConfig;
+use crate::cli::config::settings;
+use crate::cli::credentials::NewCredentialsFile;
+use crate::cli::error::Error;
+use crate::cli::host::place::Place;
+use crate::cli::output;
+use crate::cli::output::Output;
+use crate::cli::output::View;
+use crate::cli::secret::Secret;
+use crate::store;
+use crate::store::AuditHead;
+use crate::store::StoreError;
+
+/// Creates the store, its keys, its key-encryption key and the first operator.
+pub fn init(args: &InitArgs, store: StoreConfig, output: &mut Output<'_>) -> Result<(), Error> {
+    let issuer = Issuer::new(&args.issuer)
+        .map_err(|error| Error::usage(error.to_string(), "correct --issuer"))?;
+    let operator_id = operator_id(&args.operator_id)?;
+    let place = Place::new(store);
+    place.prepare()?;
+    let now = Clock::system().now();
+    let operator =
+        NewClient::operator(operator_id, "The first operator", now).map_err(no_randomness)?;
+    let credentials = place.directory().join(format!("{}.toml", operator.id()));
+    let file = NewCredentialsFile::create(&credentials)?;
+    let kek = place.create_kek()?;
+    host::init(&place.database(), &kek.key, &issuer, std::slice::from_ref(&operator), now)
+        .map_err(store_error)?;
+    kek.keep();
+    let url = format!("http://{}", settings::LISTEN.default);
+    write(file, &url, &operator)?;
+
+    output.text(&format!("The store is {}.\n", place.database().display()))?;
+    output.text(&format!("The operator's credentials are in {}.\n", credentials.display()))?;
+    if let Some(kek) = place.kek_file() {
+        output.text(&format!(
+            "The key-encryption key is {}. Keep a copy elsewhere, and keep it out of backups of the store: \
+             without it the store cannot be opened, and with it and the store anyone can issue tokens.\n",
+            kek.display()
+        ))?;
+    }
+    Ok(())
+}
+
+/// Makes another operator, and records it in the audit log.
+pub fn recover_operator(
+    args: &RecoverArgs,
+    store: StoreConfig,
+    output: &mut Output<'_>,
+) -> Result<(), Error> {
+    let operator_id = operator_id(&args.operator_id)?;
+    let place = Place::new(store);
+    let kek = place.read_kek()?;
+    let file = args.out.as_deref().map(NewCredentialsFile::create).transpose()?;
+    let now = Clock::system().now();
+    let operator =
+        NewClient::operator(operator_id, "Recovered on the host", now).map_err(no_randomness)?;
+    let runtime = serve::runtime(std::num::NonZeroUsize::MIN)?;
+    runtime.block_on(host::recover(&place.database(), kek, &operator, now)).map_err(|error| {
+        match error {
+            HostError::Store(error) => store_error(error),
+            HostError::ClientExists(id) => Error::refused(
+                format!("there is a client {id} already"),
+                "choose another with --operator-id",
+            ),
+        }
+    })?;
+    match file {
+        Some(file) => write(file, &format!("http://{}", settings::LISTEN.default), &operator),
+        None => {
+            output.remark(&format!("client_id {}; the secret is shown only now", operator.id()))?;
+            output.text(&format!("{}\n", operator.secret.expose()))
+        }
+    }
+}
+
+/// Proves the audit log, or names the first bad row.
+pub fn verify_audit(
+    args: &AuditVerifyArgs,
+    store: StoreConfig,
+    output: &mut Output<'_>,
+) -> Result<(), Error> {
+    let exported = match &args.head {
+        None => None,
+        Some(path) => {
+            let text = fs::read_to_string(path).map_err(|error| {
+                Error::failed(
+                    format!("cannot read {}: {error}", path.display()),
+                    "name another file",
+                )
+            })?;
+            Some(serde_json::from_str::<AuditHead>(&text).map_err(|_| {
+                let problem = format!("{} is not a head of the audit log", path.display());
+                Error::failed(problem, "export one with `countersign audit head --format json`")
+            })?)
+        }
+    };
+    let place = Place::new(store);
+    let report = store::verify_audit(&place.database(), &place.read_kek()?, exported.as_ref())
+        .map_err(store_error)?
+        .map_err(|error| {
+            Error::refused(
+                format!("the audit log does not hold: {error}"),
+                "find out who can write to the database, and compare with a backup",
+            )
+        })?;
+    output.show(&Verified { ok: true, first: report.first, head: Head(report.head) })
+}
+
+/// Exports the head of the audit log.
+pub fn export_audit_head(store: StoreConfig, output: &mut Output<'_>) -> Result<(), Error> {
+    let place = Place::new(store);
+    let report = store::verify_audit(&place.database(), &place.read_kek()?, None)
+        .map_err(store_error)?
+        .map_err(|error| {
+            Error::refused(
+                format!("the audit log does not hold: {error}"),
+                "see `countersign audit verify`",
+            )
+        })?;
+    output.show(&Head(report.head))
+}
+
+#[derive(Serialize)]
+#[serde(transparent)]
+struct Head(AuditHead);
+
+impl View for Head {
+    fn human(&self) -> String {
+        output::fields([("sequence", self.0.sequence.to_string()), ("mac", self.0.mac.clone())])
+    }
+}
+
+#[derive(Serialize)]
+struct Verified {
+    ok: bool,
+    first: u64,
+    head: Head,
+}
+
+impl View for Verified {
+    fn human(&self) -> String {
+        format!("The audit log holds: rows {} to {}.\n", self.first, self.head.0.sequence)
+    }
+}
+
+fn operator_id(text: &str) -> Result<ClientId, Error> {
+    ClientId::new(text).map_err(|error| Error::usage(error.to_string(), "correct --operator-id"))
+}
+
+fn write(file: NewCredentialsFile, url: &str, client: &NewClient) -> Result<(), Error> {
+    file.write(url, client.id().as_str(), &Secret::new(client.secret.expose().to_owned()))
+}
+
+fn store_error(error: StoreError) -> Error {
+    let next = match &error {
+        StoreError::WrongKek => "name the right one with --kek-file or COUNTERSIGN_KEK",
+        StoreError::AlreadyExists(_) | StoreError::NotOurs(_) => {
+            "name another directory with --data-dir"
+        }
+        StoreError::InUse(_) => "or, while a server runs, use the commands that speak to it",
+        _ => "nothing was changed",
+    };
+    Error::failed(error.to_string(), next)
+}
+
+fn no_randomness(error: getrandom::Error) -> Error {
+    Error::failed(format!("the system has no randomness to give: {error}"), "try again")
+}

@@ -1,0 +1,138 @@
+//! `serve`: from the configuration to a server that runs until it is told to stop.
+
+use std::io;
+use std::net::SocketAddr;
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+
+use tokio::net::TcpListener;
+use tokio::runtime::Builder;
+use tokio::runtime::Runtime;
+use tokio::signal::unix::Signal;
+use tokio::signal::unix::SignalKind;
+use tokio::signal::unix::signal;
+use tracing_subscriber::EnvFilter;
+
+use crate::authority::Authority;
+use crate::authority::OpenError;
+use crate::authority::Settings;
+use crate::claims::Clock;
+use crate::cli::config::LogFormat;
+use crate::cli::config::Mode;
+use crate::cli::config::ServeConfig;
+use crate::cli::error::Error;
+use crate::cli::host::dev;
+use crate::cli::host::place::Place;
+use crate::cli::host::store_error;
+use crate::cli::output::Output;
+use crate::server;
+
+/// Serves until SIGTERM or SIGINT. A second one ends the process at once.
+pub fn serve(config: ServeConfig, output: &mut Output<'_>) -> Result<(), Error> {
+    start_log(&config)?;
+    runtime(config.workers)?.block_on(run(config, output))
+}
+
+async fn run(config: ServeConfig, output: &mut Output<'_>) -> Result<(), Error> {
+    let clock = Clock::system();
+    // The port before the state: a second server on it finds out before it touches anything.
+    let listener = listen(config.listen).await?;
+    let address = listener.local_addr().map_err(cannot_start)?;
+    let place = Place::new(config.store);
+    if config.mode == Mode::Dev {
+        dev::prepare(&place, address, clock.now())?;
+    }
+    let kek = place.read_kek()?;
+    let settings = Settings {
+        default_ttl: config.tokens_default_ttl,
+        audit_retention: config.audit_retention,
+    };
+    let authority = Authority::open(&place.database(), kek, settings, clock.now()).map_err(
+        |error| match error {
+            OpenError::Store(error) => store_error(error),
+            OpenError::ClockBehind(error) => {
+                Error::failed(error.to_string(), "nothing was changed")
+            }
+        },
+    )?;
+
+    let mut stop = Stop::new().map_err(cannot_start)?;
+    output.text(&format!("Countersign serves on http://{address}\n"))?;
+    if config.mode == Mode::Dev {
+        output.text(&dev::commands(&place)?)?;
+    }
+    tracing::info!(%address, "serving");
+    let stopped = async move {
+        stop.asked().await;
+        tracing::info!("stopping; a second signal ends at once");
+        tokio::spawn(async move {
+            stop.asked().await;
+            // 128 and the number of SIGINT, as shells say it.
+            std::process::exit(130);
+        });
+    };
+    server::serve(listener, Arc::new(authority), clock, stopped, config.shutdown_grace)
+        .await
+        .map_err(|error| Error::failed(error.to_string(), "see the log"))
+}
+
+/// One thread does more calls with a processor than several do with it each; more are for more load
+/// than one can take.
+pub(super) fn runtime(workers: NonZeroUsize) -> Result<Runtime, Error> {
+    let mut builder = match workers.get() {
+        1 => Builder::new_current_thread(),
+        _ => Builder::new_multi_thread(),
+    };
+    builder.worker_threads(workers.get()).enable_all().build().map_err(cannot_start)
+}
+
+async fn listen(address: SocketAddr) -> Result<TcpListener, Error> {
+    TcpListener::bind(address).await.map_err(|error| match error.kind() {
+        io::ErrorKind::AddrInUse => Error::failed(
+            format!("{address} is in use by another process"),
+            "choose another with --listen",
+        ),
+        _ => Error::failed(
+            format!("cannot listen on {address}: {error}"),
+            "choose another with --listen",
+        ),
+    })
+}
+
+/// The signals that ask the process to stop.
+struct Stop {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Stop {
+    fn new() -> io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+        })
+    }
+
+    async fn asked(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}
+
+fn start_log(config: &ServeConfig) -> Result<(), Error> {
+    let filter = EnvFilter::builder()
+        .parse(&config.log_filter)
+        .map_err(|error| Error::failed(format!("log.filter: {error}"), "correct it"))?;
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
+    match config.log_format {
+        LogFormat::Human => log.with_ansi(io::IsTerminal::is_terminal(&io::stderr())).init(),
+        LogFormat::Json => log.json().flatten_event(true).init(),
+    }
+    Ok(())
+}
+
+fn cannot_start(error: io::Error) -> Error {
+    Error::failed(format!("cannot start: {error}"), "try again")
+}

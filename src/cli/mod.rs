@@ -1,0 +1,146 @@
+//! The command line: reads arguments and environment, does one thing, and says how it went.
+//!
+//! Commands that speak to a server use nothing but its gRPC API, with a token
+//! for just the scopes that the method demands. The others, in `host`, run
+//! where the store is.
+
+mod args;
+mod commands;
+mod config;
+mod connection;
+mod credentials;
+mod environment;
+mod error;
+mod host;
+mod output;
+mod secret;
+mod status;
+mod toml_file;
+
+pub use crate::cli::config::settings::reference as configuration_reference;
+
+use std::ffi::OsString;
+use std::io;
+use std::io::Read;
+use std::io::Write;
+use std::process::ExitCode;
+
+use clap::CommandFactory;
+use clap::Parser;
+
+use crate::cli::args::Cli;
+use crate::cli::args::Command;
+use crate::cli::args::GlobalArgs;
+use crate::cli::args::admin::AuditCommand;
+use crate::cli::args::admin::OperatorCommand;
+use crate::cli::args::admin::PolicyCommand;
+use crate::cli::args::host::ServeArgs;
+use crate::cli::args::host::StoreArgs;
+use crate::cli::commands::Server;
+use crate::cli::commands::audit;
+use crate::cli::commands::clients;
+use crate::cli::commands::keys;
+use crate::cli::commands::operators;
+use crate::cli::commands::policy;
+use crate::cli::commands::tokens;
+use crate::cli::config::ServeConfig;
+use crate::cli::config::StoreConfig;
+use crate::cli::config::settings;
+use crate::cli::environment::Environment;
+use crate::cli::error::Error;
+use crate::cli::output::Output;
+
+/// Runs the program with these arguments, the first of which is its own name.
+///
+/// Exit codes: 0 done, 1 failed, 2 wrong usage, 3 refused by the server, 4
+/// server unreachable.
+pub fn run(args: impl Iterator<Item = OsString>) -> ExitCode {
+    let cli = match Cli::try_parse_from(args) {
+        Ok(cli) => cli,
+        Err(error) => {
+            // To stdout when it was asked for, as `--help` is; a reader that left is no failure.
+            let _ = error.print();
+            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
+        }
+    };
+    // Not locked: `serve` logs to stderr from other threads.
+    let (mut stdin, mut stdout, mut stderr) = (io::stdin(), io::stdout(), io::stderr());
+    let mut edge = Edge {
+        environment: Environment::new(|name| std::env::var_os(name)),
+        stdin: &mut stdin,
+        output: Output::new(cli.global.format, &mut stdout, &mut stderr),
+    };
+    match dispatch(cli, &mut edge) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            if let Some(line) = error.line() {
+                // Nowhere is left to say that this failed.
+                let _ = writeln!(stderr, "{line}");
+            }
+            error.exit_code()
+        }
+    }
+}
+
+/// Where this process meets the world.
+struct Edge<'a> {
+    environment: Environment,
+    stdin: &'a mut dyn Read,
+    output: Output<'a>,
+}
+
+fn dispatch(cli: Cli, edge: &mut Edge<'_>) -> Result<(), Error> {
+    let Edge { environment, stdin, output } = edge;
+    let server = Server::new(&cli.global, environment);
+    match cli.command {
+        Command::Init(args) => host::init(&args, store(&args.store, environment)?, output),
+        Command::Serve(args) => host::serve(serve_config(&args, &cli.global, environment)?, output),
+        Command::Client(command) => speak(clients::run(command, &server, output)),
+        Command::Operator(OperatorCommand::Create(args)) => {
+            speak(operators::create(args, &server, output))
+        }
+        Command::Operator(OperatorCommand::Recover(args)) => {
+            host::recover_operator(&args, store(&args.store, environment)?, output)
+        }
+        Command::Keys(command) => speak(keys::run(command, &server, output)),
+        Command::Token(command) => speak(tokens::run(command, &server, stdin, output)),
+        Command::Policy(PolicyCommand::Show) => policy::show(output),
+        Command::Audit(AuditCommand::List { limit }) => speak(audit::list(limit, &server, output)),
+        Command::Audit(AuditCommand::Verify(args)) => {
+            host::verify_audit(&args, store(&args.store, environment)?, output)
+        }
+        Command::Audit(AuditCommand::Head(args)) => {
+            host::export_audit_head(store(&args.store, environment)?, output)
+        }
+        Command::Completions { shell } => {
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "countersign", &mut script);
+            output.text(&String::from_utf8_lossy(&script))
+        }
+    }
+}
+
+/// Runs a command that speaks to a server to its end.
+fn speak(command: impl Future<Output = Result<(), Error>>) -> Result<(), Error> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Error::failed(format!("cannot start: {error}"), "try again"))?;
+    runtime.block_on(command)
+}
+
+fn store(args: &StoreArgs, environment: &Environment) -> Result<StoreConfig, Error> {
+    StoreConfig::load(args.flags(), args.config.as_deref(), environment)
+}
+
+fn serve_config(
+    args: &ServeArgs,
+    global: &GlobalArgs,
+    environment: &Environment,
+) -> Result<ServeConfig, Error> {
+    let mut flags = args.flags();
+    if global.insecure_plaintext {
+        flags.push((&settings::INSECURE_PLAINTEXT, "true".to_owned()));
+    }
+    ServeConfig::load(flags, args.store.config.as_deref(), args.mode(), environment)
+}

@@ -1,0 +1,256 @@
+//! From what went wrong to what the caller is told: one status and one reason each.
+//!
+//! What an attacker could tell apart is one here; the log and the audit keep the difference.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use http::Response;
+use tonic::Code;
+use tonic::Status;
+use tonic_types::ErrorDetails;
+use tonic_types::StatusExt;
+
+use crate::authority::ActError;
+use crate::authority::IssueError;
+use crate::authority::NotServed;
+use crate::authority::Refusal;
+use crate::client::NotAuthenticated;
+use crate::guard::ERROR_DOMAIN;
+use crate::policy::ChangeDenial;
+use crate::policy::Denial;
+use crate::server::fields::InvalidField;
+use crate::store::CommitError;
+use crate::store::StoreError;
+
+/// Everything that a call can fail with, once the guard has admitted it.
+#[derive(Debug)]
+pub(super) enum CallError {
+    /// A field is at fault.
+    Invalid(InvalidField),
+    /// No token was issued.
+    Issue(IssueError),
+    /// The caller asked about tokens of an audience that it does not serve.
+    NotServed(NotServed),
+    /// An operator's act came to nothing.
+    Act(ActError),
+    /// The same request made this secret before.
+    SecretShown(String),
+    /// The store could not be read.
+    Store(StoreError),
+}
+
+impl From<InvalidField> for CallError {
+    fn from(error: InvalidField) -> Self {
+        Self::Invalid(error)
+    }
+}
+
+impl From<IssueError> for CallError {
+    fn from(error: IssueError) -> Self {
+        Self::Issue(error)
+    }
+}
+
+impl From<NotServed> for CallError {
+    fn from(error: NotServed) -> Self {
+        Self::NotServed(error)
+    }
+}
+
+impl From<ActError> for CallError {
+    fn from(error: ActError) -> Self {
+        Self::Act(error)
+    }
+}
+
+impl From<StoreError> for CallError {
+    fn from(error: StoreError) -> Self {
+        Self::Store(error)
+    }
+}
+
+/// What the caller is told, and for the log what the caller is not.
+pub(super) struct Told {
+    code: Code,
+    reason: &'static str,
+    message: String,
+    /// For the log only.
+    pub(super) detail: &'static str,
+}
+
+impl CallError {
+    /// What the caller is told.
+    pub(super) fn told(&self) -> Told {
+        match self {
+            Self::Invalid(field) => told(Code::InvalidArgument, "REQUEST_INVALID", field.message()),
+            Self::Issue(IssueError::ClientRejected(reason)) => Told {
+                detail: rejected(*reason),
+                ..told(
+                    Code::Unauthenticated,
+                    "CLIENT_REJECTED",
+                    "unknown or disabled client, or wrong credential",
+                )
+            },
+            Self::Issue(IssueError::Denied(denial)) => denied(denial),
+            Self::Issue(IssueError::LeaseOver) => told(
+                Code::Unavailable,
+                "STORE_UNAVAILABLE",
+                "the store has been out of reach for longer than tokens may be signed without it",
+            ),
+            Self::Issue(IssueError::NoRandomness) => told(
+                Code::Unavailable,
+                "RANDOMNESS_UNAVAILABLE",
+                "the system has no randomness to give",
+            ),
+            Self::NotServed(NotServed) => told(
+                Code::PermissionDenied,
+                "AUDIENCE_DENIED",
+                "a caller may ask about tokens only for audiences that it serves",
+            ),
+            Self::Act(CommitError::Refused(refusal)) => refused(refusal),
+            Self::Act(CommitError::RequestIdReused) => told(
+                Code::InvalidArgument,
+                "REQUEST_ID_REUSED",
+                "this request_id was used for another request; use a new one",
+            ),
+            Self::SecretShown(id) => told(
+                Code::AlreadyExists,
+                "SECRET_SHOWN",
+                format!(
+                    "this request made the secret {id} before; it is shown only once: revoke it and make another"
+                ),
+            ),
+            Self::Act(CommitError::Store(error)) | Self::Store(error) => told(
+                Code::Unavailable,
+                "STORE_UNAVAILABLE",
+                format!("nothing was changed: {error}"),
+            ),
+        }
+    }
+
+    /// What the caller is told, on the wire.
+    pub(super) fn to_status(&self) -> Status {
+        let Told { code, reason, message, detail: _ } = self.told();
+        let mut details = ErrorDetails::with_error_info(reason, ERROR_DOMAIN, HashMap::new());
+        match self {
+            Self::Invalid(field) => {
+                details.set_bad_request(vec![field.to_violation()]);
+            }
+            Self::SecretShown(id) => {
+                details.set_error_info(
+                    reason,
+                    ERROR_DOMAIN,
+                    HashMap::from([("secret_id".to_owned(), id.clone())]),
+                );
+            }
+            Self::Act(CommitError::Store(_))
+            | Self::Store(_)
+            | Self::Issue(IssueError::LeaseOver) => {
+                details.set_retry_info(Some(Duration::from_secs(5)));
+            }
+            _ => {}
+        }
+        Status::with_error_details(code, message, details)
+    }
+}
+
+impl Told {
+    /// The reason in one word.
+    pub(super) fn reason(&self) -> &'static str {
+        self.reason
+    }
+}
+
+fn told(code: Code, reason: &'static str, message: impl Into<String>) -> Told {
+    Told { code, reason, message: message.into(), detail: "" }
+}
+
+fn rejected(reason: NotAuthenticated) -> &'static str {
+    reason.as_str()
+}
+
+fn denied(denial: &Denial) -> Told {
+    match denial {
+        Denial::AudienceNotGranted(audience) => told(
+            Code::PermissionDenied,
+            "AUDIENCE_DENIED",
+            format!("the client has no grant for audience {audience}"),
+        ),
+        Denial::AudienceAmbiguous => told(
+            Code::PermissionDenied,
+            "AUDIENCE_DENIED",
+            "the request names no audience, and the client's grants do not tell which one is meant",
+        ),
+        Denial::ScopeNotGranted(scope) => told(
+            Code::PermissionDenied,
+            "SCOPE_DENIED",
+            format!("the client was not granted the scope {scope}"),
+        ),
+    }
+}
+
+fn refused(refusal: &Refusal) -> Told {
+    let (code, message) = match refusal {
+        Refusal::Denied(
+            denial @ (ChangeDenial::NeedsOperatorsWrite | ChangeDenial::LacksScope(_)),
+        ) => (Code::PermissionDenied, denial.to_string()),
+        Refusal::Denied(
+            denial @ (ChangeDenial::NoSuchScope(_) | ChangeDenial::ServesCountersign),
+        ) => (Code::InvalidArgument, denial.to_string()),
+        Refusal::ScopeMissing(scope) => {
+            (Code::PermissionDenied, format!("this takes the scope {scope}"))
+        }
+        Refusal::ClientExists => {
+            (Code::AlreadyExists, "there is a client of this id already".to_owned())
+        }
+        Refusal::NoSuchClient => (Code::NotFound, "there is no client of this id".to_owned()),
+        Refusal::NoSuchSecret => (Code::NotFound, "the client has no secret of this id".to_owned()),
+        Refusal::TooManySecrets => (
+            Code::FailedPrecondition,
+            "the client has eight secrets, which is the most; revoke one that is not used any more"
+                .to_owned(),
+        ),
+        Refusal::EtagStale => (
+            Code::Aborted,
+            "the client has changed since its etag was read; read it again and repeat the change"
+                .to_owned(),
+        ),
+        Refusal::LastOperator => (
+            Code::FailedPrecondition,
+            "no operator would be left who could administer operators; make another one first"
+                .to_owned(),
+        ),
+        Refusal::NoSuchKey => (Code::NotFound, "there is no key of this kid".to_owned()),
+        Refusal::KeyRevoked => (Code::FailedPrecondition, "the key is revoked already".to_owned()),
+        Refusal::ClockBehind(behind) => (Code::FailedPrecondition, behind.to_string()),
+        Refusal::NotOwnToken => (
+            Code::PermissionDenied,
+            "the token is another client's; revoking it takes tokens:revoke".to_owned(),
+        ),
+    };
+    told(code, refusal.reason(), message)
+}
+
+/// Gives errors that tonic made by itself the form that all of ours have, and the code that the
+/// design says.
+pub(super) fn complete<B: Default>(response: Response<B>) -> Response<B> {
+    let Some(status) = Status::from_header_map(response.headers()) else { return response };
+    if status.code() == Code::Ok || !status.details().is_empty() {
+        return response;
+    }
+    let (code, reason) = match status.code() {
+        // tonic's word for a message over the size limit.
+        Code::OutOfRange => (Code::ResourceExhausted, "REQUEST_TOO_LARGE"),
+        // tonic's word for the caller's own deadline.
+        Code::Cancelled => (Code::DeadlineExceeded, "DEADLINE_EXCEEDED"),
+        Code::Internal => (Code::InvalidArgument, "REQUEST_MALFORMED"),
+        Code::Unimplemented => (Code::Unimplemented, "METHOD_UNDECLARED"),
+        other => (other, "UNSPECIFIED"),
+    };
+    let details = ErrorDetails::with_error_info(reason, ERROR_DOMAIN, HashMap::new());
+    let (parts, _) = response.into_parts();
+    let mut completed = Status::with_error_details(code, status.message(), details).into_http();
+    *completed.extensions_mut() = parts.extensions;
+    completed
+}

@@ -1,0 +1,95 @@
+//! Countersign's own services. Each method: message → values → authority → message.
+
+mod audit;
+mod clients;
+mod keys;
+mod tokens;
+
+pub(super) use self::audit::Audit;
+pub(super) use self::clients::Clients;
+pub(super) use self::keys::Keys;
+pub(super) use self::tokens::Tokens;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use prost::Message;
+use sha2::Digest;
+use sha2::Sha256;
+use tonic::Request;
+use tonic::Response;
+use tonic::Status;
+use tonic::transport::server::TcpConnectInfo;
+
+use crate::authority::Act;
+use crate::authority::Authority;
+use crate::claims::Clock;
+use crate::policy::Operator;
+use crate::server::errors::CallError;
+use crate::server::fields::InvalidField;
+use crate::server::fields::request_id;
+use crate::server::request_log::RequestNotes;
+use crate::store::RequestKey;
+use crate::token::VerifiedToken;
+
+/// What every service works with.
+#[derive(Clone)]
+pub(super) struct Desk {
+    pub(super) authority: Arc<Authority>,
+    pub(super) clock: Clock,
+}
+
+/// A request taken apart.
+struct Call<M> {
+    message: M,
+    peer: String,
+    /// The caller's token. The guard puts it there for every method that demands one.
+    token: Option<Arc<VerifiedToken>>,
+    notes: Arc<RequestNotes>,
+}
+
+impl<M> Call<M> {
+    fn new(request: Request<M>) -> Self {
+        let (_, extensions, message) = request.into_parts();
+        let peer: Option<SocketAddr> =
+            extensions.get::<TcpConnectInfo>().and_then(TcpConnectInfo::remote_addr);
+        let token = extensions.get::<Arc<VerifiedToken>>().cloned();
+        let notes = extensions.get::<Arc<RequestNotes>>().cloned().unwrap_or_default();
+        if let Some(token) = &token {
+            // Noted once: the extensions are this request's own.
+            let _ = notes.client.set(token.claims().client_id.clone());
+        }
+        Self { message, peer: peer.map(|peer| peer.to_string()).unwrap_or_default(), token, notes }
+    }
+
+    fn token(&self) -> &VerifiedToken {
+        self.token.as_deref().expect("the guard admits no call of this method without a token")
+    }
+}
+
+impl<M: Message> Call<M> {
+    /// The operator's act that this call is. The same id makes it the same request only with the
+    /// same method and the same content.
+    fn act(&self, desk: &Desk, path: &str, id: &str) -> Result<Act, InvalidField> {
+        let operator = Operator::bearing(self.token());
+        let request = request_id(id)?.map(|id| RequestKey {
+            actor: operator.client_id().clone(),
+            id: id.to_owned(),
+            fingerprint: Sha256::new()
+                .chain_update(path)
+                .chain_update(self.message.encode_to_vec())
+                .finalize()
+                .into(),
+        });
+        Ok(Act { operator, peer: self.peer.clone(), now: desk.clock.now(), request })
+    }
+}
+
+/// Ends a call: notes why it failed, if it did.
+fn end<R>(notes: &RequestNotes, result: Result<R, CallError>) -> Result<Response<R>, Status> {
+    result.map(Response::new).map_err(|error| {
+        let told = error.told();
+        let _ = notes.failure.set((told.reason(), told.detail));
+        error.to_status()
+    })
+}

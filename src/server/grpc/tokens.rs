@@ -1,0 +1,183 @@
+//! `TokenService`.
+
+use tonic::Request;
+use tonic::Response;
+use tonic::Status;
+
+use crate::authority::IssueRequest;
+use crate::authority::RevocationTarget;
+use crate::policy::TokenRequest;
+use crate::rpc;
+use crate::rpc::InactiveReason;
+use crate::rpc::issue_token_request::Credential;
+use crate::rpc::revoke_token_request::Target;
+use crate::rpc::token_service_server::TokenService;
+use crate::server::errors::CallError;
+use crate::server::fields;
+use crate::server::fields::InvalidField;
+use crate::server::fields::wire_duration;
+use crate::server::fields::wire_scopes;
+use crate::server::fields::wire_time;
+use crate::server::grpc::Call;
+use crate::server::grpc::Desk;
+use crate::server::grpc::end;
+use crate::token::MAX_LEN;
+use crate::token::Rejection;
+use crate::token::VerifiedToken;
+
+/// Longer than any secret that was ever made here.
+const MAX_SECRET_LEN: usize = 256;
+
+pub(in crate::server) struct Tokens(pub(in crate::server) Desk);
+
+#[tonic::async_trait]
+impl TokenService for Tokens {
+    async fn issue_token(
+        &self,
+        request: Request<rpc::IssueTokenRequest>,
+    ) -> Result<Response<rpc::IssueTokenResponse>, Status> {
+        let call = Call::new(request);
+        end(&call.notes, self.issue(&call))
+    }
+
+    async fn validate_token(
+        &self,
+        request: Request<rpc::ValidateTokenRequest>,
+    ) -> Result<Response<rpc::ValidateTokenResponse>, Status> {
+        let call = Call::new(request);
+        end(&call.notes, self.validate(&call))
+    }
+
+    async fn revoke_token(
+        &self,
+        request: Request<rpc::RevokeTokenRequest>,
+    ) -> Result<Response<rpc::RevokeTokenResponse>, Status> {
+        let call = Call::new(request);
+        end(&call.notes, self.revoke(&call).await)
+    }
+}
+
+impl Tokens {
+    fn issue(
+        &self,
+        call: &Call<rpc::IssueTokenRequest>,
+    ) -> Result<rpc::IssueTokenResponse, CallError> {
+        let message = &call.message;
+        let client_id = fields::name("client_id", &message.client_id)?;
+        let _ = call.notes.client.set(client_id.clone());
+        let client_secret = match &message.credential {
+            Some(Credential::ClientSecret(secret))
+                if (1..=MAX_SECRET_LEN).contains(&secret.len()) =>
+            {
+                secret
+            }
+            Some(Credential::ClientSecret(_)) => {
+                return Err(
+                    InvalidField::new("client_secret", "empty or too long to be a secret").into()
+                );
+            }
+            None => {
+                return Err(InvalidField::new("credential", "missing; set client_secret").into());
+            }
+        };
+        let requested_ttl = message.requested_ttl.as_ref();
+        let token = TokenRequest {
+            audience: fields::optional_name("audience", &message.audience)?,
+            scopes: fields::scopes("scopes", &message.scopes)?,
+            requested_ttl: requested_ttl
+                .map(|ttl| fields::life("requested_ttl", ttl))
+                .transpose()?,
+        };
+        if let Some(audience) = &token.audience {
+            let _ = call.notes.audience.set(audience.clone());
+        }
+        let request =
+            IssueRequest { client_id: &client_id, client_secret, token, peer: &call.peer };
+        let issued = self.0.authority.issue(&request, self.0.clock.now())?;
+        let _ = call.notes.audience.set(issued.claims.audience.clone());
+        Ok(rpc::IssueTokenResponse {
+            access_token: issued.token.into_exposed(),
+            token_type: "Bearer".to_owned(),
+            expire_time: Some(wire_time(issued.claims.expires_at)),
+            expires_in: Some(wire_duration(issued.expires_in)),
+            refresh_in: Some(wire_duration(issued.refresh_in)),
+            audience: issued.claims.audience.to_string(),
+            scopes: wire_scopes(&issued.claims.scopes),
+        })
+    }
+
+    fn validate(
+        &self,
+        call: &Call<rpc::ValidateTokenRequest>,
+    ) -> Result<rpc::ValidateTokenResponse, CallError> {
+        let message = &call.message;
+        if message.token.is_empty() {
+            return Err(InvalidField::new("token", "empty").into());
+        }
+        let audience = fields::optional_name("audience", &message.audience)?;
+        let required = fields::scopes("required_scopes", &message.required_scopes)?;
+        let now = self.0.clock.now();
+        let caller = &call.token().claims().client_id;
+        let answer = self.0.authority.validate(caller, &message.token, audience.as_ref(), now)?;
+        Ok(match answer {
+            Ok(token) if token.claims().scopes.first_missing(&required).is_some() => {
+                inactive(InactiveReason::ScopeMissing)
+            }
+            Ok(token) => {
+                let _ = call.notes.audience.set(token.claims().audience.clone());
+                let claims = Some(wire_claims(&token, now));
+                rpc::ValidateTokenResponse { active: true, inactive_reason: 0, claims }
+            }
+            Err(rejection) => inactive(inactive_reason(&rejection)),
+        })
+    }
+
+    async fn revoke(
+        &self,
+        call: &Call<rpc::RevokeTokenRequest>,
+    ) -> Result<rpc::RevokeTokenResponse, CallError> {
+        let target = match &call.message.target {
+            Some(Target::Token(token)) if token.is_empty() || token.len() > MAX_LEN => {
+                return Err(InvalidField::new("token", "empty or too long to be a token").into());
+            }
+            Some(Target::Token(token)) => RevocationTarget::Token(token),
+            Some(Target::TokenId(id)) => RevocationTarget::TokenId(fields::name("token_id", id)?),
+            None => {
+                return Err(InvalidField::new("target", "missing; set token or token_id").into());
+            }
+        };
+        let act = call.act(&self.0, "", "")?;
+        self.0.authority.revoke_token(act, target).await?;
+        Ok(rpc::RevokeTokenResponse {})
+    }
+}
+
+fn inactive(reason: InactiveReason) -> rpc::ValidateTokenResponse {
+    rpc::ValidateTokenResponse { active: false, inactive_reason: reason.into(), claims: None }
+}
+
+fn inactive_reason(rejection: &Rejection) -> InactiveReason {
+    match rejection {
+        Rejection::Malformed(_) | Rejection::IssuerMismatch | Rejection::SignatureInvalid => {
+            InactiveReason::Invalid
+        }
+        Rejection::Expired | Rejection::NotYetValid => InactiveReason::Expired,
+        Rejection::KeyUnknown => InactiveReason::KeyUnknown,
+        Rejection::Revoked => InactiveReason::Revoked,
+        Rejection::AudienceMismatch => InactiveReason::AudienceMismatch,
+    }
+}
+
+fn wire_claims(token: &VerifiedToken, now: crate::claims::Timestamp) -> rpc::TokenClaims {
+    let claims = token.claims();
+    rpc::TokenClaims {
+        issuer: claims.issuer.to_string(),
+        client_id: claims.client_id.to_string(),
+        audience: claims.audience.to_string(),
+        scopes: wire_scopes(&claims.scopes),
+        issue_time: Some(wire_time(claims.issued_at)),
+        expire_time: Some(wire_time(claims.expires_at)),
+        expires_in: Some(wire_duration(claims.expires_at.since(now))),
+        token_id: claims.token_id.to_string(),
+    }
+}

@@ -1,0 +1,185 @@
+//! From a listener to a running server, and to its orderly end.
+
+use std::fmt;
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tonic::service::Routes;
+use tonic::transport::Server;
+use tonic::transport::server::TcpIncoming;
+use tower::ServiceBuilder;
+
+use crate::authority::Authority;
+use crate::claims::Clock;
+use crate::guard::Guard;
+use crate::rpc;
+use crate::rpc::audit_service_server::AuditServiceServer;
+use crate::rpc::client_service_server::ClientServiceServer;
+use crate::rpc::key_service_server::KeyServiceServer;
+use crate::rpc::token_service_server::TokenServiceServer;
+use crate::server::grpc::Audit;
+use crate::server::grpc::Clients;
+use crate::server::grpc::Desk;
+use crate::server::grpc::Keys;
+use crate::server::grpc::Tokens;
+use crate::server::request_log::RequestLog;
+
+/// Services that anyone may call: whether we are up, and what there is to call.
+const PUBLIC_SERVICES: [&str; 3] = [
+    "grpc.health.v1.Health",
+    "grpc.reflection.v1.ServerReflection",
+    "grpc.reflection.v1alpha.ServerReflection",
+];
+
+/// The largest request. A token and all that may go with it fits many times.
+const MAX_MESSAGE: usize = 64 * 1024;
+
+/// The largest request of `ClientService`: a client with all the grants that it can have fits.
+const MAX_CLIENT_MESSAGE: usize = 512 * 1024;
+
+/// How often the authority does what is due now and then.
+const MAINTENANCE: Duration = Duration::from_secs(60);
+
+/// Why serving ended before it was told to.
+#[derive(Debug)]
+pub enum ServeError {
+    /// The services could not be put together.
+    Setup(String),
+    /// The transport failed.
+    Transport(tonic::transport::Error),
+}
+
+impl fmt::Display for ServeError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Setup(why) => write!(f, "cannot set the services up: {why}"),
+            Self::Transport(error) => write!(f, "the transport failed: {error}"),
+        }
+    }
+}
+
+impl std::error::Error for ServeError {}
+
+/// Serves until `stop` resolves, then accepts nothing new and lets calls end, for `grace` at most.
+///
+/// # Errors
+/// When it cannot begin, or ends before it is told to.
+pub async fn serve(
+    listener: TcpListener,
+    authority: Arc<Authority>,
+    clock: Clock,
+    stop: impl Future<Output = ()>,
+    grace: Duration,
+) -> Result<(), ServeError> {
+    let guard = Guard::new(authority.trust(), clock.clone(), rpc::POLICIES, &PUBLIC_SERVICES)
+        .map_err(|error| ServeError::Setup(error.to_string()))?;
+    let desk = Desk { authority: Arc::clone(&authority), clock: clock.clone() };
+    let routes = routes(&desk).await?;
+    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+    let (stopping, stopped) = watch::channel(());
+    let server = Server::builder()
+        // A client that vanished without a word is noticed, and its connection freed.
+        .http2_keepalive_interval(Some(Duration::from_secs(30)))
+        .http2_keepalive_timeout(Some(Duration::from_secs(10)))
+        .layer(ServiceBuilder::new().layer(RequestLog::new()).layer(guard).into_inner())
+        .add_routes(routes)
+        .serve_with_incoming_shutdown(incoming, until_dropped(stopped));
+    let mut server = tokio::spawn(server);
+    let maintenance = tokio::spawn(maintain(Arc::clone(&authority), clock.clone()));
+
+    let ended = tokio::select! {
+        ended = &mut server => Some(ended),
+        () = stop => None,
+    };
+    let ended = match ended {
+        Some(ended) => Some(ended),
+        None => {
+            drop(stopping);
+            drain(&mut server, grace).await
+        }
+    };
+    maintenance.abort();
+    // What is only in memory is written down; a store that is not there takes nothing.
+    if let Err(error) = authority.maintain(clock.now()).await {
+        tracing::warn!(%error, "uses of secrets and refusals since the last minute are lost");
+    }
+    match ended {
+        Some(Ok(Err(error))) => Err(ServeError::Transport(error)),
+        Some(Err(error)) => Err(ServeError::Setup(error.to_string())),
+        Some(Ok(Ok(()))) | None => Ok(()),
+    }
+}
+
+type ServerEnd = Result<Result<(), tonic::transport::Error>, tokio::task::JoinError>;
+
+/// tonic's own drain has no deadline.
+async fn drain(
+    server: &mut JoinHandle<Result<(), tonic::transport::Error>>,
+    grace: Duration,
+) -> Option<ServerEnd> {
+    match tokio::time::timeout(grace, &mut *server).await {
+        Ok(ended) => Some(ended),
+        Err(_) => {
+            tracing::warn!(
+                grace = grace.as_secs(),
+                "calls were still under way after the grace period"
+            );
+            server.abort();
+            None
+        }
+    }
+}
+
+async fn until_dropped(mut sender: watch::Receiver<()>) {
+    while sender.changed().await.is_ok() {}
+}
+
+async fn maintain(authority: Arc<Authority>, clock: Clock) {
+    let mut due = tokio::time::interval(MAINTENANCE);
+    due.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    // The first tick is now.
+    due.tick().await;
+    loop {
+        due.tick().await;
+        if let Err(error) = authority.maintain(clock.now()).await {
+            tracing::error!(%error, "the store cannot be written; issuing goes on within the signing lease");
+        }
+    }
+}
+
+async fn routes(desk: &Desk) -> Result<Routes, ServeError> {
+    let (health, health_service) = tonic_health::server::health_reporter();
+    health.set_serving::<TokenServiceServer<Tokens>>().await;
+    health.set_serving::<KeyServiceServer<Keys>>().await;
+    health.set_serving::<ClientServiceServer<Clients>>().await;
+    health.set_serving::<AuditServiceServer<Audit>>().await;
+
+    let reflected = || {
+        tonic_reflection::server::Builder::configure()
+            .register_encoded_file_descriptor_set(rpc::DESCRIPTORS)
+            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+    };
+    let setup = |error: tonic_reflection::server::Error| ServeError::Setup(error.to_string());
+    // v1alpha for the tools that know nothing else.
+    let reflection = reflected().build_v1().map_err(setup)?;
+    let reflection_alpha = reflected().build_v1alpha().map_err(setup)?;
+
+    Ok(Routes::new(
+        TokenServiceServer::new(Tokens(desk.clone())).max_decoding_message_size(MAX_MESSAGE),
+    )
+    .add_service(KeyServiceServer::new(Keys(desk.clone())).max_decoding_message_size(MAX_MESSAGE))
+    .add_service(
+        ClientServiceServer::new(Clients(desk.clone()))
+            .max_decoding_message_size(MAX_CLIENT_MESSAGE),
+    )
+    .add_service(
+        AuditServiceServer::new(Audit(desk.clone())).max_decoding_message_size(MAX_MESSAGE),
+    )
+    .add_service(health_service)
+    .add_service(reflection)
+    .add_service(reflection_alpha))
+}
