@@ -1,0 +1,4 @@
+//! Everything that goes over the wire, against a real server on a real socket.
+
+mod support;
+mod tokens;

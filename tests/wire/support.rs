@@ -1,0 +1,260 @@
+//! A real server over a real socket and a store in a temporary directory, at a time that tests set.
+
+use std::path::Path;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use countersign::authority::Authority;
+use countersign::authority::Settings;
+use countersign::authority::host;
+use countersign::authority::host::NewClient;
+use countersign::claims::ClientId;
+use countersign::claims::Clock;
+use countersign::claims::Issuer;
+use countersign::claims::Timestamp;
+use countersign::rpc;
+use countersign::rpc::audit_service_client::AuditServiceClient;
+use countersign::rpc::client_service_client::ClientServiceClient;
+use countersign::rpc::issue_token_request::Credential;
+use countersign::rpc::key_service_client::KeyServiceClient;
+use countersign::rpc::token_service_client::TokenServiceClient;
+use countersign::server;
+use countersign::store::Kek;
+use tempfile::TempDir;
+use tokio::net::TcpListener;
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+use tonic::Code;
+use tonic::Request;
+use tonic::Status;
+use tonic::transport::Channel;
+use tonic_types::StatusExt;
+
+/// The time at which every server starts: 2027-01-15T08:00:00Z.
+pub const START: Timestamp = Timestamp::from_unix(1_800_000_000);
+
+pub const ISSUER: &str = "https://issuer.test";
+
+/// A server, its store and its clock. Stops when dropped; the store goes with it.
+pub struct TestServer {
+    pub clock: Clock,
+    pub operator_secret: String,
+    pub channel: Channel,
+    dir: TempDir,
+    kek: String,
+    running: Option<Running>,
+}
+
+struct Running {
+    stop: oneshot::Sender<()>,
+    ended: JoinHandle<()>,
+}
+
+impl TestServer {
+    /// A server with a fresh store, whose only client is the operator `operator`.
+    pub async fn start() -> Self {
+        let dir = TempDir::new().expect("a temporary directory");
+        let kek = Kek::generate().expect("randomness");
+        let operator = NewClient::operator(id("operator"), "for tests", START).expect("randomness");
+        let issuer = Issuer::new(ISSUER).expect("a valid issuer");
+        host::init(&database(dir.path()), &kek, &issuer, std::slice::from_ref(&operator), START)
+            .expect("a fresh store");
+        let clock = Clock::fixed(START);
+        let kek = kek.expose().to_string();
+        let (running, channel) = run(dir.path(), &kek, &clock).await;
+        let operator_secret = operator.secret.expose().to_owned();
+        Self { clock, operator_secret, channel, dir, kek, running: Some(running) }
+    }
+
+    /// Stops in order and starts again on the same store.
+    pub async fn restart(&mut self) {
+        self.stop().await;
+        let (running, channel) = run(self.dir.path(), &self.kek, &self.clock).await;
+        self.running = Some(running);
+        self.channel = channel;
+    }
+
+    /// Stops in order; the store stays.
+    pub async fn stop(&mut self) {
+        if let Some(running) = self.running.take() {
+            running.stop.send(()).expect("it runs until it is told to stop");
+            running.ended.await.expect("it ends well");
+        }
+    }
+
+    pub fn database(&self) -> PathBuf {
+        database(self.dir.path())
+    }
+
+    pub fn kek(&self) -> Kek {
+        self.kek.parse().expect("its own text")
+    }
+
+    /// Lets time pass.
+    pub fn advance(&self, seconds: u64) {
+        self.clock.set(self.clock.now() + Duration::from_secs(seconds));
+    }
+
+    pub fn tokens(&self) -> TokenServiceClient<Channel> {
+        TokenServiceClient::new(self.channel.clone())
+    }
+
+    pub fn keys(&self) -> KeyServiceClient<Channel> {
+        KeyServiceClient::new(self.channel.clone())
+    }
+
+    pub fn clients(&self) -> ClientServiceClient<Channel> {
+        ClientServiceClient::new(self.channel.clone())
+    }
+
+    pub fn audit(&self) -> AuditServiceClient<Channel> {
+        AuditServiceClient::new(self.channel.clone())
+    }
+
+    /// Asks for a token with the given secret; the other fields are as in `request`.
+    pub async fn issue(
+        &self,
+        request: rpc::IssueTokenRequest,
+    ) -> Result<rpc::IssueTokenResponse, Status> {
+        self.tokens().issue_token(request).await.map(tonic::Response::into_inner)
+    }
+
+    /// The operator's token for audience `countersign` with all of its scopes.
+    pub async fn operator_token(&self) -> String {
+        let request = ask("operator", &self.operator_secret, "countersign", &[]);
+        self.issue(request).await.expect("the operator gets a token").access_token
+    }
+
+    /// A request with the operator's token.
+    pub async fn as_operator<M>(&self, message: M) -> Request<M> {
+        bearing(&self.operator_token().await, message)
+    }
+
+    /// Registers a client with these grants, `audience` and `scopes`, and audiences that it serves;
+    /// gives it a secret.
+    pub async fn register(
+        &self,
+        client_id: &str,
+        grants: &[(&str, &[&str])],
+        serves: &[&str],
+    ) -> String {
+        let client = rpc::Client {
+            client_id: client_id.to_owned(),
+            grants: grants.iter().map(|(audience, scopes)| grant(audience, scopes)).collect(),
+            serves: serves.iter().map(ToString::to_string).collect(),
+            ..Default::default()
+        };
+        let request = rpc::CreateClientRequest { client: Some(client), ..Default::default() };
+        self.clients()
+            .create_client(self.as_operator(request).await)
+            .await
+            .expect("the client is registered");
+        self.new_secret(client_id).await
+    }
+
+    pub async fn new_secret(&self, client_id: &str) -> String {
+        let request = rpc::CreateClientSecretRequest {
+            client_id: client_id.to_owned(),
+            ..Default::default()
+        };
+        self.clients()
+            .create_client_secret(self.as_operator(request).await)
+            .await
+            .expect("the client gets a secret")
+            .into_inner()
+            .client_secret
+    }
+}
+
+async fn run(dir: &Path, kek: &str, clock: &Clock) -> (Running, Channel) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let address = listener.local_addr().expect("a bound socket has an address");
+    let settings = Settings {
+        default_ttl: Duration::from_secs(900),
+        audit_retention: Duration::from_secs(365 * 86_400),
+    };
+    let kek = kek.parse().expect("its own text");
+    let authority =
+        Authority::open(&database(dir), kek, settings, clock.now()).expect("the store opens");
+    let (stop, stopped) = oneshot::channel();
+    let stopped = async {
+        // A dropped test stops its server too.
+        let _ = stopped.await;
+    };
+    let serving = server::serve(
+        listener,
+        Arc::new(authority),
+        clock.clone(),
+        stopped,
+        Duration::from_secs(5),
+    );
+    let ended = tokio::spawn(async move { serving.await.expect("it serves to its end") });
+    let channel = Channel::from_shared(format!("http://{address}"))
+        .expect("a valid address")
+        .connect()
+        .await
+        .expect("it listens");
+    (Running { stop, ended }, channel)
+}
+
+fn database(dir: &Path) -> PathBuf {
+    dir.join("countersign.db")
+}
+
+pub fn id(text: &str) -> ClientId {
+    ClientId::new(text).expect("a valid client id")
+}
+
+pub fn grant(audience: &str, scopes: &[&str]) -> rpc::Grant {
+    rpc::Grant {
+        audience: audience.to_owned(),
+        scopes: scopes.iter().map(ToString::to_string).collect(),
+    }
+}
+
+/// A request for a token.
+pub fn ask(
+    client_id: &str,
+    secret: &str,
+    audience: &str,
+    scopes: &[&str],
+) -> rpc::IssueTokenRequest {
+    rpc::IssueTokenRequest {
+        client_id: client_id.to_owned(),
+        credential: Some(Credential::ClientSecret(secret.to_owned())),
+        audience: audience.to_owned(),
+        scopes: scopes.iter().map(ToString::to_string).collect(),
+        requested_ttl: None,
+    }
+}
+
+/// A request with a bearer token.
+pub fn bearing<M>(token: &str, message: M) -> Request<M> {
+    let mut request = Request::new(message);
+    let value = format!("Bearer {token}").parse().expect("a token is ASCII");
+    request.metadata_mut().insert("authorization", value);
+    request
+}
+
+/// Holds a refusal against what it should be: the code, and the reason of its `ErrorInfo`.
+#[track_caller]
+pub fn assert_refused<T: std::fmt::Debug>(answer: Result<T, Status>, code: Code, reason: &str) {
+    let status = answer.expect_err("it is refused");
+    let info = status.get_details_error_info().expect("every error carries ErrorInfo");
+    assert_eq!(
+        (status.code(), info.reason.as_str(), info.domain.as_str()),
+        (code, reason, "countersign.dev"),
+        "{}",
+        status.message(),
+    );
+}
+
+/// The field that a refusal blames.
+#[track_caller]
+pub fn assert_field<T: std::fmt::Debug>(answer: Result<T, Status>, field: &str) {
+    let status = answer.expect_err("it is refused");
+    assert_eq!(status.code(), Code::InvalidArgument, "{}", status.message());
+    let bad_request = status.get_details_bad_request().expect("a field is at fault");
+    assert_eq!(bad_request.field_violations[0].field, field, "{}", status.message());
+}
