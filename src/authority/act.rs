@@ -140,10 +140,14 @@ impl Authority {
     }
 
     fn note_refusal(&self, act: &Act, action: &'static str, target: &str, refusal: &Refusal) {
+        let pseudonym = match refusal {
+            Refusal::NoSuchClient | Refusal::NoSuchKey => Some(self.store.pseudonym(target)),
+            _ => None,
+        };
         self.refusals.note(
             act.operator.client_id().as_str(),
             action,
-            target,
+            pseudonym.as_deref().unwrap_or(target),
             refusal.reason(),
             &act.peer,
         );

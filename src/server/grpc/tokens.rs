@@ -4,8 +4,11 @@ use tonic::Request;
 use tonic::Response;
 use tonic::Status;
 
+use crate::authority::IssueError;
 use crate::authority::IssueRequest;
 use crate::authority::RevocationTarget;
+use crate::claims::TokenId;
+use crate::client::NotAuthenticated;
 use crate::policy::TokenRequest;
 use crate::rpc;
 use crate::rpc::InactiveReason;
@@ -64,7 +67,6 @@ impl Tokens {
     ) -> Result<rpc::IssueTokenResponse, CallError> {
         let message = &call.message;
         let client_id = fields::name("client_id", &message.client_id)?;
-        let _ = call.notes.client.set(client_id.clone());
         let client_secret = match &message.credential {
             Some(Credential::ClientSecret(secret))
                 if (1..=MAX_SECRET_LEN).contains(&secret.len()) =>
@@ -93,7 +95,12 @@ impl Tokens {
         }
         let request =
             IssueRequest { client_id: &client_id, client_secret, token, peer: &call.peer };
-        let issued = self.0.authority.issue(&request, self.0.clock.now())?;
+        let issued = self.0.authority.issue(&request, self.0.clock.now());
+        // A name that nobody has may be a misplaced secret: it stays out of the log.
+        if !matches!(issued, Err(IssueError::ClientRejected(NotAuthenticated::UnknownClient))) {
+            let _ = call.notes.client.set(client_id.clone());
+        }
+        let issued = issued?;
         let _ = call.notes.audience.set(issued.claims.audience.clone());
         Ok(rpc::IssueTokenResponse {
             access_token: issued.token.into_exposed(),
@@ -141,6 +148,10 @@ impl Tokens {
                 return Err(InvalidField::new("token", "empty or too long to be a token").into());
             }
             Some(Target::Token(token)) => RevocationTarget::Token(token),
+            // It would be written down, and what is longer may be a misplaced secret.
+            Some(Target::TokenId(id)) if id.len() > TokenId::LEN => {
+                return Err(InvalidField::new("token_id", "longer than any id made here").into());
+            }
             Some(Target::TokenId(id)) => RevocationTarget::TokenId(fields::name("token_id", id)?),
             None => {
                 return Err(InvalidField::new("target", "missing; set token or token_id").into());
