@@ -62,6 +62,27 @@ fn column<'a>(list: &'a Value, key: &str) -> Vec<&'a str> {
     entries.map(|entry| entry[key].as_str().expect("text")).collect()
 }
 
+/// What people read. After a wanted change: `TRYCMD=overwrite cargo test --test process`, and review
+/// the difference; ids, times and secrets are `[..]`.
+#[test]
+fn transcripts() {
+    for transcript in ["clients", "keys"] {
+        let Desk { sandbox, server } = Desk::new();
+        let cases = trycmd::TestCases::new();
+        // Set to nothing, which is as good as unset.
+        for name in ["URL", "CLIENT_ID", "CLIENT_SECRET"] {
+            cases.env(format!("COUNTERSIGN_{name}_FILE"), "");
+        }
+        cases
+            .env("COUNTERSIGN_URL", &server.url)
+            .env("COUNTERSIGN_CLIENT_ID", "operator")
+            .env("COUNTERSIGN_CLIENT_SECRET", sandbox.credential(OPERATOR, "client_secret"))
+            .case(format!("tests/process/transcripts/{transcript}.trycmd"))
+            .run();
+        server.stop();
+    }
+}
+
 #[test]
 fn a_client_is_made_shown_changed_and_deleted() {
     let desk = Desk::new();
