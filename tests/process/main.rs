@@ -4,6 +4,7 @@ mod commands;
 mod crash;
 mod faults;
 mod leaks;
+mod log;
 mod pasted;
 mod start;
 mod stop;

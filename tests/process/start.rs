@@ -3,7 +3,10 @@
 use std::fs;
 use std::net::TcpListener;
 
+use crate::support::PROGRAM;
 use crate::support::Sandbox;
+use crate::support::Server;
+use crate::support::finish;
 
 const DEV: &str = "countersign-dev";
 const DEMO: &str = "countersign-dev/demo.toml";
@@ -204,4 +207,28 @@ fn init_makes_a_store_once() {
     let line = sandbox.run(&["serve", "--data-dir", "elsewhere"]).failed(1);
     assert!(line.contains("countersign init"), "{line}");
     assert!(!sandbox.path("elsewhere").exists());
+}
+
+#[test]
+fn a_kek_in_the_environment_leaves_no_file() {
+    let sandbox = Sandbox::new();
+    let kek = "ckek_AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";
+    let dev = || {
+        let mut command = sandbox.program(PROGRAM);
+        command.args(["serve", "--dev", "--listen", "127.0.0.1:0"]);
+        command
+    };
+    for _ in 0..2 {
+        let server = Server::start(dev().env("COUNTERSIGN_KEK", kek));
+        sandbox.json(DEMO, &["token", "issue"]);
+        server.stop();
+        assert!(!sandbox.listing(DEV).contains(&"kek".to_owned()));
+    }
+    let line = finish(dev().env("COUNTERSIGN_KEK", "nonsense"), "").failed(1);
+    assert!(line.contains("COUNTERSIGN_KEK: not a key-encryption key"), "{line}");
+    assert!(!line.contains("nonsense"), "{line}");
+    // Without it there is nothing to open the store with, and no new one is made.
+    let line = finish(&mut dev(), "").failed(1);
+    assert!(line.contains("cannot read the key-encryption key"), "{line}");
+    assert!(!sandbox.listing(DEV).contains(&"kek".to_owned()));
 }

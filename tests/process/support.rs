@@ -219,11 +219,16 @@ impl Server {
     }
 }
 
+/// Says what the server had to say when its test fails.
 impl Drop for Server {
     fn drop(&mut self) {
+        let ended = self.child.try_wait();
         // It may have ended by itself.
         let _ = self.child.kill();
         let _ = self.child.wait();
+        if std::thread::panicking() {
+            eprintln!("the server had ended: {ended:?}; its log:\n{}", self.log.rest());
+        }
     }
 }
 
