@@ -220,6 +220,7 @@ impl Server {
 }
 
 /// Says what the server had to say when its test fails.
+#[allow(clippy::print_stderr, reason = "the test runner shows it with the failure")]
 impl Drop for Server {
     fn drop(&mut self) {
         let ended = self.child.try_wait();
