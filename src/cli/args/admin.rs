@@ -63,8 +63,6 @@ Examples:
 Revoking the active key promotes the next one at the same moment.")]
     Revoke {
         /// The key, as `keys list` shows it
-        // One in 64 begins with a hyphen.
-        #[arg(allow_hyphen_values = true)]
         kid: String,
     },
 }

@@ -163,24 +163,6 @@ mod tests {
     }
 
     #[test]
-    fn an_id_may_begin_with_a_hyphen() {
-        for id in ["-PR2nSx_7bLh5tVk", "--a2nSx_7bLh5tVk", "-h_2nSx_7bLh5tVk", "-V_2nSx_7bLh5tVk"] {
-            for line in [
-                format!("countersign keys revoke {id}"),
-                format!("countersign keys revoke {id} --credentials op.toml"),
-                format!("countersign keys --format json revoke --credentials op.toml {id}"),
-                format!("countersign token revoke --token-id {id} --credentials op.toml"),
-            ] {
-                let parsed = Cli::try_parse_from(line.split(' ')).expect(&line);
-                assert!(format!("{parsed:?}").contains(&format!("{id:?}")), "{parsed:?}");
-                assert!(line.contains("op.toml") == parsed.global.credentials.is_some(), "{line}");
-            }
-        }
-        let help = Cli::try_parse_from(["countersign", "keys", "revoke", "-h"]);
-        assert!(help.is_err_and(|error| error.kind() == clap::error::ErrorKind::DisplayHelp));
-    }
-
-    #[test]
     fn every_help_has_an_example_of_the_command_itself() {
         for (path, lines) in all_examples() {
             assert!(

@@ -78,8 +78,7 @@ pub struct RevokeArgs {
     #[command(flatten)]
     pub source: TokenSource,
     /// The token's id (jti), which is no secret; needs tokens:revoke
-    // One in 64 begins with a hyphen.
-    #[arg(long, value_name = "JTI", allow_hyphen_values = true)]
+    #[arg(long, value_name = "JTI")]
     pub token_id: Option<String>,
 }
 
