@@ -1,6 +1,6 @@
 //! Everything that goes over the wire, against a real server on a real socket.
 
-mod audit_log;
+mod audit;
 mod audit_chain;
 mod store;
 mod support;
