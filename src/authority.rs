@@ -4,7 +4,7 @@
 //! request → [`authenticate`] → `AuthenticatedClient` → [`decide`] → `Grant` → `Claims` → mint.
 //!
 //! *Changes* go through the store: operator → pure decision on the latest state → written together
-//! with its audit event → published → answered. Clients are administered in [`clients`].
+//! with its audit event → published → answered. Clients are administered in `clients`.
 
 mod act;
 mod clients;
