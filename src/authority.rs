@@ -212,17 +212,8 @@ impl Authority {
         self.check_lease(now)?;
         let snapshot = self.published.snapshot();
         let candidate = snapshot.state.clients.get(request.client_id);
-        let authenticated =
-            authenticate(candidate, request.client_secret, now).map_err(|reason| {
-                let actor = match reason {
-                    NotAuthenticated::UnknownClient => {
-                        self.store.pseudonym(request.client_id.as_str())
-                    }
-                    _ => request.client_id.as_str().to_owned(),
-                };
-                self.refusals.note(&actor, "token.issue", "", reason.as_str(), request.peer);
-                IssueError::ClientRejected(reason)
-            })?;
+        let authenticated = authenticate(candidate, request.client_secret, now)
+            .map_err(|reason| self.reject(request, reason))?;
         let grant = decide(&authenticated, &request.token, self.settings.default_ttl)
             .map_err(IssueError::Denied)?;
         let mut bits = [0; 12];
@@ -365,6 +356,29 @@ impl Authority {
     /// What verifiers need, always the latest.
     pub fn trust(&self) -> watch::Receiver<Arc<TrustBundle>> {
         self.published.trust()
+    }
+
+    /// Renews the signing lease, if the store is there: for a process that slept for longer.
+    ///
+    /// # Errors
+    /// When the store cannot be written.
+    pub async fn renew_lease(&self, now: Timestamp) -> Result<(), StoreError> {
+        self.store.reach().await?;
+        self.store_reached_at.store(now.as_unix(), Ordering::Relaxed);
+        Ok(())
+    }
+
+    fn reject(&self, request: &IssueRequest<'_>, reason: NotAuthenticated) -> IssueError {
+        // Made in any case, so that an unknown client costs the same work as a known one.
+        let pseudonym = self.store.pseudonym(request.client_id.as_str());
+        let actor = match reason {
+            NotAuthenticated::UnknownClient => &pseudonym,
+            NotAuthenticated::Disabled
+            | NotAuthenticated::WrongSecret
+            | NotAuthenticated::ExpiredSecret => request.client_id.as_str(),
+        };
+        self.refusals.note(actor, "token.issue", "", reason.as_str(), request.peer);
+        IssueError::ClientRejected(reason)
     }
 
     fn check_lease(&self, now: Timestamp) -> Result<(), IssueError> {

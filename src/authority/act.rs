@@ -140,6 +140,12 @@ impl Authority {
     }
 
     fn note_refusal(&self, act: &Act, action: &'static str, target: &str, refusal: &Refusal) {
+        // A name that nothing here has may be a misplaced secret.
+        let pseudonym = match refusal {
+            Refusal::NoSuchClient | Refusal::NoSuchKey => Some(self.store.pseudonym(target)),
+            _ => None,
+        };
+        let target = pseudonym.as_deref().unwrap_or(target);
         self.refusals.note(
             act.operator.client_id().as_str(),
             action,

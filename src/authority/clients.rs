@@ -260,11 +260,11 @@ impl Authority {
         .map(Committed::into_answer)
     }
 
-    /// Revokes every token issued to a client so far, whether or not the client still exists. Says
-    /// before when: new tokens carry that time or a later one.
+    /// Revokes every token issued to a client so far. Says before when: new tokens carry that time or
+    /// a later one.
     ///
     /// # Errors
-    /// When policy does not allow it.
+    /// When there is no such client (deleting it revoked its tokens), or policy does not allow it.
     pub async fn revoke_client_tokens(
         &self,
         act: Act,
@@ -273,8 +273,8 @@ impl Authority {
         let (operator, now) = (act.operator.clone(), act.now);
         let target = id.to_string();
         self.act(act, "client.tokens.revoke", &target, move |state, _| {
-            let settings = state.clients.get(&id).map(|client| &client.settings);
-            may_change(&operator, settings, settings).map_err(Refusal::Denied)?;
+            let settings = &known(state, &id)?.settings;
+            may_change(&operator, Some(settings), Some(settings)).map_err(Refusal::Denied)?;
             let cut = cut_off(state, &id, now);
             Ok((vec![Change::RevokeClient(id, cut)], CutOff(cut.before)))
         })

@@ -4,8 +4,10 @@ use tonic::Request;
 use tonic::Response;
 use tonic::Status;
 
+use crate::authority::IssueError;
 use crate::authority::IssueRequest;
 use crate::authority::RevocationTarget;
+use crate::client::NotAuthenticated;
 use crate::policy::TokenRequest;
 use crate::rpc;
 use crate::rpc::InactiveReason;
@@ -37,7 +39,7 @@ impl TokenService for Tokens {
         request: Request<rpc::IssueTokenRequest>,
     ) -> Result<Response<rpc::IssueTokenResponse>, Status> {
         let call = Call::new(request);
-        end(&call.notes, self.issue(&call))
+        end(&call.notes, self.issue(&call).await)
     }
 
     async fn validate_token(
@@ -58,13 +60,12 @@ impl TokenService for Tokens {
 }
 
 impl Tokens {
-    fn issue(
+    async fn issue(
         &self,
         call: &Call<rpc::IssueTokenRequest>,
     ) -> Result<rpc::IssueTokenResponse, CallError> {
         let message = &call.message;
         let client_id = fields::name("client_id", &message.client_id)?;
-        let _ = call.notes.client.set(client_id.clone());
         let client_secret = match &message.credential {
             Some(Credential::ClientSecret(secret))
                 if (1..=MAX_SECRET_LEN).contains(&secret.len()) =>
@@ -88,12 +89,19 @@ impl Tokens {
                 .map(|ttl| fields::life("requested_ttl", ttl))
                 .transpose()?,
         };
-        if let Some(audience) = &token.audience {
-            let _ = call.notes.audience.set(audience.clone());
-        }
         let request =
             IssueRequest { client_id: &client_id, client_secret, token, peer: &call.peer };
-        let issued = self.0.authority.issue(&request, self.0.clock.now())?;
+        let (authority, now) = (&self.0.authority, self.0.clock.now());
+        let mut issued = authority.issue(&request, now);
+        if matches!(issued, Err(IssueError::LeaseOver)) && authority.renew_lease(now).await.is_ok()
+        {
+            issued = authority.issue(&request, now);
+        }
+        // A name that nobody has may be a misplaced secret: it is not for the log.
+        if !matches!(issued, Err(IssueError::ClientRejected(NotAuthenticated::UnknownClient))) {
+            let _ = call.notes.client.set(client_id.clone());
+        }
+        let issued = issued?;
         let _ = call.notes.audience.set(issued.claims.audience.clone());
         Ok(rpc::IssueTokenResponse {
             access_token: issued.token.into_exposed(),
