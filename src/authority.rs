@@ -354,7 +354,7 @@ impl Authority {
     }
 
     /// What verifiers need, always the latest.
-    pub fn trust(&self) -> watch::Receiver<Arc<TrustBundle>> {
+    pub fn trust(&self) -> watch::Receiver<Option<Arc<TrustBundle>>> {
         self.published.trust()
     }
 

@@ -55,12 +55,7 @@
 //!
 #![cfg_attr(feature = "mesh", doc = "```")]
 #![cfg_attr(not(feature = "mesh"), doc = "```ignore")]
-//! use std::sync::Arc;
-//!
-//! use countersign::claims::{Clock, Issuer};
-//! use countersign::guard::{Access, Guard, MethodPolicy, ServicePolicy};
-//! use countersign::trust::TrustBundle;
-//! use tokio::sync::watch;
+//! use countersign::guard::{Access, Guard, MethodPolicy, ServicePolicy, Trust};
 //! use tonic::transport::Server;
 //!
 //! // Generated from the annotations in `inventory.proto`.
@@ -73,11 +68,10 @@
 //!     ],
 //! }];
 //!
-//! # fn guard(trust: watch::Receiver<Arc<TrustBundle>>) -> Result<(), countersign::claims::InvalidName> {
-//! let guard = Guard::new(trust, Clock::system(), POLICIES, &["grpc.health.v1.Health"])?;
+//! # fn guard(bundle: countersign::trust::TrustBundle) {
+//! let guard = Guard::new(Trust::fixed(bundle), POLICIES);
 //! let server = Server::builder().layer(guard);
 //! # let _ = server;
-//! # Ok(())
 //! # }
 //! ```
 //!
@@ -89,7 +83,8 @@
 //! ```text
 //! cli -> server -> authority -> store -> policy -> client -> trust -> token -> keys -> claims
 //!           \-> guard -> trust
-//! the generated protos (rpc) are seen by server and cli only; codegen stands alone
+//! cli, mesh -> guard, token
+//! the generated protos (rpc) are seen by mesh, server and cli only; codegen stands alone
 //! ```
 //!
 //! | Room | What it is |
@@ -99,6 +94,7 @@
 //! | [`token`] | the strict codec; minting and verifying |
 //! | [`trust`] | keys and revocations at one epoch: what a verifier asks |
 //! | `guard` | the tower layer that verifies and enforces |
+//! | `mesh` | what services link: sessions whose calls carry fresh tokens |
 //! | `rpc` | the generated protos |
 //! | `client` | registered clients, their secrets, the proof that they authenticated |
 //! | `policy` | who gets what, as pure functions |
@@ -110,8 +106,8 @@
 //!
 //! # Features
 //!
-//! `server` (default) has everything that the binary needs. `mesh` has the guard and the protos, for
-//! services: no SQL, no command line. A feature only drops dependencies and rooms; it never changes
+//! `server` (default) has everything that the binary needs. `mesh` has sessions, the guard and the
+//! protos, for services: no SQL, no command line. A feature only drops dependencies and rooms; it never changes
 //! what the rest does.
 
 pub mod claims;
@@ -122,6 +118,8 @@ pub mod trust;
 
 #[cfg(feature = "mesh")]
 pub mod guard;
+#[cfg(feature = "mesh")]
+pub mod mesh;
 #[cfg(feature = "mesh")]
 pub mod rpc;
 

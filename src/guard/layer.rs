@@ -12,19 +12,18 @@ use http::Request;
 use http::Response;
 use http::header::AUTHORIZATION;
 use quick_cache::sync::Cache;
-use tokio::sync::watch;
 use tower::Layer;
 use tower::Service;
 
 use crate::claims::Audience;
 use crate::claims::Clock;
 use crate::claims::DEFAULT_LEEWAY;
-use crate::claims::InvalidName;
 use crate::claims::Timestamp;
 use crate::guard::ServicePolicy;
 use crate::guard::policy_table::Demand;
 use crate::guard::policy_table::PolicyTable;
 use crate::guard::refusal::Refusal;
+use crate::guard::trust::Trust;
 use crate::token::Audiences;
 use crate::token::Rejection;
 use crate::token::VerifiedToken;
@@ -45,31 +44,62 @@ pub struct Guard {
 
 struct Checks {
     policies: PolicyTable,
-    trust: watch::Receiver<Arc<TrustBundle>>,
+    trust: Trust,
     clock: Clock,
     leeway: Duration,
     verified: Cache<Box<str>, Arc<VerifiedToken>>,
 }
 
 impl Guard {
-    /// A guard that knows these services, and refuses calls of all others. Services that anyone may
-    /// call, such as `grpc.health.v1.Health`, are allowed by their full names.
-    ///
-    /// # Errors
-    /// When a policy names what is no audience or no scope; generated ones never do.
-    pub fn new(
-        trust: watch::Receiver<Arc<TrustBundle>>,
-        clock: Clock,
-        services: &[ServicePolicy],
-        public_services: &[&str],
-    ) -> Result<Self, InvalidName> {
-        let mut policies = PolicyTable::default();
-        services.iter().try_for_each(|service| policies.declare(service))?;
-        public_services.iter().for_each(|service| policies.declare_public(service));
+    /// A guard that knows these services and refuses calls of all others.
+    pub fn new(trust: impl Into<Trust>, services: &[ServicePolicy]) -> Self {
+        Self::builder(trust).services(services).build()
+    }
+
+    /// A guard that knows no service yet.
+    pub fn builder(trust: impl Into<Trust>) -> GuardBuilder {
+        GuardBuilder {
+            trust: trust.into(),
+            policies: PolicyTable::default(),
+            clock: Clock::system(),
+        }
+    }
+}
+
+/// Makes a [`Guard`] of more than the usual.
+pub struct GuardBuilder {
+    trust: Trust,
+    policies: PolicyTable,
+    clock: Clock,
+}
+
+impl GuardBuilder {
+    /// Enforces the policies of these services. One that names what is no audience or no scope, as
+    /// generated ones never do, is left out: its calls are refused.
+    pub fn services(mut self, services: &[ServicePolicy]) -> Self {
+        services.iter().for_each(|service| self.policies.declare(service));
+        self
+    }
+
+    /// Lets anyone call a service, by its full name: `grpc.health.v1.Health`.
+    pub fn public_service(mut self, name: &str) -> Self {
+        self.policies.declare_public(name);
+        self
+    }
+
+    /// Reads the time from this clock instead of the system's.
+    pub fn clock(mut self, clock: Clock) -> Self {
+        self.clock = clock;
+        self
+    }
+
+    /// The guard.
+    pub fn build(self) -> Guard {
+        let Self { trust, policies, clock } = self;
         let verified = Cache::new(CACHED_TOKENS);
-        Ok(Self {
+        Guard {
             checks: Arc::new(Checks { policies, trust, clock, leeway: DEFAULT_LEEWAY, verified }),
-        })
+        }
     }
 }
 
@@ -86,9 +116,14 @@ impl Checks {
             Some(Demand::Token { audience, scopes }) => (audience, scopes),
         };
         let token = bearer(headers, audience)?;
-        let verified = self
-            .verify(token, audience, self.clock.now())
-            .map_err(|rejection| Refusal::of(&rejection, audience))?;
+        let bundle = self.trust.bundle().ok_or(Refusal::TrustUnavailable)?;
+        let verified =
+            self.verify(&bundle, token, audience, self.clock.now()).map_err(|rejection| {
+                if rejection == Rejection::KeyUnknown {
+                    self.trust.report_missing_key();
+                }
+                Refusal::of(&rejection, audience)
+            })?;
         match verified.claims().scopes.first_missing(scopes) {
             Some(scope) => Err(Refusal::ScopeMissing { scope: scope.into() }),
             None => Ok(Some(verified)),
@@ -97,11 +132,11 @@ impl Checks {
 
     fn verify(
         &self,
+        bundle: &TrustBundle,
         token: &str,
         audience: &Audience,
         now: Timestamp,
     ) -> Result<Arc<VerifiedToken>, Rejection> {
-        let bundle = Arc::clone(&self.trust.borrow());
         if let Some(known) = self.verified.get(token) {
             bundle.recheck(&known, now, self.leeway)?;
             return if known.claims().audience == *audience {

@@ -57,19 +57,28 @@ pub(super) enum Demand {
     },
 }
 
+impl Demand {
+    fn of(audience: &str, access: Access) -> Result<Self, InvalidName> {
+        Ok(match access {
+            Access::Public => Self::Nothing,
+            Access::Scopes(scopes) => Self::Token {
+                audience: Audience::new(audience)?,
+                scopes: ScopeSet::from_texts(scopes.iter().copied())?,
+            },
+        })
+    }
+}
+
 impl PolicyTable {
-    pub(super) fn declare(&mut self, service: &ServicePolicy) -> Result<(), InvalidName> {
+    pub(super) fn declare(&mut self, service: &ServicePolicy) {
         for method in service.methods {
-            let demand = match method.access {
-                Access::Public => Demand::Nothing,
-                Access::Scopes(scopes) => Demand::Token {
-                    audience: Audience::new(service.audience)?,
-                    scopes: ScopeSet::from_texts(scopes.iter().copied())?,
-                },
-            };
-            self.methods.insert(method.path, demand);
+            match Demand::of(service.audience, method.access) {
+                Ok(demand) => drop(self.methods.insert(method.path, demand)),
+                Err(error) => {
+                    tracing::error!(path = method.path, %error, "left out: a policy that cannot be")
+                }
+            }
         }
-        Ok(())
     }
 
     pub(super) fn declare_public(&mut self, service: &str) {

@@ -16,6 +16,7 @@ use tower::ServiceBuilder;
 use crate::authority::Authority;
 use crate::claims::Clock;
 use crate::guard::Guard;
+use crate::guard::Trust;
 use crate::rpc;
 use crate::rpc::audit_service_server::AuditServiceServer;
 use crate::rpc::client_service_server::ClientServiceServer;
@@ -75,8 +76,7 @@ pub async fn serve(
     stop: impl Future<Output = ()>,
     grace: Duration,
 ) -> Result<(), ServeError> {
-    let guard = Guard::new(authority.trust(), clock.clone(), rpc::POLICIES, &PUBLIC_SERVICES)
-        .map_err(|error| ServeError::Setup(error.to_string()))?;
+    let guard = guard(&authority, &clock);
     let desk = Desk { authority: Arc::clone(&authority), clock: clock.clone() };
     let routes = routes(&desk).await?;
     let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
@@ -112,6 +112,13 @@ pub async fn serve(
         Some(Err(error)) => Err(ServeError::Setup(error.to_string())),
         Some(Ok(Ok(()))) | None => Ok(()),
     }
+}
+
+/// Countersign's own services are protected like anyone's, by their own annotations.
+fn guard(authority: &Authority, clock: &Clock) -> Guard {
+    let trust = Trust::live(authority.trust(), Arc::default());
+    let guard = Guard::builder(trust).services(rpc::POLICIES).clock(clock.clone());
+    PUBLIC_SERVICES.iter().fold(guard, |guard, name| guard.public_service(name)).build()
 }
 
 type ServerEnd = Result<Result<(), tonic::transport::Error>, tokio::task::JoinError>;

@@ -1,4 +1,5 @@
 //! Everything that goes over the wire, against a real server on a real socket.
 
+mod mesh;
 mod support;
 mod tokens;
