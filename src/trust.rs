@@ -2,12 +2,16 @@
 
 use std::time::Duration;
 
+use serde::Deserialize;
+use serde::Serialize;
+
 use crate::claims::ClientId;
 use crate::claims::Issuer;
 use crate::claims::Kid;
 use crate::claims::Timestamp;
 use crate::claims::TokenId;
 use crate::cow_map::CowMap;
+use crate::keys::InvalidKeySet;
 use crate::keys::KeySet;
 use crate::token::Audiences;
 use crate::token::Expected;
@@ -26,6 +30,13 @@ pub struct TrustBundle {
     pub keys: KeySet,
     /// What is rejected although signed by one of them.
     pub revocations: Revocations,
+}
+
+#[derive(Serialize)]
+struct PublishedKeys<'a> {
+    issuer: Issuer,
+    epoch: u64,
+    keys: &'a KeySet,
 }
 
 /// What has been revoked. Cheap to clone.
@@ -65,6 +76,33 @@ impl TrustBundle {
             })?;
         self.check_revocation(&verified)?;
         Ok(verified)
+    }
+
+    /// The keys as a JWK Set (RFC 7517 §5), with two members more, which others pass over: `issuer`,
+    /// whose keys they are, and `epoch`.
+    pub fn to_jwks(&self) -> String {
+        let published =
+            PublishedKeys { issuer: self.issuer.clone(), epoch: self.epoch, keys: &self.keys };
+        serde_json::to_string(&published).expect("names, a number and keys are always JSON")
+    }
+
+    /// Reads what [`TrustBundle::to_jwks`] wrote. There are no revocations in it.
+    ///
+    /// # Errors
+    /// When it is no JWK Set to trust, or does not name issuer and epoch.
+    pub fn from_jwks(json: &str) -> Result<Self, InvalidKeySet> {
+        #[derive(Deserialize)]
+        struct Origin {
+            issuer: Issuer,
+            epoch: u64,
+        }
+        let origin: Origin = serde_json::from_str(json).map_err(|_| InvalidKeySet::Malformed)?;
+        Ok(Self {
+            issuer: origin.issuer,
+            epoch: origin.epoch,
+            keys: KeySet::from_jwks(json)?,
+            revocations: Revocations::default(),
+        })
     }
 
     /// Looks again at a token that was verified earlier, perhaps against an older bundle: its time,

@@ -75,6 +75,9 @@ impl OutgoingPolicy {
                             Ok(Needs::Token(audience, scopes))
                         }),
                 };
+                if let Ok(Needs::Token(audience, scopes)) = &needs {
+                    session.will_need(audience, scopes);
+                }
                 match needs {
                     Ok(needs) => drop(methods.insert(method.path, needs)),
                     Err(error) => {

@@ -11,7 +11,6 @@ use tokio::task::JoinHandle;
 use tonic::service::Routes;
 use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
-use tower::ServiceBuilder;
 
 use crate::authority::Authority;
 use crate::claims::Clock;
@@ -27,6 +26,7 @@ use crate::server::grpc::Clients;
 use crate::server::grpc::Desk;
 use crate::server::grpc::Keys;
 use crate::server::grpc::Tokens;
+use crate::server::http;
 use crate::server::request_log::RequestLog;
 
 /// Services that anyone may call: whether we are up, and what there is to call.
@@ -85,8 +85,9 @@ pub async fn serve(
         // A client that vanished without a word is noticed, and its connection freed.
         .http2_keepalive_interval(Some(Duration::from_secs(30)))
         .http2_keepalive_timeout(Some(Duration::from_secs(10)))
-        .layer(ServiceBuilder::new().layer(RequestLog::new()).layer(guard).into_inner())
-        .add_routes(routes)
+        .accept_http1(true)
+        .layer(RequestLog::new())
+        .add_routes(http::beside(routes.into_axum_router().layer(guard), authority.trust()).into())
         .serve_with_incoming_shutdown(incoming, until_dropped(stopped));
     let mut server = tokio::spawn(server);
     let maintenance = tokio::spawn(maintain(Arc::clone(&authority), clock.clone()));
