@@ -85,3 +85,76 @@ impl PolicyTable {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn service(audience: &'static str, methods: &'static [MethodPolicy]) -> ServicePolicy {
+        ServicePolicy { service: "inventory.v1.Inventory", audience, methods }
+    }
+
+    const METHODS: &[MethodPolicy] = &[
+        MethodPolicy { path: "/inventory.v1.Inventory/Ping", access: Access::Public },
+        MethodPolicy {
+            path: "/inventory.v1.Inventory/CheckStock",
+            access: Access::Scopes(&["stock:read", "a:b"]),
+        },
+    ];
+
+    #[test]
+    fn a_call_must_bring_what_is_declared_and_nothing_undeclared_is_found() {
+        let mut table = PolicyTable::default();
+        table.declare(&service("inventory", METHODS)).expect("valid names");
+        assert!(matches!(table.demand("/inventory.v1.Inventory/Ping"), Some(Demand::Nothing)));
+        let demand = table.demand("/inventory.v1.Inventory/CheckStock");
+        let Some(Demand::Token { audience, scopes }) = demand else {
+            panic!("not a demand for a token: {demand:?}");
+        };
+        assert_eq!((audience.as_str(), scopes.as_str()), ("inventory", "a:b stock:read"));
+
+        for undeclared in [
+            "",
+            "/",
+            "/inventory.v1.Inventory/",
+            "/inventory.v1.Inventory/Ping/",
+            "//inventory.v1.Inventory/Ping",
+            "/inventory.v1.Inventory/ping",
+            "/inventory.v1.Inventory/Restock",
+            "/inventory.v1.Inventory/%50ing",
+            "/inventory.v1.Other/Ping",
+        ] {
+            assert!(table.demand(undeclared).is_none(), "{undeclared}");
+        }
+    }
+
+    #[test]
+    fn a_public_service_is_public_by_its_whole_name() {
+        let mut table = PolicyTable::default();
+        table.declare_public("grpc.health.v1.Health");
+        let public = |path| matches!(table.demand(path), Some(Demand::Nothing));
+        assert!(public("/grpc.health.v1.Health/Check"));
+        assert!(!public("/grpc.health.v1.HealthAdmin/Check"));
+        assert!(!public("/x/grpc.health.v1.Health/Check"));
+    }
+
+    #[test]
+    fn what_a_method_demands_stands_even_in_a_public_service() {
+        let mut table = PolicyTable::default();
+        table.declare_public("inventory.v1.Inventory");
+        table.declare(&service("inventory", METHODS)).expect("valid names");
+        let demand = table.demand("/inventory.v1.Inventory/CheckStock");
+        assert!(matches!(demand, Some(Demand::Token { .. })));
+    }
+
+    #[test]
+    fn malformed_names_are_refused_where_they_would_matter() {
+        let declare = |service| PolicyTable::default().declare(&service);
+        assert!(declare(service("in ventory", METHODS)).is_err());
+        assert!(declare(service("", METHODS)).is_err());
+        assert!(declare(service("", &METHODS[..1])).is_ok(), "all public: no audience needed");
+        const BAD_SCOPE: &[MethodPolicy] =
+            &[MethodPolicy { path: "/x/Y", access: Access::Scopes(&["a b"]) }];
+        assert!(declare(service("inventory", BAD_SCOPE)).is_err());
+    }
+}
