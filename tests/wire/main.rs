@@ -1,4 +1,15 @@
 //! Everything that goes over the wire, against a real server on a real socket.
 
+mod audit;
+mod caller;
+mod clients;
+mod guard;
+mod idempotency;
+mod issuing;
+mod keys;
+mod malformed;
+mod operators;
+mod revocation;
+mod secrets;
 mod support;
 mod tokens;

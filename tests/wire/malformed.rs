@@ -1,0 +1,92 @@
+//! Requests that are none, and errors that come from deeper down than any method.
+
+use countersign::rpc;
+use http::uri::PathAndQuery;
+use prost::Message;
+use tonic::Code;
+use tonic::Response;
+use tonic::Status;
+use tonic_prost::ProstCodec;
+use tonic_types::StatusExt;
+
+use crate::caller::client;
+use crate::support::TestServer;
+use crate::support::assert_field;
+use crate::support::assert_refused;
+use crate::support::bearing;
+
+/// Sends any message to any method.
+async fn send<M: Message + Default + 'static>(
+    server: &TestServer,
+    path: &'static str,
+    message: M,
+) -> Result<(), Status> {
+    let mut grpc = tonic::client::Grpc::new(server.channel.clone());
+    grpc.ready().await.expect("the server is there");
+    let request = bearing(&server.operator_token().await, message);
+    let codec = ProstCodec::<M, ()>::default();
+    grpc.unary(request, PathAndQuery::from_static(path), codec).await.map(Response::into_inner)
+}
+
+#[tokio::test]
+async fn what_is_no_message_of_the_method_is_malformed() {
+    let server = TestServer::start().await;
+    for path in [
+        "/countersign.v1.TokenService/IssueToken",
+        "/countersign.v1.TokenService/RevokeToken",
+        "/countersign.v1.ClientService/GetClient",
+        "/countersign.v1.KeyService/RevokeKey",
+    ] {
+        // Field 1 is text, and this is none; nor is a number.
+        let answer = send(&server, path, b"\xff\xfe".to_vec()).await;
+        assert_refused(answer, Code::InvalidArgument, "REQUEST_MALFORMED");
+        let answer = send(&server, path, 7_u64).await;
+        assert_refused(answer, Code::InvalidArgument, "REQUEST_MALFORMED");
+        // Text is, whatever the method makes of it.
+        if let Err(status) = send(&server, path, "noise".to_owned()).await {
+            let info = status.get_details_error_info().expect("every error carries ErrorInfo");
+            assert_ne!(info.reason, "REQUEST_MALFORMED", "{path}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_message_has_a_largest_size() {
+    let server = TestServer::start().await;
+    let operator = server.operator().await;
+    let list = |size: usize| {
+        let request = rpc::ListKeysRequest { page_size: 0, page_token: "x".repeat(size) };
+        let request = bearing(&operator.token, request);
+        let mut keys = server.keys();
+        async move { keys.list_keys(request).await.map(drop) }
+    };
+    assert_field(list(60 * 1024).await, "page_token");
+    assert_refused(list(64 * 1024).await, Code::ResourceExhausted, "REQUEST_TOO_LARGE");
+
+    // Those of `ClientService` may be larger.
+    let describe =
+        |size: usize| rpc::Client { description: "x".repeat(size), ..client("order", &[], &[]) };
+    assert_field(operator.create(&server, describe(500 * 1024)).await, "client.description");
+    let answer = operator.create(&server, describe(512 * 1024)).await;
+    assert_refused(answer, Code::ResourceExhausted, "REQUEST_TOO_LARGE");
+}
+
+#[tokio::test]
+async fn a_client_with_all_that_it_may_have_fits() {
+    let server = TestServer::start().await;
+    let operator = server.operator().await;
+    // 64 grants of the longest audiences, each with as many of the longest scopes as a set takes.
+    let scopes: Vec<String> = (0..31).map(|n| format!("{n:x>128}")).collect();
+    let audience = |n: usize| format!("{n:x>255}");
+    let settings = rpc::Client {
+        description: "\u{1f511}".repeat(256),
+        grants: (0..64)
+            .map(|n| rpc::Grant { audience: audience(n), scopes: scopes.clone() })
+            .collect(),
+        serves: (0..64).map(audience).collect(),
+        ..client("order", &[], &[])
+    };
+    let created = operator.create(&server, settings.clone()).await.expect("it fits");
+    assert_eq!(created.grants.len(), 64);
+    assert_eq!(operator.read(&server, "order").await.expect("it is there"), created);
+}
