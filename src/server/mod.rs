@@ -4,6 +4,7 @@
 //! Countersign's own policy, then the services, each of which turns a message into values, asks the
 //! authority, and turns what it says into a message or a [status](errors).
 
+mod deadline;
 mod errors;
 mod fields;
 mod grpc;

@@ -90,3 +90,23 @@ async fn a_client_with_all_that_it_may_have_fits() {
     assert_eq!(created.grants.len(), 64);
     assert_eq!(operator.read(&server, "order").await.expect("it is there"), created);
 }
+
+#[tokio::test]
+async fn a_caller_that_set_a_deadline_is_told_that_it_has_passed() {
+    let server = TestServer::start().await;
+    // A call that never gets to its end, since its message does not come. By hand, because tonic's
+    // own client would not wait for the answer.
+    let stream = tokio::net::TcpStream::connect(server.address()).await.expect("it listens");
+    let (mut client, connection) = h2::client::handshake(stream).await.expect("HTTP/2");
+    tokio::spawn(connection);
+    let request = http::Request::post("http://localhost/countersign.v1.TokenService/IssueToken")
+        .header("content-type", "application/grpc")
+        .header("te", "trailers")
+        .header("grpc-timeout", "1m")
+        .body(())
+        .expect("a valid request");
+    let (response, _message) = client.send_request(request, false).expect("sent");
+    let response = response.await.expect("an answer");
+    let status = Status::from_header_map(response.headers()).expect("it is over");
+    assert_refused::<()>(Err(status), Code::DeadlineExceeded, "DEADLINE_EXCEEDED");
+}
