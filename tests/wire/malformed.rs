@@ -4,6 +4,7 @@ use countersign::rpc;
 use http::uri::PathAndQuery;
 use prost::Message;
 use tonic::Code;
+use tonic::Request;
 use tonic::Response;
 use tonic::Status;
 use tonic_prost::ProstCodec;
@@ -48,6 +49,35 @@ async fn what_is_no_message_of_the_method_is_malformed() {
             assert_ne!(info.reason, "REQUEST_MALFORMED", "{path}");
         }
     }
+}
+
+#[tokio::test]
+async fn a_call_without_a_message_is_malformed() {
+    let server = TestServer::start().await;
+    let mut grpc = tonic::client::Grpc::new(server.channel.clone());
+    grpc.ready().await.expect("the server is there");
+    let path = PathAndQuery::from_static("/countersign.v1.TokenService/IssueToken");
+    let nothing = Request::new(tokio_stream::empty());
+    let answer = grpc.client_streaming(nothing, path, ProstCodec::<(), ()>::default()).await;
+    assert_refused(answer, Code::InvalidArgument, "REQUEST_MALFORMED");
+}
+
+#[tokio::test]
+async fn a_compressed_message_is_refused_with_what_is_understood() {
+    let server = TestServer::start().await;
+    let list = |encoding: &'static str| {
+        let mut keys = server.keys();
+        let server = &server;
+        async move {
+            let mut request = server.as_operator(rpc::ListKeysRequest::default()).await;
+            request.metadata_mut().insert("grpc-encoding", encoding.parse().expect("ASCII"));
+            keys.list_keys(request).await.map(drop)
+        }
+    };
+    list("identity").await.expect("that is none");
+    let status = list("gzip").await.expect_err("refused");
+    assert_eq!(status.metadata().get("grpc-accept-encoding").expect("it is set"), "identity");
+    assert_refused::<()>(Err(status), Code::Unimplemented, "ENCODING_UNSUPPORTED");
 }
 
 #[tokio::test]
@@ -109,4 +139,14 @@ async fn a_caller_that_set_a_deadline_is_told_that_it_has_passed() {
     let response = response.await.expect("an answer");
     let status = Status::from_header_map(response.headers()).expect("it is over");
     assert_refused::<()>(Err(status), Code::DeadlineExceeded, "DEADLINE_EXCEEDED");
+}
+
+#[tokio::test]
+async fn a_deadline_that_makes_no_sense_is_none() {
+    let server = TestServer::start().await;
+    for deadline in ["99999999H", "noise", "S", "1", "-1S", "123456789n", ""] {
+        let mut request = server.as_operator(rpc::ListKeysRequest::default()).await;
+        request.metadata_mut().insert("grpc-timeout", deadline.parse().expect("ASCII"));
+        server.keys().list_keys(request).await.expect("it is answered");
+    }
 }
