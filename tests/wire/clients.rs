@@ -289,3 +289,19 @@ async fn disabling_a_client_revokes_its_tokens() -> Result<(), Status> {
     inventory.claims(&server, &token).await;
     Ok(())
 }
+
+#[tokio::test]
+async fn of_two_updates_of_the_same_state_one_counts() {
+    let server = TestServer::start().await;
+    let operator = server.operator().await;
+    let known = operator.create(&server, client("order", STOCK, &[])).await.expect("created");
+    let describe = |description: &str| {
+        let client = rpc::Client { description: description.to_owned(), ..known.clone() };
+        operator.update(&server, client, &["description"])
+    };
+    let (one, other) = tokio::join!(describe("one"), describe("other"));
+    let (updated, refused) = if one.is_ok() { (one, other) } else { (other, one) };
+    assert_refused(refused, Code::Aborted, "ETAG_STALE");
+    let updated = updated.expect("the faster one");
+    assert_eq!(operator.read(&server, "order").await.expect("it is there"), updated);
+}

@@ -236,3 +236,13 @@ async fn an_id_is_printable_and_short() {
     rotate(&server, &operator, &"x".repeat(64)).await.expect("64 are fine");
     rotate(&server, &operator, "!~").await.expect("so are these");
 }
+
+#[tokio::test]
+async fn the_same_request_twice_at_once_is_done_once() {
+    let server = TestServer::start().await;
+    let operator = server.operator().await;
+    let (one, other) =
+        tokio::join!(rotate(&server, &operator, "one"), rotate(&server, &operator, "one"));
+    assert_eq!(one.expect("rotated"), other.expect("rotated"));
+    assert_eq!(operator.keys(&server).await.expect("keys").len(), 3);
+}

@@ -222,3 +222,27 @@ async fn taking_an_administrative_scope_revokes_the_tokens_that_carry_it() {
         .expect("updated");
     staff.assert_shut_out(&server, "TOKEN_REVOKED").await;
 }
+
+#[tokio::test]
+async fn a_deleted_operators_token_stays_dead_when_its_name_is_taken_again() {
+    let server = TestServer::start().await;
+    let operator = server.operator().await;
+    let former = server.operator_with("staff", &["clients:read", "keys:read"]).await;
+    former.keys(&server).await.expect("its token is good");
+    operator.delete(&server, "staff", "").await.expect("deleted");
+    former.assert_shut_out(&server, "TOKEN_REVOKED").await;
+    let staff = server.operator_with("staff", &["keys:read"]).await;
+    former.assert_shut_out(&server, "TOKEN_REVOKED").await;
+    staff.keys(&server).await.expect("the new one's token is good");
+}
+
+#[tokio::test]
+async fn of_two_operators_that_remove_each_other_one_is_left() {
+    let server = TestServer::start().await;
+    let first = server.operator().await;
+    let second = server.operator_with("second", ALL_SCOPES).await;
+    let (one, other) =
+        tokio::join!(first.delete(&server, "second", ""), second.delete(&server, "operator", ""));
+    // Whoever is slower is refused as the last operator, or at the guard if its token is dead by then.
+    assert_eq!(one.is_ok() as u8 + other.is_ok() as u8, 1, "{one:?} {other:?}");
+}
