@@ -232,7 +232,7 @@ fn refused(refusal: &Refusal) -> Told {
     told(code, refusal.reason(), message)
 }
 
-/// Gives errors that tonic made by itself the form that all of ours have, and the code that the
+/// Gives errors that no method made the form that all of ours have, and the code that the
 /// design says.
 pub(super) fn complete<B: Default>(response: Response<B>) -> Response<B> {
     let Some(status) = Status::from_header_map(response.headers()) else { return response };
@@ -242,15 +242,21 @@ pub(super) fn complete<B: Default>(response: Response<B>) -> Response<B> {
     let (code, reason) = match status.code() {
         // tonic's word for a message over the size limit.
         Code::OutOfRange => (Code::ResourceExhausted, "REQUEST_TOO_LARGE"),
-        // tonic's word for the caller's own deadline.
-        Code::Cancelled => (Code::DeadlineExceeded, "DEADLINE_EXCEEDED"),
+        Code::DeadlineExceeded => (Code::DeadlineExceeded, "DEADLINE_EXCEEDED"),
         Code::Internal => (Code::InvalidArgument, "REQUEST_MALFORMED"),
+        // tonic says along with it which compressions are understood.
+        Code::Unimplemented if status.metadata().contains_key("grpc-accept-encoding") => {
+            (Code::Unimplemented, "ENCODING_UNSUPPORTED")
+        }
         Code::Unimplemented => (Code::Unimplemented, "METHOD_UNDECLARED"),
         other => (other, "UNSPECIFIED"),
     };
     let details = ErrorDetails::with_error_info(reason, ERROR_DOMAIN, HashMap::new());
     let (parts, _) = response.into_parts();
-    let mut completed = Status::with_error_details(code, status.message(), details).into_http();
+    let metadata = status.metadata().clone();
+    let completed =
+        Status::with_error_details_and_metadata(code, status.message(), details, metadata);
+    let mut completed = completed.into_http();
     *completed.extensions_mut() = parts.extensions;
     completed
 }
