@@ -137,6 +137,15 @@ impl CallError {
             Self::Invalid(field) => {
                 details.set_bad_request(vec![field.to_violation()]);
             }
+            Self::Act(CommitError::RequestIdReused) => {
+                details.add_bad_request_violation("request_id", message.as_str());
+            }
+            Self::Act(CommitError::Refused(Refusal::Denied(ChangeDenial::NoSuchScope(_)))) => {
+                details.add_bad_request_violation("client.grants", message.as_str());
+            }
+            Self::Act(CommitError::Refused(Refusal::Denied(ChangeDenial::ServesCountersign))) => {
+                details.add_bad_request_violation("client.serves", message.as_str());
+            }
             Self::SecretShown(id) => {
                 details.set_error_info(
                     reason,

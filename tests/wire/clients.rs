@@ -105,7 +105,8 @@ async fn only_countersign_serves_countersign() {
     let server = TestServer::start().await;
     let operator = server.operator().await;
     let answer = operator.create(&server, client("c", &[], &["countersign"])).await;
-    assert_refused(answer, Code::InvalidArgument, "AUDIENCE_DENIED");
+    assert_refused(answer.clone(), Code::InvalidArgument, "AUDIENCE_DENIED");
+    assert_field(answer, "client.serves");
     operator.create(&server, client("c", &[], &["countersigned"])).await.expect("another name");
     let serve = |client: &mut rpc::Client| client.serves = vec!["countersign".to_owned()];
     let answer = operator.change(&server, "c", &["serves"], serve).await;

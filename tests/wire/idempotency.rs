@@ -81,7 +81,8 @@ async fn an_id_is_for_one_request_only() {
     let operator = server.operator().await;
     create(&server, &operator, client("order", STOCK, &[]), "one").await.expect("created");
     let other_content = create(&server, &operator, client("orders", STOCK, &[]), "one").await;
-    assert_refused(other_content, Code::InvalidArgument, "REQUEST_ID_REUSED");
+    assert_refused(other_content.clone(), Code::InvalidArgument, "REQUEST_ID_REUSED");
+    assert_field(other_content, "request_id");
     let other_method = rotate(&server, &operator, "one").await;
     assert_refused(other_method, Code::InvalidArgument, "REQUEST_ID_REUSED");
     let absent = operator.read(&server, "orders").await;

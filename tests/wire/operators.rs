@@ -11,6 +11,7 @@ use crate::caller::Caller;
 use crate::caller::client;
 use crate::support::TestServer;
 use crate::support::ask;
+use crate::support::assert_field;
 use crate::support::assert_refused;
 use crate::support::grant;
 
@@ -101,7 +102,8 @@ async fn countersign_has_the_scopes_that_it_has() {
     for scope in ["keys:reed", "root", "keys:*", "stock:read"] {
         let settings = client("new", &[("countersign", &["keys:read", scope])], &[]);
         let answer = operator.create(&server, settings).await;
-        assert_refused(answer, Code::InvalidArgument, "SCOPE_UNKNOWN");
+        assert_refused(answer.clone(), Code::InvalidArgument, "SCOPE_UNKNOWN");
+        assert_field(answer, "client.grants");
     }
     operator.create(&server, client("new", READER, &[])).await.expect("this one exists");
     let answer = operator.change(&server, "new", &["grants"], grant_only(&["nothing"])).await;
