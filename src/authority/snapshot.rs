@@ -85,7 +85,8 @@ impl Snapshot {
             audience: grant.audience().clone(),
             scopes: grant.scopes().clone(),
             issued_at,
-            expires_at: issued_at + grant.ttl(),
+            // Counted from now also when dated ahead: a life that was asked for is not exceeded.
+            expires_at: (now + grant.ttl()).max(issued_at + Duration::from_secs(1)),
             token_id: TokenId::from_random(bits),
         };
         IssuedToken {

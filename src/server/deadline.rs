@@ -4,30 +4,19 @@
 //! line. So it is kept within them, and there first.
 
 use std::future::Future;
-use std::time::Duration;
 
 use http::HeaderMap;
 use http::Response;
 use tokio::time::Sleep;
 use tonic::Status;
 
+use crate::rpc::grpc_timeout;
+
 /// Ends when the caller waits no longer (`grpc-timeout`), counted from now: tonic begins to count
 /// when the outermost layer has been called, so this must be before. A header that makes no sense is
 /// none, as it is for tonic.
 pub(super) fn deadline(headers: &HeaderMap) -> Option<Sleep> {
-    let value = headers.get("grpc-timeout")?.to_str().ok()?;
-    let (count, unit) = value.split_at_checked(value.len().checked_sub(1)?)?;
-    let count = Some(count).filter(|count| (1..=8).contains(&count.len()))?.parse().ok()?;
-    let limit = match unit {
-        "H" => Duration::from_secs(count * 60 * 60),
-        "M" => Duration::from_secs(count * 60),
-        "S" => Duration::from_secs(count),
-        "m" => Duration::from_millis(count),
-        "u" => Duration::from_micros(count),
-        "n" => Duration::from_nanos(count),
-        _ => return None,
-    };
-    Some(tokio::time::sleep(limit))
+    grpc_timeout(headers).map(tokio::time::sleep)
 }
 
 /// Answers a call in any case when its deadline has passed. What it has begun to change may be

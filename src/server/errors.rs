@@ -153,7 +153,8 @@ impl CallError {
                     HashMap::from([("secret_id".to_owned(), id.clone())]),
                 );
             }
-            Self::Act(CommitError::Store(_))
+            Self::Act(CommitError::Refused(Refusal::CutTooOften))
+            | Self::Act(CommitError::Store(_))
             | Self::Store(_)
             | Self::Issue(IssueError::LeaseOver) => {
                 details.set_retry_info(Some(Duration::from_secs(5)));
@@ -233,6 +234,10 @@ fn refused(refusal: &Refusal) -> Told {
         Refusal::NoSuchKey => (Code::NotFound, "there is no key of this kid".to_owned()),
         Refusal::KeyRevoked => (Code::FailedPrecondition, "the key is revoked already".to_owned()),
         Refusal::ClockBehind(behind) => (Code::FailedPrecondition, behind.to_string()),
+        Refusal::CutTooOften => (
+            Code::ResourceExhausted,
+            "the client's tokens were revoked too often within seconds; try again later".to_owned(),
+        ),
         Refusal::NotOwnToken => (
             Code::PermissionDenied,
             "the token is another client's; revoking it takes tokens:revoke".to_owned(),

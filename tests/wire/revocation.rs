@@ -199,3 +199,22 @@ async fn revoking_the_tokens_of_one_client_leaves_the_others_alone() {
     let answer = clerk.revoke_tokens(&server, "order").await;
     assert_refused(answer, Code::PermissionDenied, "SCOPE_MISSING");
 }
+
+#[tokio::test]
+async fn tokens_are_not_cut_off_so_often_that_new_ones_are_dated_too_far_ahead() {
+    let server = TestServer::start().await;
+    let pair = Pair::register(&server).await;
+    let operator = server.operator().await;
+    let mut cuts = 0;
+    let refused = loop {
+        match operator.revoke_tokens(&server, "order").await {
+            Ok(_) if cuts < 30 => cuts += 1,
+            answer => break answer,
+        }
+    };
+    assert_refused(refused, Code::ResourceExhausted, "RATE_LIMITED");
+    assert!(cuts > 10, "{cuts}");
+    pair.assert_good(&server, &pair.token(&server).await).await;
+    server.advance(2);
+    operator.revoke_tokens(&server, "order").await.expect("a moment later");
+}
