@@ -4,7 +4,7 @@
 //! request → [`authenticate`] → `AuthenticatedClient` → [`decide`] → `Grant` → `Claims` → mint.
 //!
 //! *Changes* go through the store: operator → pure decision on the latest state → written together
-//! with its audit event → published → answered. Clients are administered in [`clients`].
+//! with its audit event → published → answered. Clients are administered in `clients`.
 
 mod act;
 mod clients;
@@ -62,13 +62,13 @@ use crate::token::VerifiedToken;
 use crate::trust::TrustBundle;
 
 /// How long tokens are signed after the store was last reached.
-const SIGNING_LEASE: Duration = Duration::from_secs(60 * 60);
+pub const SIGNING_LEASE: Duration = Duration::from_secs(60 * 60);
 
 /// How far ahead a client's tokens may be dated after everything before was revoked.
-const SKEW_ALLOWANCE: Duration = Duration::from_secs(5);
+pub const SKEW_ALLOWANCE: Duration = Duration::from_secs(5);
 
-/// How long a token can outlive the retirement of its key: see [`crate::keys::KeyRing::rotate`].
-pub(crate) const TAIL: Duration = Duration::from_secs(
+/// How long a token can outlive the retirement of its key: see [`KeyRing::rotate`].
+pub const TAIL: Duration = Duration::from_secs(
     SIGNING_LEASE.as_secs()
         + MAX_TOKEN_LIFE.as_secs()
         + SKEW_ALLOWANCE.as_secs()
@@ -212,17 +212,8 @@ impl Authority {
         self.check_lease(now)?;
         let snapshot = self.published.snapshot();
         let candidate = snapshot.state.clients.get(request.client_id);
-        let authenticated =
-            authenticate(candidate, request.client_secret, now).map_err(|reason| {
-                let actor = match reason {
-                    NotAuthenticated::UnknownClient => {
-                        self.store.pseudonym(request.client_id.as_str())
-                    }
-                    _ => request.client_id.as_str().to_owned(),
-                };
-                self.refusals.note(&actor, "token.issue", "", reason.as_str(), request.peer);
-                IssueError::ClientRejected(reason)
-            })?;
+        let authenticated = authenticate(candidate, request.client_secret, now)
+            .map_err(|reason| self.reject(request, reason))?;
         let grant = decide(&authenticated, &request.token, self.settings.default_ttl)
             .map_err(IssueError::Denied)?;
         let mut bits = [0; 12];
@@ -363,8 +354,31 @@ impl Authority {
     }
 
     /// What verifiers need, always the latest.
-    pub fn trust(&self) -> watch::Receiver<Arc<TrustBundle>> {
+    pub fn trust(&self) -> watch::Receiver<Option<Arc<TrustBundle>>> {
         self.published.trust()
+    }
+
+    /// Renews the signing lease, if the store is there: for a process that slept for longer.
+    ///
+    /// # Errors
+    /// When the store cannot be written.
+    pub async fn renew_lease(&self, now: Timestamp) -> Result<(), StoreError> {
+        self.store.reach().await?;
+        self.store_reached_at.store(now.as_unix(), Ordering::Relaxed);
+        Ok(())
+    }
+
+    fn reject(&self, request: &IssueRequest<'_>, reason: NotAuthenticated) -> IssueError {
+        // Made in any case, so that an unknown client costs the same work as a known one.
+        let pseudonym = self.store.pseudonym(request.client_id.as_str());
+        let actor = match reason {
+            NotAuthenticated::UnknownClient => &pseudonym,
+            NotAuthenticated::Disabled
+            | NotAuthenticated::WrongSecret
+            | NotAuthenticated::ExpiredSecret => request.client_id.as_str(),
+        };
+        self.refusals.note(actor, "token.issue", "", reason.as_str(), request.peer);
+        IssueError::ClientRejected(reason)
     }
 
     fn check_lease(&self, now: Timestamp) -> Result<(), IssueError> {

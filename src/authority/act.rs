@@ -56,6 +56,9 @@ pub enum Refusal {
     ClockBehind(ClockBehind),
     /// The token is another client's.
     NotOwnToken,
+    /// The client's tokens were cut off so often in the last seconds that new ones would be dated too
+    /// far ahead.
+    CutTooOften,
 }
 
 impl Refusal {
@@ -78,6 +81,7 @@ impl Refusal {
             Self::KeyRevoked => "KEY_REVOKED",
             Self::ClockBehind(_) => "CLOCK_BEHIND",
             Self::NotOwnToken => "TOKEN_NOT_OWNED",
+            Self::CutTooOften => "RATE_LIMITED",
         }
     }
 }
@@ -140,14 +144,16 @@ impl Authority {
     }
 
     fn note_refusal(&self, act: &Act, action: &'static str, target: &str, refusal: &Refusal) {
+        // A name that nothing here has may be a misplaced secret.
         let pseudonym = match refusal {
             Refusal::NoSuchClient | Refusal::NoSuchKey => Some(self.store.pseudonym(target)),
             _ => None,
         };
+        let target = pseudonym.as_deref().unwrap_or(target);
         self.refusals.note(
             act.operator.client_id().as_str(),
             action,
-            pseudonym.as_deref().unwrap_or(target),
+            target,
             refusal.reason(),
             &act.peer,
         );

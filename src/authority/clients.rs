@@ -36,6 +36,9 @@ use crate::store::Committed;
 use crate::store::State;
 use crate::trust::ClientRevocation;
 
+/// How far ahead a client's new tokens may be dated at the most: well within verifiers' leeway.
+const MOST_AHEAD: Duration = Duration::from_secs(20);
+
 /// New values for some of a client's settings.
 #[derive(Debug, Clone, Default)]
 pub struct ClientPatch {
@@ -260,11 +263,12 @@ impl Authority {
         .map(Committed::into_answer)
     }
 
-    /// Revokes every token issued to a client so far, whether or not the client still exists. Says
-    /// before when: new tokens carry that time or a later one.
+    /// Revokes every token issued to a client so far. Says before when: new tokens carry that time or
+    /// a later one.
     ///
     /// # Errors
-    /// When policy does not allow it.
+    /// When there is no such client (deleting it revoked its tokens), policy does not allow it, or it
+    /// was done more than a dozen times within seconds.
     pub async fn revoke_client_tokens(
         &self,
         act: Act,
@@ -273,9 +277,12 @@ impl Authority {
         let (operator, now) = (act.operator.clone(), act.now);
         let target = id.to_string();
         self.act(act, "client.tokens.revoke", &target, move |state, _| {
-            let settings = state.clients.get(&id).map(|client| &client.settings);
-            may_change(&operator, settings, settings).map_err(Refusal::Denied)?;
+            let settings = &known(state, &id)?.settings;
+            may_change(&operator, Some(settings), Some(settings)).map_err(Refusal::Denied)?;
             let cut = cut_off(state, &id, now);
+            if cut.before > now + MOST_AHEAD {
+                return Err(Refusal::CutTooOften);
+            }
             Ok((vec![Change::RevokeClient(id, cut)], CutOff(cut.before)))
         })
         .await

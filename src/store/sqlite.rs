@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::fs;
 use std::fs::File;
 use std::fs::OpenOptions;
 use std::fs::TryLockError;
@@ -15,6 +16,7 @@ use rusqlite::Connection;
 use rusqlite::ErrorCode;
 use rusqlite::OpenFlags;
 use rusqlite::OptionalExtension;
+use rusqlite::config::DbConfig;
 use rusqlite::params;
 
 use crate::claims::ClientId;
@@ -142,13 +144,20 @@ pub fn create(
     let mut store_id = [0; 16];
     getrandom::fill(&mut store_id).map_err(random)?;
     let _lock = lock(path)?;
+    if path.exists() {
+        return Err(StoreError::AlreadyExists(path.to_owned()));
+    }
+    // Built beside, and moved to its place when it is complete: there is never half a store.
+    let unavailable =
+        |error: std::io::Error| StoreError::Unavailable(format!("{}: {error}", path.display()));
+    let building = path.with_extension("new");
+    for left_over in ["new", "new-wal", "new-shm"] {
+        let _ = fs::remove_file(path.with_extension(left_over));
+    }
     // 0600 from the start; SQLite gives its journals the mode of the database.
-    open_new_private(path).map_err(|error| match error.kind() {
-        std::io::ErrorKind::AlreadyExists => StoreError::AlreadyExists(path.to_owned()),
-        _ => StoreError::Unavailable(format!("{}: {error}", path.display())),
-    })?;
+    private_options().create_new(true).open(&building).map_err(unavailable)?;
 
-    let mut connection = connect(path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
+    let mut connection = connect(&building, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
     migrations::migrate(&mut connection, 0)?;
     let transaction = connection.transaction()?;
     let put = |name: &str, value: &dyn rusqlite::ToSql| {
@@ -166,7 +175,9 @@ pub fn create(
     Chain::begin(&transaction, kek)?.append(&transaction, event)?;
     transaction.pragma_update(None, "application_id", migrations::APPLICATION_ID)?;
     transaction.commit()?;
-    Ok(())
+    // Closing moves all of it from the journal to the database.
+    connection.close().map_err(|(_, error)| StoreError::from(error))?;
+    fs::rename(&building, path).map_err(unavailable)
 }
 
 /// Proves the audit log of a store that may be in use, and that an exported head is in it.
@@ -275,10 +286,6 @@ fn lock(path: &Path) -> Result<File, StoreError> {
     }
 }
 
-fn open_new_private(path: &Path) -> std::io::Result<File> {
-    private_options().create_new(true).open(path)
-}
-
 fn private_options() -> OpenOptions {
     let mut options = OpenOptions::new();
     options.read(true).write(true);
@@ -292,6 +299,9 @@ fn connect_to_ours(path: &Path) -> Result<(Connection, i32), StoreError> {
         return Err(StoreError::NotFound(path.to_owned()));
     }
     let probe = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
+    // Looking must not tidy up what another process has left in its journal.
+    let has_journal = fs::metadata(path.with_extension("db-wal")).is_ok_and(|file| file.len() > 0);
+    probe.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, has_journal)?;
     let pragma = |name: &str| probe.pragma_query_value(None, name, |row| row.get::<_, i32>(0));
     let application_id =
         pragma("application_id").map_err(|error| match error.sqlite_error_code() {

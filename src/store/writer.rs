@@ -1,5 +1,6 @@
 //! The one writer: decides, writes, commits, publishes, answers; in this order.
 
+use std::convert::Infallible;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::Mutex;
@@ -174,6 +175,22 @@ impl Store {
         E: Send + 'static,
     {
         self.run(move |batch| batch.execute_once(&request, now, decide)).await
+    }
+
+    /// Waits until the store has been reached for writing, and changes nothing.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub async fn reach(&self) -> Result<(), StoreError> {
+        let nothing = |_: &State| {
+            Ok::<_, Infallible>(Decision { changes: Vec::new(), events: Vec::new(), answer: () })
+        };
+        match self.commit(nothing).await {
+            Ok(()) => Ok(()),
+            Err(CommitError::Store(error)) => Err(error),
+            Err(CommitError::Refused(never)) => match never {},
+            Err(CommitError::RequestIdReused) => unreachable!("it is no request of anyone"),
+        }
     }
 
     async fn run<T, E>(

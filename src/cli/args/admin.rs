@@ -63,6 +63,7 @@ Examples:
 Revoking the active key promotes the next one at the same moment.")]
     Revoke {
         /// The key, as `keys list` shows it
+        #[arg(allow_hyphen_values = true)]
         kid: String,
     },
 }

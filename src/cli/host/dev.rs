@@ -1,5 +1,6 @@
 //! `serve --dev`: what is missing is made, and what to type next is printed.
 
+use std::fs;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::path::PathBuf;
@@ -62,6 +63,10 @@ fn create(place: &Place, url: &str, now: Timestamp) -> Result<(), Error> {
     let demo = NewClient::new(id("demo"), "For trying things out", grants, serves, now)
         .map_err(no_randomness)?;
 
+    // Without a store, what a start that was killed has left is of no use.
+    for name in [DEMO, OPERATOR] {
+        let _ = fs::remove_file(place.directory().join(name));
+    }
     let demo_file = NewCredentialsFile::create(&place.directory().join(DEMO))?;
     let operator_file = NewCredentialsFile::create(&place.directory().join(OPERATOR))?;
     let kek = place.create_kek()?;

@@ -12,6 +12,7 @@ use crate::authority::CreatedSecret;
 use crate::authority::Refusal;
 use crate::claims::MAX_TOKEN_LIFE;
 use crate::client::ClientInfo;
+use crate::client::ClientSecret;
 use crate::client::ClientSettings;
 use crate::client::GrantRule;
 use crate::client::Grants;
@@ -110,6 +111,10 @@ impl Clients {
         let client =
             call.message.client.as_ref().ok_or_else(|| InvalidField::new("client", "missing"))?;
         let id = fields::name("client.client_id", &client.client_id)?;
+        if ClientSecret::looks_like_one(&client.client_id) {
+            let problem = "this is a secret and no id; revoke it, for it is where it should not be";
+            return Err(InvalidField::new("client.client_id", problem).into());
+        }
         let settings = ClientSettings {
             description: description(client)?,
             grants: grants(client)?,
