@@ -4,21 +4,57 @@ use std::net::TcpStream;
 use std::time::Duration;
 use std::time::Instant;
 
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
 use tonic::Streaming;
+use tonic_health::ServingStatus;
 use tonic_health::pb::HealthCheckRequest;
-use tonic_health::pb::HealthCheckResponse;
 use tonic_health::pb::health_client::HealthClient;
+use tonic_reflection::pb::v1::ServerReflectionRequest;
+use tonic_reflection::pb::v1::ServerReflectionResponse;
+use tonic_reflection::pb::v1::server_reflection_client::ServerReflectionClient;
+use tonic_reflection::pb::v1::server_reflection_request::MessageRequest;
 
 use crate::support::Sandbox;
 use crate::support::Server;
 
-/// A call that is under way until one side goes: it answered once and has more to say.
-async fn call_under_way(server: &Server) -> Streaming<HealthCheckResponse> {
+/// A call that is under way until one side goes: it answered once, and could be asked again.
+struct CallUnderWay {
+    answers: Streaming<ServerReflectionResponse>,
+    _questions: mpsc::Sender<ServerReflectionRequest>,
+}
+
+async fn call_under_way(server: &Server) -> CallUnderWay {
+    let mut reflection = ServerReflectionClient::new(server.channel().await);
+    let (questions, asked) = mpsc::channel(1);
+    let question = ServerReflectionRequest {
+        host: String::new(),
+        message_request: Some(MessageRequest::ListServices(String::new())),
+    };
+    questions.send(question).await.expect("there is room for one");
+    let answers = reflection.server_reflection_info(ReceiverStream::new(asked)).await;
+    let mut answers = answers.expect("it answers").into_inner();
+    answers.message().await.expect("it answers").expect("a first answer");
+    CallUnderWay { answers, _questions: questions }
+}
+
+#[tokio::test]
+async fn those_who_watch_its_health_are_told_and_do_not_hold_it_up() {
+    let sandbox = Sandbox::new();
+    let server = sandbox.serve(&["--dev", "--shutdown-grace", "1h"]);
     let mut health = HealthClient::new(server.channel().await);
     let request = HealthCheckRequest { service: String::new() };
     let mut answers = health.watch(request).await.expect("it answers").into_inner();
-    answers.message().await.expect("it answers").expect("a first answer");
-    answers
+    let first = answers.message().await.expect("it answers").expect("a first answer");
+    assert_eq!(first.status, ServingStatus::Serving as i32);
+    server.signal("TERM");
+    let mut last = first.status;
+    while let Ok(Some(answer)) = answers.message().await {
+        last = answer.status;
+    }
+    assert_eq!(last, ServingStatus::NotServing as i32);
+    drop(health);
+    assert_eq!(server.end().code, Some(0));
 }
 
 #[test]
@@ -76,7 +112,7 @@ async fn while_it_drains_it_takes_no_new_connection_and_ends_with_the_last_call(
     server.signal("TERM");
     server.wait_for_log("a second signal ends at once");
     // The call is still there: it is not cut off by the signal.
-    let waiting = tokio::time::timeout(Duration::ZERO, call.message()).await;
+    let waiting = tokio::time::timeout(Duration::ZERO, call.answers.message()).await;
     assert!(waiting.is_err(), "{waiting:?}");
     // The listener goes right after that line.
     while TcpStream::connect(&address).is_ok() {
