@@ -30,7 +30,11 @@ fn main() -> Result<(), Box<dyn Error>> {
     compiler.include_imports(true).include_source_info(true).open_files(PROTOS)?;
 
     let rules = codegen::annotations::read_annotations(&compiler.descriptor_pool(), &PROTOS)
-        .map_err(|errors| errors.iter().map(|error| format!("\n{error}")).collect::<String>())?;
+        .unwrap_or_else(|errors| {
+            // One line each: a `Debug` of them all, as cargo shows what `main` returns, is not for people.
+            errors.iter().for_each(|error| println!("cargo::error={error}"));
+            std::process::exit(1)
+        });
     fs::write(out_dir.join("policies.rs"), codegen::emit::policy_table(&rules, "crate::guard"))?;
     // Encoded by protox, not by prost: the options survive, so reflection shows the policy.
     fs::write(out_dir.join("descriptors.bin"), compiler.encode_file_descriptor_set())?;

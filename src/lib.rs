@@ -55,12 +55,7 @@
 //!
 #![cfg_attr(feature = "mesh", doc = "```")]
 #![cfg_attr(not(feature = "mesh"), doc = "```ignore")]
-//! use std::sync::Arc;
-//!
-//! use countersign::claims::{Clock, Issuer};
-//! use countersign::guard::{Access, Guard, MethodPolicy, ServicePolicy};
-//! use countersign::trust::TrustBundle;
-//! use tokio::sync::watch;
+//! use countersign::guard::{Access, Guard, MethodPolicy, ServicePolicy, Trust};
 //! use tonic::transport::Server;
 //!
 //! // Generated from the annotations in `inventory.proto`.
@@ -73,11 +68,10 @@
 //!     ],
 //! }];
 //!
-//! # fn guard(trust: watch::Receiver<Arc<TrustBundle>>) -> Result<(), countersign::claims::InvalidName> {
-//! let guard = Guard::new(trust, Clock::system(), POLICIES, &["grpc.health.v1.Health"])?;
+//! # fn guard(bundle: countersign::trust::TrustBundle) {
+//! let guard = Guard::new(Trust::fixed(bundle), POLICIES);
 //! let server = Server::builder().layer(guard);
 //! # let _ = server;
-//! # Ok(())
 //! # }
 //! ```
 //!
@@ -89,8 +83,9 @@
 //! ```text
 //! cli -> server -> authority -> store -> policy -> client -> trust -> token -> keys -> claims
 //!           \-> guard -> trust
-//! the generated protos (rpc) are seen by server and cli only
+//! cli, mesh -> guard, token
 //! build, cli -> codegen, which stands alone
+//! the generated protos (rpc) are seen by mesh, server and cli only
 //! ```
 //!
 //! | Room | What it is |
@@ -100,6 +95,7 @@
 //! | [`token`] | the strict codec; minting and verifying |
 //! | [`trust`] | keys and revocations at one epoch: what a verifier asks |
 //! | `guard` | the tower layer that verifies and enforces |
+//! | `mesh` | what services link: sessions whose calls carry fresh tokens |
 //! | `rpc` | the generated protos |
 //! | `client` | registered clients, their secrets, the proof that they authenticated |
 //! | `policy` | who gets what, as pure functions |
@@ -112,9 +108,9 @@
 //!
 //! # Features
 //!
-//! `server` (default) has everything that the binary needs. `mesh` has the guard and the protos, for
-//! services: no SQL, no command line. `build` is for their build scripts. A feature only drops
-//! dependencies and rooms; it never changes what the rest does.
+//! `server` (default) has everything that the binary needs. `mesh` has sessions, the guard and the
+//! protos, for services: no SQL, no command line. `build` is for their build scripts. A feature only
+//! drops dependencies and rooms; it never changes what the rest does.
 
 pub mod claims;
 mod cow_map;
@@ -129,6 +125,8 @@ pub mod build;
 mod codegen;
 #[cfg(feature = "mesh")]
 pub mod guard;
+#[cfg(feature = "mesh")]
+pub mod mesh;
 #[cfg(feature = "mesh")]
 pub mod rpc;
 

@@ -25,20 +25,20 @@ pub(super) struct Snapshot {
 /// The latest snapshot and the latest trust bundle.
 pub(super) struct Published {
     snapshot: Arc<ArcSwap<Snapshot>>,
-    trust: watch::Receiver<Arc<TrustBundle>>,
+    trust: watch::Receiver<Option<Arc<TrustBundle>>>,
 }
 
 impl Published {
     /// Where to read, and how to publish.
     pub(super) fn channel(first: &State) -> (Self, impl Fn(&State) + Send + 'static) {
         let snapshot = Arc::new(ArcSwap::from_pointee(Snapshot::of(first)));
-        let (bundles, trust) = watch::channel(Arc::new(bundle(first)));
+        let (bundles, trust) = watch::channel(Some(Arc::new(bundle(first))));
         let readers = Self { snapshot: Arc::clone(&snapshot), trust };
         let publish = move |state: &State| {
             snapshot.store(Arc::new(Snapshot::of(state)));
-            let epoch = bundles.borrow().epoch;
-            if epoch != state.epoch {
-                bundles.send_replace(Arc::new(bundle(state)));
+            let epoch = bundles.borrow().as_ref().map(|bundle| bundle.epoch);
+            if epoch != Some(state.epoch) {
+                bundles.send_replace(Some(Arc::new(bundle(state))));
             }
         };
         (readers, publish)
@@ -51,11 +51,11 @@ impl Published {
 
     /// The latest trust bundle.
     pub(super) fn bundle(&self) -> Arc<TrustBundle> {
-        Arc::clone(&self.trust.borrow())
+        self.trust.borrow().clone().expect("there is one from the first state on")
     }
 
     /// The trust bundle, always the latest.
-    pub(super) fn trust(&self) -> watch::Receiver<Arc<TrustBundle>> {
+    pub(super) fn trust(&self) -> watch::Receiver<Option<Arc<TrustBundle>>> {
         self.trust.clone()
     }
 }

@@ -12,7 +12,6 @@ use http::Request;
 use http::Response;
 use http::header::AUTHORIZATION;
 use quick_cache::sync::Cache;
-use tokio::sync::watch;
 use tonic::server::NamedService;
 use tower::Layer;
 use tower::Service;
@@ -20,12 +19,12 @@ use tower::Service;
 use crate::claims::Audience;
 use crate::claims::Clock;
 use crate::claims::DEFAULT_LEEWAY;
-use crate::claims::InvalidName;
 use crate::claims::Timestamp;
 use crate::guard::ServicePolicy;
 use crate::guard::policy_table::Demand;
 use crate::guard::policy_table::PolicyTable;
 use crate::guard::refusal::Refusal;
+use crate::guard::trust::Trust;
 use crate::token::Audiences;
 use crate::token::Rejection;
 use crate::token::VerifiedToken;
@@ -46,36 +45,67 @@ pub struct Guard {
 
 struct Checks {
     policies: PolicyTable,
-    trust: watch::Receiver<Arc<TrustBundle>>,
+    trust: Trust,
     clock: Clock,
     leeway: Duration,
     verified: Cache<Box<str>, Arc<VerifiedToken>>,
 }
 
 impl Guard {
-    /// A guard that knows these services, and refuses calls of all others. Services that anyone may
-    /// call, such as `grpc.health.v1.Health`, are allowed by their full names.
-    ///
-    /// # Errors
-    /// When a policy names what is no audience or no scope; generated ones never do.
-    pub fn new(
-        trust: watch::Receiver<Arc<TrustBundle>>,
-        clock: Clock,
-        services: &[ServicePolicy],
-        public_services: &[&str],
-    ) -> Result<Self, InvalidName> {
-        let mut policies = PolicyTable::default();
-        services.iter().try_for_each(|service| policies.declare(service))?;
-        public_services.iter().for_each(|service| policies.declare_public(service));
-        let verified = Cache::new(CACHED_TOKENS);
-        Ok(Self {
-            checks: Arc::new(Checks { policies, trust, clock, leeway: DEFAULT_LEEWAY, verified }),
-        })
+    /// A guard that knows these services and refuses calls of all others.
+    pub fn new(trust: impl Into<Trust>, services: &[ServicePolicy]) -> Self {
+        Self::builder(trust).services(services).build()
+    }
+
+    /// A guard that knows no service yet.
+    pub fn builder(trust: impl Into<Trust>) -> GuardBuilder {
+        GuardBuilder {
+            trust: trust.into(),
+            policies: PolicyTable::default(),
+            clock: Clock::system(),
+        }
     }
 
     /// One service behind this guard, where the guard is not to stand before the whole server.
     pub fn wrap<S>(&self, inner: S) -> Guarded<S> {
         Guarded { inner, checks: Arc::clone(&self.checks) }
+    }
+}
+
+/// Makes a [`Guard`] of more than the usual.
+pub struct GuardBuilder {
+    trust: Trust,
+    policies: PolicyTable,
+    clock: Clock,
+}
+
+impl GuardBuilder {
+    /// Enforces the policies of these services. One that names what is no audience or no scope, as
+    /// generated ones never do, is left out: its calls are refused.
+    pub fn services(mut self, services: &[ServicePolicy]) -> Self {
+        services.iter().for_each(|service| self.policies.declare(service));
+        self
+    }
+
+    /// Lets anyone call a service, by its full name: `grpc.health.v1.Health`.
+    pub fn public_service(mut self, name: &str) -> Self {
+        self.policies.declare_public(name);
+        self
+    }
+
+    /// Reads the time from this clock instead of the system's.
+    pub fn clock(mut self, clock: Clock) -> Self {
+        self.clock = clock;
+        self
+    }
+
+    /// The guard.
+    pub fn build(self) -> Guard {
+        let Self { trust, policies, clock } = self;
+        let verified = Cache::new(CACHED_TOKENS);
+        Guard {
+            checks: Arc::new(Checks { policies, trust, clock, leeway: DEFAULT_LEEWAY, verified }),
+        }
     }
 }
 
@@ -92,9 +122,14 @@ impl Checks {
             Some(Demand::Token { audience, scopes }) => (audience, scopes),
         };
         let token = bearer(headers, audience)?;
-        let verified = self
-            .verify(token, audience, self.clock.now())
-            .map_err(|rejection| Refusal::of(&rejection, audience))?;
+        let bundle = self.trust.bundle().ok_or(Refusal::TrustUnavailable)?;
+        let verified =
+            self.verify(&bundle, token, audience, self.clock.now()).map_err(|rejection| {
+                if rejection == Rejection::KeyUnknown {
+                    self.trust.report_missing_key();
+                }
+                Refusal::of(&rejection, audience)
+            })?;
         match verified.claims().scopes.first_missing(scopes) {
             Some(scope) => Err(Refusal::ScopeMissing { scope: scope.into() }),
             None => Ok(Some(verified)),
@@ -103,11 +138,11 @@ impl Checks {
 
     fn verify(
         &self,
+        bundle: &TrustBundle,
         token: &str,
         audience: &Audience,
         now: Timestamp,
     ) -> Result<Arc<VerifiedToken>, Rejection> {
-        let bundle = Arc::clone(&self.trust.borrow());
         if let Some(known) = self.verified.get(token) {
             bundle.recheck(&known, now, self.leeway)?;
             return if known.claims().audience == *audience {
@@ -184,6 +219,281 @@ where
                 response.extensions_mut().insert(refusal);
                 Either::Left(std::future::ready(Ok(response)))
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+    use std::future::Future;
+    use std::future::ready;
+    use std::pin::pin;
+    use std::task::Waker;
+
+    use tower::ServiceExt;
+    use tower::service_fn;
+
+    use tokio::sync::watch;
+
+    use super::*;
+    use crate::claims::Claims;
+    use crate::claims::ClientId;
+    use crate::claims::Issuer;
+    use crate::claims::ScopeSet;
+    use crate::claims::TokenId;
+    use crate::guard::Access;
+    use crate::guard::MethodPolicy;
+    use crate::keys::SigningKey;
+    use crate::token::Minter;
+    use crate::trust::ClientRevocation;
+    use crate::trust::Revocations;
+
+    const NOW: Timestamp = Timestamp::from_unix(1_800_000_000);
+
+    const SERVICES: &[ServicePolicy] = &[
+        ServicePolicy {
+            service: "inventory.v1.Inventory",
+            audience: "inventory",
+            methods: &[
+                MethodPolicy {
+                    path: "/inventory.v1.Inventory/CheckStock",
+                    access: Access::Scopes(&["stock:read"]),
+                },
+                MethodPolicy {
+                    path: "/inventory.v1.Inventory/Restock",
+                    access: Access::Scopes(&["stock:read", "stock:write"]),
+                },
+                MethodPolicy { path: "/inventory.v1.Inventory/Ping", access: Access::Public },
+            ],
+        },
+        ServicePolicy {
+            service: "billing.v1.Billing",
+            audience: "billing",
+            methods: &[MethodPolicy {
+                path: "/billing.v1.Billing/Bill",
+                access: Access::Scopes(&["stock:read"]),
+            }],
+        },
+    ];
+    const CHECK_STOCK: &str = "/inventory.v1.Inventory/CheckStock";
+    const RESTOCK: &str = "/inventory.v1.Inventory/Restock";
+    const PING: &str = "/inventory.v1.Inventory/Ping";
+    const BILL: &str = "/billing.v1.Billing/Bill";
+
+    /// A guard over a service that answers with the token id that it was handed.
+    struct Door {
+        guard: Guard,
+        bundles: watch::Sender<Option<Arc<TrustBundle>>>,
+        clock: Clock,
+    }
+
+    fn key(seed: u8) -> SigningKey {
+        SigningKey::from_seed(&[seed; 32])
+    }
+
+    fn name(text: &str) -> Audience {
+        Audience::new(text).expect("audience")
+    }
+
+    fn token() -> String {
+        let claims = Claims {
+            issuer: Issuer::new("https://issuer").expect("issuer"),
+            client_id: ClientId::new("order").expect("client id"),
+            audience: name("inventory"),
+            scopes: ScopeSet::parse("stock:read").expect("scope"),
+            issued_at: NOW,
+            expires_at: NOW + Duration::from_secs(900),
+            token_id: TokenId::new("one").expect("token id"),
+        };
+        Minter::new(Arc::new(key(1))).mint(&claims).into_exposed()
+    }
+
+    impl Door {
+        fn new() -> Self {
+            let bundle = TrustBundle {
+                issuer: Issuer::new("https://issuer").expect("issuer"),
+                epoch: 1,
+                keys: [key(1).public().clone()].into_iter().collect(),
+                revocations: Revocations::default(),
+            };
+            let (bundles, trust) = watch::channel(Some(Arc::new(bundle)));
+            let clock = Clock::fixed(NOW);
+            let guard = Guard::builder(Trust::live(trust, Arc::default()))
+                .services(SERVICES)
+                .public_service("grpc.health.v1.Health")
+                .clock(clock.clone())
+                .build();
+            Self { guard, bundles, clock }
+        }
+
+        fn change(&self, change: impl FnOnce(&mut TrustBundle)) {
+            self.bundles.send_modify(|bundle| {
+                change(Arc::make_mut(bundle.as_mut().expect("there is one")))
+            });
+        }
+
+        /// Calls with these `authorization` headers: the id of the token that the service was handed.
+        fn call(&self, path: &str, authorization: &[&str]) -> Result<Option<String>, Refusal> {
+            let mut request = Request::builder().uri(path);
+            for value in authorization {
+                request = request.header(AUTHORIZATION, *value);
+            }
+            let service = service_fn(|request: Request<()>| {
+                assert!(
+                    !request.headers().contains_key(AUTHORIZATION),
+                    "the token goes no further"
+                );
+                let token = request.extensions().get::<Arc<VerifiedToken>>();
+                let id = token.map(|token| token.claims().token_id.to_string());
+                ready(Ok::<_, Infallible>(Response::new(id)))
+            });
+            let request = request.body(()).expect("a request");
+            // Nothing in it waits, so it is ready at once.
+            let call = pin!(self.guard.layer(service).oneshot(request));
+            let Poll::Ready(Ok(response)) = call.poll(&mut Context::from_waker(Waker::noop()))
+            else {
+                panic!("it waits");
+            };
+            match response.extensions().get::<Refusal>() {
+                Some(refusal) => Err(refusal.clone()),
+                None => Ok(response.into_body()),
+            }
+        }
+
+        fn call_with(&self, path: &str, token: &str) -> Result<Option<String>, Refusal> {
+            self.call(path, &[&format!("Bearer {token}")])
+        }
+
+        fn remembered(&self) -> usize {
+            self.guard.checks.verified.len()
+        }
+    }
+
+    fn admitted() -> Result<Option<String>, Refusal> {
+        Ok(Some("one".to_owned()))
+    }
+
+    #[test]
+    fn a_token_is_remembered_once_and_a_bad_one_never() {
+        let door = Door::new();
+        let token = token();
+        assert_eq!(
+            door.call_with(CHECK_STOCK, &token[..token.len() - 1]),
+            Err(Refusal::TokenInvalid)
+        );
+        assert_eq!(door.remembered(), 0);
+        assert_eq!(door.call_with(CHECK_STOCK, &token), admitted());
+        assert_eq!(door.call_with(CHECK_STOCK, &token), admitted());
+        assert_eq!(door.remembered(), 1);
+        assert_eq!(
+            door.call_with(CHECK_STOCK, &token[..token.len() - 1]),
+            Err(Refusal::TokenInvalid)
+        );
+    }
+
+    #[test]
+    fn a_remembered_token_is_refused_once_it_its_client_or_its_key_is_revoked() {
+        let revoke_token = |bundle: &mut TrustBundle| {
+            let id = TokenId::new("one").expect("token id");
+            bundle.revocations.revoke_token(id, NOW + Duration::from_secs(930));
+        };
+        let revoke_client = |bundle: &mut TrustBundle| {
+            let cut = ClientRevocation {
+                before: NOW + Duration::from_secs(1),
+                until: NOW + Duration::from_secs(930),
+            };
+            bundle.revocations.revoke_client(ClientId::new("order").expect("client id"), cut);
+        };
+        let revoke_key = |bundle: &mut TrustBundle| {
+            bundle.keys = [key(2).public().clone()].into_iter().collect();
+            bundle.revocations.set_keys([key(1).kid()].into_iter());
+        };
+        let changes: [&dyn Fn(&mut TrustBundle); 3] = [&revoke_token, &revoke_client, &revoke_key];
+        for change in changes {
+            let door = Door::new();
+            assert_eq!(door.call_with(CHECK_STOCK, &token()), admitted());
+            door.change(change);
+            assert_eq!(door.call_with(CHECK_STOCK, &token()), Err(Refusal::TokenRevoked));
+        }
+    }
+
+    #[test]
+    fn a_remembered_token_is_refused_once_its_key_is_gone() {
+        let door = Door::new();
+        assert_eq!(door.call_with(CHECK_STOCK, &token()), admitted());
+        door.change(|bundle| bundle.keys = [key(2).public().clone()].into_iter().collect());
+        assert_eq!(door.call_with(CHECK_STOCK, &token()), Err(Refusal::KeyUnknown));
+    }
+
+    #[test]
+    fn a_remembered_token_is_refused_once_its_time_is_over() {
+        let door = Door::new();
+        assert_eq!(door.call_with(CHECK_STOCK, &token()), admitted());
+        door.clock.set(NOW + Duration::from_secs(929));
+        assert_eq!(door.call_with(CHECK_STOCK, &token()), admitted());
+        door.clock.set(NOW + Duration::from_secs(930));
+        assert_eq!(door.call_with(CHECK_STOCK, &token()), Err(Refusal::TokenExpired));
+    }
+
+    #[test]
+    fn a_remembered_token_is_good_for_its_own_audience_only() {
+        let door = Door::new();
+        let mismatch = Err(Refusal::AudienceMismatch { audience: name("billing") });
+        assert_eq!(door.call_with(BILL, &token()), mismatch, "at first sight");
+        assert_eq!(door.remembered(), 0);
+        assert_eq!(door.call_with(CHECK_STOCK, &token()), admitted());
+        assert_eq!(door.call_with(BILL, &token()), mismatch, "when remembered");
+    }
+
+    #[test]
+    fn a_remembered_token_carries_no_more_scopes_than_it_does() {
+        let door = Door::new();
+        for _ in 0..2 {
+            let missing = Err(Refusal::ScopeMissing { scope: "stock:write".into() });
+            assert_eq!(door.call_with(RESTOCK, &token()), missing);
+            assert_eq!(door.call_with(CHECK_STOCK, &token()), admitted());
+        }
+    }
+
+    #[test]
+    fn one_bearer_token_is_read_and_nothing_else() {
+        let door = Door::new();
+        let token = token();
+        let bearer = format!("Bearer {token}");
+        assert_eq!(door.call(CHECK_STOCK, &[&format!("bEARER {token}")]), admitted());
+        let missing = Refusal::TokenMissing { audience: name("inventory") };
+        assert_eq!(door.call(CHECK_STOCK, &[]), Err(missing));
+        for bad in [
+            &[bearer.as_str(), bearer.as_str()][..],
+            &[token.as_str()],
+            &[&format!("Basic {token}")],
+            &[&format!("Bearer  {token}")],
+            &[&format!("Bearer {token} ")],
+            &[&format!("Bearer {token},{token}")],
+            &["Bearer "],
+            &["Bearer"],
+            &[""],
+        ] {
+            assert_eq!(door.call(CHECK_STOCK, bad), Err(Refusal::TokenInvalid), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn public_methods_take_no_token_and_hand_none_on() {
+        let door = Door::new();
+        assert_eq!(door.call(PING, &[]), Ok(None));
+        // Whatever a caller sends along is not looked at, so it cannot pass for verified.
+        assert_eq!(door.call_with(PING, &token()), Ok(None));
+        assert_eq!(door.call_with(PING, "rubbish"), Ok(None));
+        assert_eq!(door.call("/grpc.health.v1.Health/Check", &[]), Ok(None));
+    }
+
+    #[test]
+    fn what_nobody_declared_is_refused_with_any_token() {
+        let door = Door::new();
+        for path in ["/inventory.v1.Inventory/Destroy", "/", "/inventory.v1.Inventory/checkstock"] {
+            assert_eq!(door.call_with(path, &token()), Err(Refusal::MethodUndeclared), "{path}");
         }
     }
 }

@@ -9,11 +9,14 @@
 mod layer;
 mod policy_table;
 mod refusal;
+mod trust;
 
 pub use self::layer::Guard;
+pub use self::layer::GuardBuilder;
 pub use self::layer::Guarded;
 pub use self::policy_table::Access;
 pub use self::policy_table::MethodPolicy;
 pub use self::policy_table::ServicePolicy;
 pub use self::refusal::ERROR_DOMAIN;
 pub use self::refusal::Refusal;
+pub use self::trust::Trust;

@@ -57,19 +57,28 @@ pub(super) enum Demand {
     },
 }
 
+impl Demand {
+    fn of(audience: &str, access: Access) -> Result<Self, InvalidName> {
+        Ok(match access {
+            Access::Public => Self::Nothing,
+            Access::Scopes(scopes) => Self::Token {
+                audience: Audience::new(audience)?,
+                scopes: ScopeSet::from_texts(scopes.iter().copied())?,
+            },
+        })
+    }
+}
+
 impl PolicyTable {
-    pub(super) fn declare(&mut self, service: &ServicePolicy) -> Result<(), InvalidName> {
+    pub(super) fn declare(&mut self, service: &ServicePolicy) {
         for method in service.methods {
-            let demand = match method.access {
-                Access::Public => Demand::Nothing,
-                Access::Scopes(scopes) => Demand::Token {
-                    audience: Audience::new(service.audience)?,
-                    scopes: ScopeSet::from_texts(scopes.iter().copied())?,
-                },
-            };
-            self.methods.insert(method.path, demand);
+            match Demand::of(service.audience, method.access) {
+                Ok(demand) => drop(self.methods.insert(method.path, demand)),
+                Err(error) => {
+                    tracing::error!(path = method.path, %error, "left out: a policy that cannot be")
+                }
+            }
         }
-        Ok(())
     }
 
     pub(super) fn declare_public(&mut self, service: &str) {
@@ -83,5 +92,88 @@ impl PolicyTable {
                 self.public_services.iter().any(|prefix| path.starts_with(prefix.as_str()));
             public.then_some(&Demand::Nothing)
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn service(audience: &'static str, methods: &'static [MethodPolicy]) -> ServicePolicy {
+        ServicePolicy { service: "inventory.v1.Inventory", audience, methods }
+    }
+
+    const METHODS: &[MethodPolicy] = &[
+        MethodPolicy { path: "/inventory.v1.Inventory/Ping", access: Access::Public },
+        MethodPolicy {
+            path: "/inventory.v1.Inventory/CheckStock",
+            access: Access::Scopes(&["stock:read", "a:b"]),
+        },
+    ];
+
+    #[test]
+    fn a_call_must_bring_what_is_declared_and_nothing_undeclared_is_found() {
+        let mut table = PolicyTable::default();
+        table.declare(&service("inventory", METHODS));
+        assert!(matches!(table.demand("/inventory.v1.Inventory/Ping"), Some(Demand::Nothing)));
+        let demand = table.demand("/inventory.v1.Inventory/CheckStock");
+        let Some(Demand::Token { audience, scopes }) = demand else {
+            panic!("not a demand for a token: {demand:?}");
+        };
+        assert_eq!((audience.as_str(), scopes.as_str()), ("inventory", "a:b stock:read"));
+
+        for undeclared in [
+            "",
+            "/",
+            "/inventory.v1.Inventory/",
+            "/inventory.v1.Inventory/Ping/",
+            "//inventory.v1.Inventory/Ping",
+            "/inventory.v1.Inventory/ping",
+            "/inventory.v1.Inventory/Restock",
+            "/inventory.v1.Inventory/%50ing",
+            "/inventory.v1.Other/Ping",
+        ] {
+            assert!(table.demand(undeclared).is_none(), "{undeclared}");
+        }
+    }
+
+    #[test]
+    fn a_public_service_is_public_by_its_whole_name() {
+        let mut table = PolicyTable::default();
+        table.declare_public("grpc.health.v1.Health");
+        let public = |path| matches!(table.demand(path), Some(Demand::Nothing));
+        assert!(public("/grpc.health.v1.Health/Check"));
+        assert!(!public("/grpc.health.v1.HealthAdmin/Check"));
+        assert!(!public("/x/grpc.health.v1.Health/Check"));
+    }
+
+    #[test]
+    fn what_a_method_demands_stands_even_in_a_public_service() {
+        let mut table = PolicyTable::default();
+        table.declare_public("inventory.v1.Inventory");
+        table.declare(&service("inventory", METHODS));
+        let demand = table.demand("/inventory.v1.Inventory/CheckStock");
+        assert!(matches!(demand, Some(Demand::Token { .. })));
+    }
+
+    #[test]
+    fn a_policy_with_malformed_names_is_left_out() {
+        const BAD_SCOPE: &[MethodPolicy] = &[MethodPolicy {
+            path: "/inventory.v1.Inventory/CheckStock",
+            access: Access::Scopes(&["a b"]),
+        }];
+        for bad in
+            [service("in ventory", METHODS), service("", METHODS), service("inventory", BAD_SCOPE)]
+        {
+            let mut table = PolicyTable::default();
+            table.declare(&bad);
+            assert!(table.demand("/inventory.v1.Inventory/CheckStock").is_none(), "{bad:?}");
+        }
+        let mut table = PolicyTable::default();
+        table.declare(&service("", &METHODS[..1]));
+        assert!(
+            table.demand("/inventory.v1.Inventory/Ping").is_some(),
+            "all public: no audience needed"
+        );
     }
 }

@@ -36,6 +36,8 @@ pub enum Refusal {
         /// The audience that it would have to name.
         audience: Audience,
     },
+    /// The guard has no trust bundle yet, so it can verify nothing.
+    TrustUnavailable,
     /// The token does not carry this scope.
     ScopeMissing {
         /// The first missing scope.
@@ -68,6 +70,7 @@ impl Refusal {
             Self::KeyUnknown => "KEY_UNKNOWN",
             Self::TokenRevoked => "TOKEN_REVOKED",
             Self::AudienceMismatch { .. } => "AUDIENCE_MISMATCH",
+            Self::TrustUnavailable => "TRUST_UNAVAILABLE",
             Self::ScopeMissing { .. } => "SCOPE_MISSING",
         }
     }
@@ -102,6 +105,9 @@ impl Refusal {
                 Code::Unauthenticated,
                 format!("the token is for another audience; get one for {audience}"),
             ),
+            Self::TrustUnavailable => {
+                (Code::Unavailable, "no token can be verified here yet; try again".to_owned())
+            }
             Self::ScopeMissing { scope } => {
                 (Code::PermissionDenied, format!("the token does not carry the scope {scope}"))
             }

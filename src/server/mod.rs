@@ -1,4 +1,4 @@
-//! The wire: gRPC over one port, from the listener to the [`Authority`](crate::authority::Authority).
+//! The wire: gRPC and a little HTTP over one port, from the listener to the [`Authority`](crate::authority::Authority).
 //!
 //! Outermost is the request log, then the [`Guard`](crate::guard::Guard) with Countersign's own
 //! policy, then the services, each of which turns a message into values, asks the authority, and
@@ -7,6 +7,7 @@
 mod errors;
 mod fields;
 mod grpc;
+mod http;
 mod request_log;
 mod wiring;
 

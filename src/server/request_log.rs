@@ -131,6 +131,9 @@ fn log<R>(
     let refusal = response.extensions().get::<Refusal>().map(|refusal| (refusal.reason(), ""));
     let (outcome, detail) = match refusal.or_else(|| notes.failure.get().copied()) {
         Some(failure) => failure,
+        None if !response.status().is_success() => {
+            (response.status().canonical_reason().unwrap_or("failed"), "")
+        }
         None if code == Code::Ok => ("ok", ""),
         None => (code.description(), ""),
     };

@@ -11,11 +11,11 @@ use tokio::task::JoinHandle;
 use tonic::service::Routes;
 use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
-use tower::ServiceBuilder;
 
 use crate::authority::Authority;
 use crate::claims::Clock;
 use crate::guard::Guard;
+use crate::guard::Trust;
 use crate::rpc;
 use crate::rpc::audit_service_server::AuditServiceServer;
 use crate::rpc::client_service_server::ClientServiceServer;
@@ -26,6 +26,7 @@ use crate::server::grpc::Clients;
 use crate::server::grpc::Desk;
 use crate::server::grpc::Keys;
 use crate::server::grpc::Tokens;
+use crate::server::http;
 use crate::server::request_log::RequestLog;
 
 /// Services that anyone may call: whether we are up, and what there is to call.
@@ -75,8 +76,7 @@ pub async fn serve(
     stop: impl Future<Output = ()>,
     grace: Duration,
 ) -> Result<(), ServeError> {
-    let guard = Guard::new(authority.trust(), clock.clone(), rpc::POLICIES, &PUBLIC_SERVICES)
-        .map_err(|error| ServeError::Setup(error.to_string()))?;
+    let guard = guard(&authority, &clock);
     let desk = Desk { authority: Arc::clone(&authority), clock: clock.clone() };
     let routes = routes(&desk).await?;
     let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
@@ -85,8 +85,9 @@ pub async fn serve(
         // A client that vanished without a word is noticed, and its connection freed.
         .http2_keepalive_interval(Some(Duration::from_secs(30)))
         .http2_keepalive_timeout(Some(Duration::from_secs(10)))
-        .layer(ServiceBuilder::new().layer(RequestLog::new()).layer(guard).into_inner())
-        .add_routes(routes)
+        .accept_http1(true)
+        .layer(RequestLog::new())
+        .add_routes(http::beside(routes.into_axum_router().layer(guard), authority.trust()).into())
         .serve_with_incoming_shutdown(incoming, until_dropped(stopped));
     let mut server = tokio::spawn(server);
     let maintenance = tokio::spawn(maintain(Arc::clone(&authority), clock.clone()));
@@ -112,6 +113,13 @@ pub async fn serve(
         Some(Err(error)) => Err(ServeError::Setup(error.to_string())),
         Some(Ok(Ok(()))) | None => Ok(()),
     }
+}
+
+/// Countersign's own services are protected like anyone's, by their own annotations.
+fn guard(authority: &Authority, clock: &Clock) -> Guard {
+    let trust = Trust::live(authority.trust(), Arc::default());
+    let guard = Guard::builder(trust).services(rpc::POLICIES).clock(clock.clone());
+    PUBLIC_SERVICES.iter().fold(guard, |guard, name| guard.public_service(name)).build()
 }
 
 type ServerEnd = Result<Result<(), tonic::transport::Error>, tokio::task::JoinError>;

@@ -46,6 +46,11 @@ impl Minter {
 pub struct Token(String);
 
 impl Token {
+    /// A token that an issuer has answered with.
+    pub fn issued(text: String) -> Self {
+        Self(text)
+    }
+
     /// The text, for the wire.
     pub fn expose(&self) -> &str {
         &self.0

@@ -40,6 +40,7 @@ pub const ISSUER: &str = "https://issuer.test";
 pub struct TestServer {
     pub clock: Clock,
     pub operator_secret: String,
+    pub url: String,
     pub channel: Channel,
     dir: TempDir,
     kek: String,
@@ -62,16 +63,17 @@ impl TestServer {
             .expect("a fresh store");
         let clock = Clock::fixed(START);
         let kek = kek.expose().to_string();
-        let (running, channel) = run(dir.path(), &kek, &clock).await;
+        let (running, url, channel) = run(dir.path(), &kek, &clock).await;
         let operator_secret = operator.secret.expose().to_owned();
-        Self { clock, operator_secret, channel, dir, kek, running: Some(running) }
+        Self { clock, operator_secret, url, channel, dir, kek, running: Some(running) }
     }
 
     /// Stops in order and starts again on the same store.
     pub async fn restart(&mut self) {
         self.stop().await;
-        let (running, channel) = run(self.dir.path(), &self.kek, &self.clock).await;
+        let (running, url, channel) = run(self.dir.path(), &self.kek, &self.clock).await;
         self.running = Some(running);
+        self.url = url;
         self.channel = channel;
     }
 
@@ -167,7 +169,7 @@ impl TestServer {
     }
 }
 
-async fn run(dir: &Path, kek: &str, clock: &Clock) -> (Running, Channel) {
+async fn run(dir: &Path, kek: &str, clock: &Clock) -> (Running, String, Channel) {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
     let address = listener.local_addr().expect("a bound socket has an address");
     let settings = Settings {
@@ -190,12 +192,13 @@ async fn run(dir: &Path, kek: &str, clock: &Clock) -> (Running, Channel) {
         Duration::from_secs(5),
     );
     let ended = tokio::spawn(async move { serving.await.expect("it serves to its end") });
-    let channel = Channel::from_shared(format!("http://{address}"))
+    let url = format!("http://{address}");
+    let channel = Channel::from_shared(url.clone())
         .expect("a valid address")
         .connect()
         .await
         .expect("it listens");
-    (Running { stop, ended }, channel)
+    (Running { stop, ended }, url, channel)
 }
 
 fn database(dir: &Path) -> PathBuf {

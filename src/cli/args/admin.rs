@@ -65,6 +65,7 @@ Examples:
 Revoking the active key promotes the next one at the same moment.")]
     Revoke {
         /// The key, as `keys list` shows it
+        #[arg(allow_hyphen_values = true)]
         kid: String,
     },
 }

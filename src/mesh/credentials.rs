@@ -1,0 +1,120 @@
+//! Who a service is, and what it proves that with. The secret is read when it is used, so that one
+//! that was rolled over in its file is picked up without a restart.
+
+use std::fmt;
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use zeroize::Zeroizing;
+
+use crate::claims::ClientId;
+
+/// A client's name and where its secret is. `Debug` does not show the secret.
+#[derive(Clone)]
+pub struct Credentials {
+    client_id: ClientId,
+    secret: SecretOrigin,
+}
+
+#[derive(Clone)]
+enum SecretOrigin {
+    Given(Arc<Zeroizing<String>>),
+    File(PathBuf),
+}
+
+/// Why credentials cannot be used.
+#[derive(Debug)]
+pub enum CredentialsError {
+    /// A variable that is needed is not set.
+    Missing(&'static str),
+    /// A variable and its `_FILE` counterpart are both set.
+    Contradictory(&'static str),
+    /// The client id is not one.
+    BadClientId,
+    /// A file cannot be read.
+    Unreadable(PathBuf, io::Error),
+}
+
+impl fmt::Display for CredentialsError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Missing(name) => write!(f, "neither {name} nor {name}_FILE is set"),
+            Self::Contradictory(name) => {
+                write!(f, "both {name} and {name}_FILE are set; unset one of them")
+            }
+            Self::BadClientId => f.write_str("COUNTERSIGN_CLIENT_ID is not a client id"),
+            Self::Unreadable(path, error) => write!(f, "cannot read {}: {error}", path.display()),
+        }
+    }
+}
+
+impl std::error::Error for CredentialsError {}
+
+impl Credentials {
+    /// A secret that the program holds.
+    pub fn new(client_id: ClientId, secret: &str) -> Self {
+        Self { client_id, secret: SecretOrigin::Given(Arc::new(Zeroizing::new(secret.to_owned()))) }
+    }
+
+    /// A secret in a file: its text without surrounding white space, read again for each token.
+    pub fn from_file(client_id: ClientId, path: impl Into<PathBuf>) -> Self {
+        Self { client_id, secret: SecretOrigin::File(path.into()) }
+    }
+
+    /// From `COUNTERSIGN_CLIENT_ID` and `COUNTERSIGN_CLIENT_SECRET`, or `_FILE`s of them, as `lookup`
+    /// finds them.
+    pub(super) fn from_variables(
+        lookup: &dyn Fn(&str) -> Option<String>,
+    ) -> Result<Self, CredentialsError> {
+        let client_id = variable(lookup, "COUNTERSIGN_CLIENT_ID", "COUNTERSIGN_CLIENT_ID_FILE")?;
+        let client_id = ClientId::new(&client_id).map_err(|_| CredentialsError::BadClientId)?;
+        let name = "COUNTERSIGN_CLIENT_SECRET";
+        match (lookup(name), lookup("COUNTERSIGN_CLIENT_SECRET_FILE")) {
+            (Some(_), Some(_)) => Err(CredentialsError::Contradictory(name)),
+            (Some(secret), None) => Ok(Self::new(client_id, &Zeroizing::new(secret))),
+            (None, Some(path)) => Ok(Self::from_file(client_id, path)),
+            (None, None) => Err(CredentialsError::Missing(name)),
+        }
+    }
+
+    /// The client's name.
+    pub fn client_id(&self) -> &ClientId {
+        &self.client_id
+    }
+
+    /// The secret as it is now.
+    pub(super) fn secret(&self) -> Result<Zeroizing<String>, CredentialsError> {
+        match &self.secret {
+            SecretOrigin::Given(secret) => Ok(Zeroizing::clone(secret)),
+            SecretOrigin::File(path) => read_trimmed(path.clone()),
+        }
+    }
+}
+
+/// The value of a variable, or the trimmed text of the file that its counterpart names.
+pub(super) fn variable(
+    lookup: &dyn Fn(&str) -> Option<String>,
+    name: &'static str,
+    file_name: &'static str,
+) -> Result<String, CredentialsError> {
+    match (lookup(name), lookup(file_name)) {
+        (Some(_), Some(_)) => Err(CredentialsError::Contradictory(name)),
+        (Some(value), None) => Ok(value),
+        (None, Some(path)) => read_trimmed(path.into()).map(|text| text.to_string()),
+        (None, None) => Err(CredentialsError::Missing(name)),
+    }
+}
+
+fn read_trimmed(path: PathBuf) -> Result<Zeroizing<String>, CredentialsError> {
+    let text = std::fs::read_to_string(&path)
+        .map(Zeroizing::new)
+        .map_err(|error| CredentialsError::Unreadable(path, error))?;
+    Ok(Zeroizing::new(text.trim().to_owned()))
+}
+
+impl fmt::Debug for Credentials {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Credentials").field("client_id", &self.client_id).finish_non_exhaustive()
+    }
+}
