@@ -56,7 +56,9 @@
 //!     tonic::include_proto!("shop.inventory.v1");
 //! }
 //!
-//! let guard = Guard::new(trust, Clock::system(), pb::POLICIES, &[])?;
+//! let session = Session::from_env()?;
+//! let guard = Guard::new(session.trust(), pb::POLICIES);
+//! let mut payment = PaymentClient::authenticated(channel, &session);
 //! Server::builder().layer(guard).add_service(InventoryServer::new(shop)).serve(addr).await?;
 //! ```
 //!
@@ -68,6 +70,9 @@
 //!   for just what the method demands;
 //!
 //! and for each package `POLICIES`, the policies of all of its services.
+//!
+//! A server may also be guarded service by service: `add_service(InventoryServer::guarded(shop,
+//! &guard))`. Whatever is added to it unguarded is open to everyone.
 //!
 //! Services of imported files count too, once they have an annotation. One without any, someone
 //! else's perhaps, gets none of this: a guard refuses it.
