@@ -12,6 +12,7 @@ use http::Request;
 use http::Response;
 use http::header::AUTHORIZATION;
 use quick_cache::sync::Cache;
+use tonic::server::NamedService;
 use tower::Layer;
 use tower::Service;
 
@@ -63,6 +64,11 @@ impl Guard {
             policies: PolicyTable::default(),
             clock: Clock::system(),
         }
+    }
+
+    /// One service behind this guard, where the guard is not to stand before the whole server.
+    pub fn wrap<S>(&self, inner: S) -> Guarded<S> {
+        Guarded { inner, checks: Arc::clone(&self.checks) }
     }
 }
 
@@ -169,7 +175,7 @@ fn bearer<'a>(headers: &'a HeaderMap, audience: &Audience) -> Result<&'a str, Re
 impl<S> Layer<S> for Guard {
     type Service = Guarded<S>;
     fn layer(&self, inner: S) -> Guarded<S> {
-        Guarded { inner, checks: Arc::clone(&self.checks) }
+        self.wrap(inner)
     }
 }
 
@@ -178,6 +184,11 @@ impl<S> Layer<S> for Guard {
 pub struct Guarded<S> {
     inner: S,
     checks: Arc<Checks>,
+}
+
+/// What is guarded keeps its name, so that a guarded service can be added to a server like any other.
+impl<S: NamedService> NamedService for Guarded<S> {
+    const NAME: &'static str = S::NAME;
 }
 
 impl<S, B, R> Service<Request<B>> for Guarded<S>
