@@ -67,7 +67,7 @@
 //! - `inventory_policy`: its `AUDIENCE`, all of its `SCOPES`, and its `POLICY`;
 //! - `InventoryServer::guarded(shop, &guard)`, for a server that guards only some of its services;
 //! - `InventoryClient::authenticated(channel, &session)`, a client that sends with each call a token
-//!   for just what the method demands;
+//!   for just what the method demands (not where tonic was told to do without its transport);
 //!
 //! and for each package `POLICIES`, the policies of all of its services.
 //!
