@@ -74,6 +74,9 @@
 //! A server may also be guarded service by service: `add_service(InventoryServer::guarded(shop,
 //! &guard))`. Whatever is added to it unguarded is open to everyone.
 //!
+//! A service that is deployed under another audience than its `.proto` names says so once on each
+//! side: `session.audience(..)` where clients are made, `GuardBuilder::services_as` for the guard.
+//!
 //! Services of imported files count too, once they have an annotation. One without any, someone
 //! else's perhaps, gets none of this: a guard refuses it.
 //!
