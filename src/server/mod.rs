@@ -4,6 +4,7 @@
 //! policy, then the services, each of which turns a message into values, asks the authority, and
 //! turns what it says into a message or a status.
 
+mod deadline;
 mod errors;
 mod fields;
 mod grpc;

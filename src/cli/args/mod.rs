@@ -157,19 +157,6 @@ mod tests {
         all
     }
 
-    /// Ids are base64url, which may begin like a flag.
-    #[test]
-    fn an_id_that_begins_with_a_hyphen_is_an_id() {
-        for line in [
-            "countersign keys revoke -kid --credentials c.toml",
-            "countersign keys revoke --credentials c.toml -kid",
-            "countersign token revoke --token-id -jti --credentials c.toml",
-        ] {
-            let cli = Cli::try_parse_from(line.split(' ')).expect(line);
-            assert!(cli.global.credentials.is_some(), "{line}");
-        }
-    }
-
     #[test]
     fn the_tree_is_consistent() {
         Cli::command().debug_assert();
