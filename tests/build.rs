@@ -189,14 +189,14 @@ fn assert_refused(methods: &str, expected: &[&str]) {
 #[test]
 fn all_that_is_wrong_is_told_at_once_with_its_place_and_the_fix() {
     assert_refused(
-        r#"rpc Nothing(Empty) returns (Empty);
-rpc Both(Empty) returns (Empty) { option (countersign.v1.auth) = { public: true scopes: "a" }; }
+        r#"rpc Both(Empty) returns (Empty) { option (countersign.v1.auth) = { public: true scopes: "a" }; }
+rpc Nothing(Empty) returns (Empty);
 rpc Right(Empty) returns (Empty) { option (countersign.v1.auth).scopes = "a"; }
 rpc Malformed(Empty) returns (Empty) { option (countersign.v1.auth).scopes = "a b"; }"#,
         &[
-            "stock.proto:8: Stock.Nothing says neither which scopes it demands nor that it is public; add \
+            "stock.proto:8: Stock.Both demands scopes and is public; remove one of the two",
+            "stock.proto:9: Stock.Nothing says neither which scopes it demands nor that it is public; add \
              `option (countersign.v1.auth).scopes = \"...\";` or `option (countersign.v1.auth).public = true;`",
-            "stock.proto:9: Stock.Both demands scopes and is public; remove one of the two",
             "stock.proto:11: Stock.Malformed demands the scope \"a b\"; a scope is 1 to 128 printable ASCII \
              characters without space, quote and backslash (RFC 6749 section 3.3)",
         ],

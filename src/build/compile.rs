@@ -144,6 +144,7 @@ fn rules(compiler: &Compiler, undeclared: &Undeclared) -> Result<HashMap<String,
             Some(path) => AnnotationError { file: path.display().to_string(), ..error }.to_string(),
             None => error.to_string(),
         };
+        let mut errors = Vec::new();
         for Declared { rule, gaps, mistakes } in read_file(&pool, &file) {
             let says_nothing =
                 rule.methods.is_empty() && rule.audience.is_empty() && mistakes.is_empty();
@@ -151,14 +152,16 @@ fn rules(compiler: &Compiler, undeclared: &Undeclared) -> Result<HashMap<String,
                 continue;
             }
             match undeclared {
-                Undeclared::Refused => problems.extend(gaps.into_iter().map(told)),
+                Undeclared::Refused => errors.extend(gaps),
                 Undeclared::LeftOut => gaps.into_iter().map(told).for_each(|gap| {
                     tell_cargo(&format!("warning={gap} (allowed; a guard refuses it until then)"));
                 }),
             }
-            problems.extend(mistakes.into_iter().map(told));
+            errors.extend(mistakes);
             rules.insert(rule.service.clone(), rule);
         }
+        errors.sort_by_key(|error| error.line);
+        problems.extend(errors.into_iter().map(told));
     }
     if problems.is_empty() { Ok(rules) } else { Err(Error::new(problems)) }
 }

@@ -67,12 +67,15 @@
 //! - `inventory_policy`: its `AUDIENCE`, all of its `SCOPES`, and its `POLICY`;
 //! - `InventoryServer::guarded(shop, &guard)`, for a server that guards only some of its services;
 //! - `InventoryClient::authenticated(channel, &session)`, a client that sends with each call a token
-//!   for just what the method demands;
+//!   for just what the method demands (not where tonic was told to do without its transport);
 //!
 //! and for each package `POLICIES`, the policies of all of its services.
 //!
 //! A server may also be guarded service by service: `add_service(InventoryServer::guarded(shop,
 //! &guard))`. Whatever is added to it unguarded is open to everyone.
+//!
+//! A service that is deployed under another audience than its `.proto` names says so once on each
+//! side: `session.audience(..)` where clients are made, `GuardBuilder::services_as` for the guard.
 //!
 //! Services of imported files count too, once they have an annotation. One without any, someone
 //! else's perhaps, gets none of this: a guard refuses it.

@@ -87,6 +87,14 @@ impl GuardBuilder {
         self
     }
 
+    /// Enforces the policies of these services with tokens for this audience instead of the one that
+    /// their `.proto` names, where a service is deployed under another: the counterpart of
+    /// [`Session::audience`](crate::mesh::Session::audience).
+    pub fn services_as(mut self, audience: &Audience, services: &[ServicePolicy]) -> Self {
+        services.iter().for_each(|service| self.policies.declare_as(audience.as_str(), service));
+        self
+    }
+
     /// Lets anyone call a service, by its full name: `grpc.health.v1.Health`.
     pub fn public_service(mut self, name: &str) -> Self {
         self.policies.declare_public(name);
@@ -444,6 +452,23 @@ mod tests {
         assert_eq!(door.remembered(), 0);
         assert_eq!(door.call_with(CHECK_STOCK, &token()), admitted());
         assert_eq!(door.call_with(BILL, &token()), mismatch, "when remembered");
+    }
+
+    #[test]
+    fn a_service_under_another_audience_takes_tokens_for_that_one_only() {
+        let mut door = Door::new();
+        let moved = |audience: &str| {
+            let trust = Trust::live(door.bundles.subscribe(), Arc::default());
+            let builder = Guard::builder(trust).services_as(&name(audience), SERVICES);
+            builder.clock(door.clock.clone()).build()
+        };
+        let (eu, inventory) = (moved("inventory-eu"), moved("inventory"));
+        door.guard = eu;
+        let mismatch = Err(Refusal::AudienceMismatch { audience: name("inventory-eu") });
+        assert_eq!(door.call_with(CHECK_STOCK, &token()), mismatch);
+        assert_eq!(door.call(PING, &[]), Ok(None));
+        door.guard = inventory;
+        assert_eq!(door.call_with(BILL, &token()), admitted());
     }
 
     #[test]

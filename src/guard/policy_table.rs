@@ -71,8 +71,13 @@ impl Demand {
 
 impl PolicyTable {
     pub(super) fn declare(&mut self, service: &ServicePolicy) {
+        self.declare_as(service.audience, service);
+    }
+
+    /// Declares a service whose tokens name this audience, whatever its policy says.
+    pub(super) fn declare_as(&mut self, audience: &str, service: &ServicePolicy) {
         for method in service.methods {
-            match Demand::of(service.audience, method.access) {
+            match Demand::of(audience, method.access) {
                 Ok(demand) => drop(self.methods.insert(method.path, demand)),
                 Err(error) => {
                     tracing::error!(path = method.path, %error, "left out: a policy that cannot be")
