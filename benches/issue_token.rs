@@ -66,7 +66,7 @@ async fn serve(dir: &Path) {
     };
     let kek = env::var(KEK).expect("the KEK").parse().expect("a KEK");
     let clock = Clock::system();
-    let authority = Authority::open(&dir.join("countersign.db"), kek, settings, clock.now());
+    let authority = Authority::open(&dir.join("countersign.db"), kek, settings, &clock);
     let authority = Arc::new(authority.expect("the store opens"));
     let for_ever = std::future::pending();
     server::serve(listener, authority, clock, for_ever, Duration::ZERO).await.expect("it serves");

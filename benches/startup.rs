@@ -47,7 +47,7 @@ fn start(database: &Path) {
     };
     let kek = env::var(KEK).expect("the KEK").parse().expect("a KEK");
     let started = Instant::now();
-    let authority = Authority::open(database, kek, settings, Clock::system().now());
+    let authority = Authority::open(database, kek, settings, &Clock::system());
     let authority = authority.expect("the store opens");
     let millis = started.elapsed().as_secs_f64() * 1e3;
 

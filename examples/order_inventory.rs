@@ -322,7 +322,7 @@ impl Countersign {
             default_ttl: Duration::from_secs(15 * 60),
             audit_retention: Duration::from_secs(24 * 60 * 60),
         };
-        let authority = Arc::new(Authority::open(&database, kek, settings, clock.now())?);
+        let authority = Arc::new(Authority::open(&database, kek, settings, &clock)?);
         let (stop, told) = oneshot::channel();
         let told = async { drop(told.await) };
         let stopped = tokio::spawn(server::serve(listener, authority, clock, told, LONGEST_WAIT));

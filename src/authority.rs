@@ -31,10 +31,13 @@ use serde::Serialize;
 use tokio::sync::watch;
 
 use crate::authority::refusals::Refusals;
+use crate::authority::refusals::Refused;
+use crate::authority::refusals::Sort;
 use crate::authority::snapshot::Published;
 use crate::claims::Audience;
 use crate::claims::Claims;
 use crate::claims::ClientId;
+use crate::claims::Clock;
 use crate::claims::DEFAULT_LEEWAY;
 use crate::claims::MAX_TOKEN_LIFE;
 use crate::claims::Timestamp;
@@ -64,8 +67,12 @@ use crate::trust::TrustBundle;
 /// How long tokens are signed after the store was last reached.
 pub const SIGNING_LEASE: Duration = Duration::from_secs(60 * 60);
 
-/// How far ahead a client's tokens may be dated after everything before was revoked.
+/// How far ahead of the clock a cut lies, so that tokens from a clock that is ahead are before it too.
 pub const SKEW_ALLOWANCE: Duration = Duration::from_secs(5);
+
+/// How far ahead a client's tokens may be dated, after cuts one soon after the other: within the leeway
+/// of verifiers.
+const MOST_AHEAD: Duration = Duration::from_secs(20);
 
 /// How long a token can outlive the retirement of its key: see [`KeyRing::rotate`].
 pub const TAIL: Duration = Duration::from_secs(
@@ -105,13 +112,14 @@ impl fmt::Display for OpenError {
 
 impl std::error::Error for OpenError {}
 
-/// The token service itself, without wire and clock.
+/// The token service itself, without the wire.
 pub struct Authority {
     settings: Settings,
     store: Store,
     published: Published,
     refusals: Refusals,
     store_reached_at: AtomicU64,
+    renewing: tokio::sync::Mutex<()>,
 }
 
 /// A client's request for a token, with what it proves itself with.
@@ -148,6 +156,9 @@ pub enum IssueError {
     Denied(Denial),
     /// The store has been out of reach for longer than the signing lease.
     LeaseOver,
+    /// The client's tokens were cut off so often in the last seconds that a new one would be dated too
+    /// far ahead for verifiers.
+    CutTooOften,
     /// The system has no randomness to give.
     NoRandomness,
 }
@@ -185,18 +196,20 @@ impl Authority {
         path: &Path,
         kek: Kek,
         settings: Settings,
-        now: Timestamp,
+        clock: &Clock,
     ) -> Result<Self, OpenError> {
+        let now = clock.now();
         let opened = Store::open(path, kek).map_err(OpenError::Store)?;
         opened.state().ring.check_clock(now).map_err(OpenError::ClockBehind)?;
         let (published, publish) = Published::channel(opened.state());
-        let store = opened.start(publish).map_err(OpenError::Store)?;
+        let store = opened.start(clock.clone(), publish).map_err(OpenError::Store)?;
         Ok(Self {
             settings,
             store,
             published,
             refusals: Refusals::default(),
             store_reached_at: AtomicU64::new(now.as_unix()),
+            renewing: tokio::sync::Mutex::default(),
         })
     }
 
@@ -209,16 +222,17 @@ impl Authority {
         request: &IssueRequest<'_>,
         now: Timestamp,
     ) -> Result<IssuedToken, IssueError> {
-        self.check_lease(now)?;
         let snapshot = self.published.snapshot();
         let candidate = snapshot.state.clients.get(request.client_id);
         let authenticated = authenticate(candidate, request.client_secret, now)
             .map_err(|reason| self.reject(request, reason))?;
         let grant = decide(&authenticated, &request.token, self.settings.default_ttl)
             .map_err(IssueError::Denied)?;
+        // After the proof: until then nobody learns, or costs, more than that.
+        self.check_lease(now)?;
         let mut bits = [0; 12];
         getrandom::fill(&mut bits).map_err(|_| IssueError::NoRandomness)?;
-        Ok(snapshot.mint(&grant, now, bits))
+        snapshot.mint(&grant, now, bits).ok_or(IssueError::CutTooOften)
     }
 
     /// Says whether a token is good right now for a caller that serves its audience.
@@ -285,7 +299,7 @@ impl Authority {
             }
         };
         let target = id.to_string();
-        self.act(act, "token.revoke", &target, move |state, _| {
+        self.act(act, "token.revoke", &target, move |state, _, _| {
             let known = state.revocations.token(&id).is_some_and(|known| known >= until);
             let changes = if known { vec![] } else { vec![Change::RevokeToken(id, until)] };
             Ok((changes, ()))
@@ -297,13 +311,12 @@ impl Authority {
     /// Promotes the next key to active, retires the active one, makes a new next.
     ///
     /// # Errors
-    /// When the clock is behind the ring.
+    /// When the clock is behind the ring, or the store cannot be written.
     pub async fn rotate_keys(&self, act: Act, force: bool) -> Result<RingChange, ActError> {
         let fresh = fresh_key()?;
-        let now = act.now;
         // Nobody can be behind yet, so `force` has nothing to override; it is recorded all the same.
         let action = if force { "keys.rotate.force" } else { "keys.rotate" };
-        self.act(act, action, "", move |state, event| {
+        self.act(act, action, "", move |state, event, now| {
             let ring = state.ring.rotate(fresh, now, TAIL).map_err(Refusal::ClockBehind)?;
             let kid = state.ring.active().key.kid().clone();
             event.target = ring.active().key.kid().to_string();
@@ -318,12 +331,12 @@ impl Authority {
     /// Revokes a key: every token that it signed is rejected from now on.
     ///
     /// # Errors
-    /// When there is no such key, it is revoked already, or the clock is behind the ring.
+    /// When there is no such key, it is revoked already, the clock is behind the ring, or the store cannot be
+    /// written.
     pub async fn revoke_key(&self, act: Act, kid: String) -> Result<RingChange, ActError> {
         let fresh = fresh_key()?;
-        let now = act.now;
         let target = kid.clone();
-        self.act(act, "keys.revoke", &target, move |state, _| {
+        self.act(act, "keys.revoke", &target, move |state, _, now| {
             let ring = state.ring.revoke(&kid, fresh, now, TAIL).map_err(|error| match error {
                 RevokeKeyError::Unknown => Refusal::NoSuchKey,
                 RevokeKeyError::AlreadyRevoked => Refusal::KeyRevoked,
@@ -358,26 +371,34 @@ impl Authority {
         self.published.trust()
     }
 
-    /// Renews the signing lease, if the store is there: for a process that slept for longer.
-    ///
-    /// # Errors
-    /// When the store cannot be written.
-    pub async fn renew_lease(&self, now: Timestamp) -> Result<(), StoreError> {
-        self.store.reach().await?;
-        self.store_reached_at.store(now.as_unix(), Ordering::Relaxed);
-        Ok(())
+    /// Renews the signing lease, if the store is there: for a process that slept for longer. Says
+    /// whether it was renewed. One try at a time: who comes meanwhile is told no.
+    pub async fn renew_lease(&self, now: Timestamp) -> bool {
+        let Ok(_one) = self.renewing.try_lock() else { return false };
+        let reached = self.store.reach().await.is_ok();
+        if reached {
+            self.store_reached_at.store(now.as_unix(), Ordering::Relaxed);
+        }
+        reached
     }
 
     fn reject(&self, request: &IssueRequest<'_>, reason: NotAuthenticated) -> IssueError {
         // Made in any case, so that an unknown client costs the same work as a known one.
         let pseudonym = self.store.pseudonym(request.client_id.as_str());
-        let actor = match reason {
-            NotAuthenticated::UnknownClient => &pseudonym,
+        let (sort, actor) = match reason {
+            NotAuthenticated::UnknownClient => (Sort::Unknown, pseudonym.as_str()),
             NotAuthenticated::Disabled
             | NotAuthenticated::WrongSecret
-            | NotAuthenticated::ExpiredSecret => request.client_id.as_str(),
+            | NotAuthenticated::ExpiredSecret => (Sort::Client, request.client_id.as_str()),
         };
-        self.refusals.note(actor, "token.issue", "", reason.as_str(), request.peer);
+        self.refusals.note(&Refused {
+            sort,
+            actor,
+            action: "token.issue",
+            target: "",
+            reason: reason.as_str(),
+            peer: request.peer,
+        });
         IssueError::ClientRejected(reason)
     }
 

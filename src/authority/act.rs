@@ -4,6 +4,8 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::authority::Authority;
+use crate::authority::refusals::Refused;
+use crate::authority::refusals::Sort;
 use crate::claims::Timestamp;
 use crate::keys::ClockBehind;
 use crate::policy::ChangeDenial;
@@ -23,7 +25,7 @@ pub struct Act {
     pub operator: Operator,
     /// From where.
     pub peer: String,
-    /// When.
+    /// When it came. It counts from when it is decided, which may be later.
     pub now: Timestamp,
     /// Makes it idempotent.
     pub request: Option<RequestKey>,
@@ -100,7 +102,7 @@ impl Authority {
         act: Act,
         action: &'static str,
         target: &str,
-        decide: impl FnOnce(&State, &mut AuditEvent) -> Outcome<T> + Send + 'static,
+        decide: impl FnOnce(&State, &mut AuditEvent, Timestamp) -> Outcome<T> + Send + 'static,
     ) -> Result<Committed<T>, ActError>
     where
         T: Serialize + DeserializeOwned + Send + 'static,
@@ -115,13 +117,14 @@ impl Authority {
             count: 1,
             detail: String::new(),
         };
-        let decide = move |state: &State| {
-            let (changes, answer) = decide(state, &mut event)?;
+        let decide = move |state: &State, now: Timestamp| {
+            event.at = now;
+            let (changes, answer) = decide(state, &mut event, now)?;
             let events = if changes.is_empty() { vec![] } else { vec![event] };
             Ok(Decision { changes, events, answer })
         };
         let committed = match act.request.clone() {
-            Some(request) => self.store.commit_once(request, act.now, decide).await,
+            Some(request) => self.store.commit_once(request, decide).await,
             None => self.store.commit(decide).await.map(Committed::Now),
         };
         committed.inspect_err(|error| {
@@ -150,12 +153,13 @@ impl Authority {
             _ => None,
         };
         let target = pseudonym.as_deref().unwrap_or(target);
-        self.refusals.note(
-            act.operator.client_id().as_str(),
+        self.refusals.note(&Refused {
+            sort: Sort::Act,
+            actor: act.operator.client_id().as_str(),
             action,
             target,
-            refusal.reason(),
-            &act.peer,
-        );
+            reason: refusal.reason(),
+            peer: &act.peer,
+        });
     }
 }

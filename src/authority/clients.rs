@@ -9,6 +9,7 @@ use serde::Serialize;
 use crate::authority::Act;
 use crate::authority::ActError;
 use crate::authority::Authority;
+use crate::authority::MOST_AHEAD;
 use crate::authority::Refusal;
 use crate::authority::SKEW_ALLOWANCE;
 use crate::authority::TAIL;
@@ -35,9 +36,6 @@ use crate::store::Change;
 use crate::store::Committed;
 use crate::store::State;
 use crate::trust::ClientRevocation;
-
-/// How far ahead a client's new tokens may be dated at the most: well within verifiers' leeway.
-const MOST_AHEAD: Duration = Duration::from_secs(20);
 
 /// New values for some of a client's settings.
 #[derive(Debug, Clone, Default)]
@@ -78,9 +76,9 @@ impl Authority {
         id: ClientId,
         settings: ClientSettings,
     ) -> Result<ClientInfo, ActError> {
-        let (operator, now) = (act.operator.clone(), act.now);
+        let operator = act.operator.clone();
         let target = id.to_string();
-        self.act(act, "client.create", &target, move |state, event| {
+        self.act(act, "client.create", &target, move |state, event, now| {
             if state.clients.get(&id).is_some() {
                 return Err(Refusal::ClientExists);
             }
@@ -134,9 +132,9 @@ impl Authority {
         revision: u64,
         patch: ClientPatch,
     ) -> Result<ClientInfo, ActError> {
-        let (operator, now) = (act.operator.clone(), act.now);
+        let operator = act.operator.clone();
         let target = id.to_string();
-        self.act(act, "client.update", &target, move |state, event| {
+        self.act(act, "client.update", &target, move |state, event, now| {
             let before = known(state, &id)?;
             let settings = patch.apply_to(&before.settings);
             may_change(&operator, Some(&before.settings), Some(&settings))
@@ -174,9 +172,9 @@ impl Authority {
         id: ClientId,
         revision: Option<u64>,
     ) -> Result<(), ActError> {
-        let (operator, now) = (act.operator.clone(), act.now);
+        let operator = act.operator.clone();
         let target = id.to_string();
-        self.act(act, "client.delete", &target, move |state, _| {
+        self.act(act, "client.delete", &target, move |state, _, now| {
             let before = known(state, &id)?;
             may_change(&operator, Some(&before.settings), None).map_err(Refusal::Denied)?;
             if revision.is_some_and(|revision| revision != before.revision) {
@@ -202,9 +200,9 @@ impl Authority {
     ) -> Result<CreatedSecret, ActError> {
         let secret = ClientSecret::generate().map_err(|_| no_randomness())?;
         let hash = SecretHash::of(secret.expose());
-        let (operator, now) = (act.operator.clone(), act.now);
+        let operator = act.operator.clone();
         let target = id.to_string();
-        let committed = self.act(act, "client.secret.create", &target, move |state, event| {
+        let committed = self.act(act, "client.secret.create", &target, move |state, event, now| {
             let before = known(state, &id)?;
             may_make_credential(&operator, &before.settings).map_err(Refusal::Denied)?;
             let mut client = Client::clone(before);
@@ -243,9 +241,9 @@ impl Authority {
         id: ClientId,
         secret: SecretId,
     ) -> Result<(), ActError> {
-        let (operator, now) = (act.operator.clone(), act.now);
+        let operator = act.operator.clone();
         let target = id.to_string();
-        self.act(act, "client.secret.revoke", &target, move |state, event| {
+        self.act(act, "client.secret.revoke", &target, move |state, event, now| {
             let before = known(state, &id)?;
             may_change(&operator, Some(&before.settings), Some(&before.settings))
                 .map_err(Refusal::Denied)?;
@@ -274,9 +272,9 @@ impl Authority {
         act: Act,
         id: ClientId,
     ) -> Result<Timestamp, ActError> {
-        let (operator, now) = (act.operator.clone(), act.now);
+        let operator = act.operator.clone();
         let target = id.to_string();
-        self.act(act, "client.tokens.revoke", &target, move |state, _| {
+        self.act(act, "client.tokens.revoke", &target, move |state, _, now| {
             let settings = &known(state, &id)?.settings;
             may_change(&operator, Some(settings), Some(settings)).map_err(Refusal::Denied)?;
             let cut = cut_off(state, &id, now);

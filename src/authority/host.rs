@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use crate::claims::COUNTERSIGN;
 use crate::claims::ClientId;
+use crate::claims::Clock;
 use crate::claims::Issuer;
 use crate::claims::ScopeSet;
 use crate::claims::Timestamp;
@@ -144,10 +145,11 @@ pub async fn recover(
     operator: &NewClient,
     now: Timestamp,
 ) -> Result<(), HostError> {
-    let store =
-        Store::open(path, kek).and_then(|opened| opened.start(|_| ())).map_err(HostError::Store)?;
+    let store = Store::open(path, kek)
+        .and_then(|opened| opened.start(Clock::system(), |_| ()))
+        .map_err(HostError::Store)?;
     let client = operator.client.clone();
-    let decide = move |state: &State| {
+    let decide = move |state: &State, _| {
         if state.clients.get(&client.id).is_some() {
             return Err(client.id);
         }

@@ -20,10 +20,11 @@ impl Authority {
     /// # Errors
     /// When the store cannot be written; what was to be written is kept for the next time.
     pub async fn maintain(&self, now: Timestamp) -> Result<(), StoreError> {
-        let refused = self.refusals.take();
+        let refused = self.refusals.take(now);
         let events = refused.to_events(now);
-        let audit_before = now.before(self.settings.audit_retention);
-        let decide = move |state: &State| {
+        let retention = self.settings.audit_retention;
+        let decide = move |state: &State, _| {
+            let audit_before = now.before(retention);
             let mut changes = vec![Change::Expire { now, audit_before }];
             changes.extend(state.ring.expire(now).map(|ring| Change::ReplaceRing(Arc::new(ring))));
             let mut written = Vec::new();

@@ -8,6 +8,7 @@ use arc_swap::Guard;
 use tokio::sync::watch;
 
 use crate::authority::IssuedToken;
+use crate::authority::MOST_AHEAD;
 use crate::claims::Claims;
 use crate::claims::Timestamp;
 use crate::claims::TokenId;
@@ -74,35 +75,46 @@ impl Snapshot {
         Self { state: state.clone(), minter: Minter::new(Arc::clone(&state.ring.active().key)) }
     }
 
-    /// Signs what was granted. The same grant, time and random bits give the same token.
-    pub(super) fn mint(&self, grant: &Grant, now: Timestamp, bits: [u8; 12]) -> IssuedToken {
+    /// Signs what was granted. The same grant, time and random bits give the same token. `None` while
+    /// it would have to be dated too far ahead.
+    pub(super) fn mint(
+        &self,
+        grant: &Grant,
+        now: Timestamp,
+        bits: [u8; 12],
+    ) -> Option<IssuedToken> {
         // After "revoke all of this client's so far", new tokens are dated after the cut.
         let revoked = self.state.revocations.client(grant.client_id());
         let issued_at = revoked.map_or(now, |revoked| revoked.before.max(now));
+        if issued_at > now + MOST_AHEAD {
+            return None;
+        }
+        // Its life is counted from now also when it is dated ahead; but it must not end before it began.
+        let expires_at = (now + grant.ttl()).max(issued_at + Duration::from_secs(1));
+        let life = expires_at.since(now);
         let claims = Claims {
             issuer: self.state.issuer.clone(),
             client_id: grant.client_id().clone(),
             audience: grant.audience().clone(),
             scopes: grant.scopes().clone(),
             issued_at,
-            // Counted from now also when dated ahead: a life that was asked for is not exceeded.
-            expires_at: (now + grant.ttl()).max(issued_at + Duration::from_secs(1)),
+            expires_at,
             token_id: TokenId::from_random(bits),
         };
-        IssuedToken {
+        Some(IssuedToken {
             token: self.minter.mint(&claims),
-            expires_in: claims.expires_at.since(now),
-            refresh_in: refresh_in(grant.ttl(), bits),
+            expires_in: life,
+            refresh_in: refresh_in(life, bits),
             claims,
-        }
+        })
     }
 }
 
 /// Between 40 % and 60 % of a token's life, spread evenly by the bits of its id: a fleet that
 /// started together drifts apart.
-fn refresh_in(ttl: Duration, bits: [u8; 12]) -> Duration {
+fn refresh_in(life: Duration, bits: [u8; 12]) -> Duration {
     let spread = u64::from(u16::from_be_bytes([bits[0], bits[1]]));
-    let millis = u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX);
+    let millis = u64::try_from(life.as_millis()).unwrap_or(u64::MAX);
     Duration::from_millis(millis * 2 / 5 + millis * spread / (5 * 65_536))
 }
 
@@ -179,14 +191,17 @@ mod tests {
     #[test]
     fn the_same_grant_time_and_id_give_the_same_bytes() {
         let (snapshot, grant) = (snapshot(), grant());
-        let first = snapshot.mint(&grant, NOW, [7; 12]);
-        let second = snapshot.mint(&grant, NOW, [7; 12]);
+        let mint = |grant: &Grant, now, bits| {
+            snapshot.mint(grant, now, bits).expect("nothing was cut off")
+        };
+        let first = mint(&grant, NOW, [7; 12]);
+        let second = mint(&grant, NOW, [7; 12]);
         assert_eq!(first.token.expose(), second.token.expose());
         assert_eq!(first.refresh_in, second.refresh_in);
 
-        let other_id = snapshot.mint(&grant, NOW, [8; 12]);
+        let other_id = mint(&grant, NOW, [8; 12]);
         assert_ne!(first.token.expose(), other_id.token.expose());
-        let later = snapshot.mint(&grant, NOW + Duration::from_secs(1), [7; 12]);
+        let later = mint(&grant, NOW + Duration::from_secs(1), [7; 12]);
         assert_ne!(first.token.expose(), later.token.expose());
     }
 

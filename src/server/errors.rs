@@ -98,6 +98,11 @@ impl CallError {
                 "STORE_UNAVAILABLE",
                 "the store has been out of reach for longer than tokens may be signed without it",
             ),
+            Self::Issue(IssueError::CutTooOften) => told(
+                Code::Unavailable,
+                "RATE_LIMITED",
+                "the client's tokens were revoked too often within seconds; try again later",
+            ),
             Self::Issue(IssueError::NoRandomness) => told(
                 Code::Unavailable,
                 "RANDOMNESS_UNAVAILABLE",
@@ -156,7 +161,7 @@ impl CallError {
             Self::Act(CommitError::Refused(Refusal::CutTooOften))
             | Self::Act(CommitError::Store(_))
             | Self::Store(_)
-            | Self::Issue(IssueError::LeaseOver) => {
+            | Self::Issue(IssueError::LeaseOver | IssueError::CutTooOften) => {
                 details.set_retry_info(Some(Duration::from_secs(5)));
             }
             _ => {}

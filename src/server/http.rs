@@ -17,8 +17,7 @@ use tower::ServiceExt;
 
 use crate::trust::TrustBundle;
 
-/// How long a poller may keep the keys. A key is published for longer than that before it signs,
-/// unless it is rotated in by hand before.
+/// How long a poller may keep the keys. Operators are told to leave more than that between rotations.
 const KEYS_MAX_AGE: &str = "public, max-age=60";
 
 type Trust = watch::Receiver<Option<Arc<TrustBundle>>>;

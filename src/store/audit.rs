@@ -119,6 +119,12 @@ struct Link {
     mac: [u8; 32],
 }
 
+impl Link {
+    fn head(self) -> AuditHead {
+        AuditHead { sequence: self.sequence, mac: hex(&self.mac) }
+    }
+}
+
 const START: Link = Link { sequence: 0, mac: [0; 32] };
 
 /// No row has this MAC, so that what follows it follows nothing.
@@ -211,6 +217,11 @@ impl Chain {
         ChainMark(self.last)
     }
 
+    /// The end of the chain, if it has grown since a mark.
+    pub(super) fn head_since(&self, mark: ChainMark) -> Option<AuditHead> {
+        (self.last != mark.0).then(|| self.last.head())
+    }
+
     /// Back to a mark, when a transaction came to nothing.
     pub(super) fn rewind(&mut self, mark: ChainMark) {
         self.last = mark.0;
@@ -234,6 +245,7 @@ impl Chain {
 }
 
 /// A place in the chain.
+#[derive(Clone, Copy)]
 pub(super) struct ChainMark(Link);
 
 /// A page of events, newest first, from before a sequence.
@@ -286,8 +298,7 @@ pub(super) fn verify(
         Some(exported) => return Ok(Err(ChainError::HeadMismatch(exported.sequence))),
         None => {}
     }
-    let head = AuditHead { sequence: last.sequence, mac: hex(&last.mac) };
-    Ok(Ok(AuditReport { first: start.sequence + 1, head }))
+    Ok(Ok(AuditReport { first: start.sequence + 1, head: last.head() }))
 }
 
 /// All rows in their order.

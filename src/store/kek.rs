@@ -16,6 +16,7 @@ use sha2::Sha256;
 use zeroize::Zeroize;
 use zeroize::Zeroizing;
 
+use crate::keys::KeyRing;
 use crate::keys::PublicKey;
 use crate::keys::SigningKey;
 
@@ -107,6 +108,15 @@ impl Kek {
         let seed: Zeroizing<[u8; 32]> = Zeroizing::new(seed.as_slice().try_into().ok()?);
         let key = SigningKey::from_seed(&seed);
         (key.public() == public).then_some(key)
+    }
+
+    /// Tells whether the keys of a store, with their states and times, are those that were written: what
+    /// is not sealed is at least proven.
+    pub(super) fn ring_mac(&self, store_id: &[u8], ring: &KeyRing) -> [u8; 32] {
+        let mut keys = ring.keys();
+        keys.sort_by(|a, b| a.kid.cmp(&b.kid));
+        let proven = serde_json::to_vec(&keys).expect("names, numbers and bytes are always JSON");
+        hmac_sha256(&self.derive("countersign key ring v1"), &[store_id, &proven])
     }
 
     fn sealing_cipher(&self) -> XChaCha20Poly1305 {

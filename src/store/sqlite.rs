@@ -64,6 +64,8 @@ pub enum StoreError {
     WrongKek,
     /// A sealed key does not open, or is not the private half of its public key.
     BadSealedKey(String),
+    /// The signing keys, with their states and times, are not those that were written here.
+    BadKeyRing,
     /// What it holds cannot be right.
     Corrupt(String),
     /// It cannot be read or written now: locked, full, read-only, or the disk fails.
@@ -89,6 +91,10 @@ impl fmt::Display for StoreError {
             Self::BadSealedKey(kid) => write!(
                 f,
                 "the sealed signing key {kid} does not open, or does not match its public key; \
+                 restore the store from a backup; nothing was changed",
+            ),
+            Self::BadKeyRing => f.write_str(
+                "the signing keys are not those that were written: someone else has changed them; \
                  restore the store from a backup; nothing was changed",
             ),
             Self::Corrupt(what) => write!(f, "the store is damaged ({what}); restore it from a backup"),
@@ -214,39 +220,48 @@ impl Database {
         Ok(connect(&self.path, OpenFlags::SQLITE_OPEN_READ_WRITE)?)
     }
 
-    /// Writes one change down, within a transaction of this connection. `state` is from before it.
-    pub(super) fn write(&mut self, state: &State, change: &Change) -> Result<(), StoreError> {
+    /// Writes one change down, within a transaction of this connection.
+    pub(super) fn write(
+        &mut self,
+        change: &Change,
+        before: &State,
+        after: &State,
+    ) -> Result<(), StoreError> {
         let connection = &self.connection;
         match change {
             Change::PutClient(client) => {
-                rows::write_counters(connection, state.epoch, state.next_revision())?;
-                let client = Client { revision: state.next_revision(), ..client.clone() };
+                let client = Client { revision: after.revision, ..client.clone() };
                 rows::put_client(connection, &client)?;
             }
             Change::RemoveClient(id) => rows::remove_client(connection, id)?,
             Change::ReplaceRing(ring) => {
-                rows::write_counters(connection, state.epoch + 1, state.revision)?;
-                rows::replace_ring(connection, &self.kek, &self.store_id, Some(&state.ring), ring)?;
+                rows::replace_ring(
+                    connection,
+                    &self.kek,
+                    &self.store_id,
+                    Some(&before.ring),
+                    ring,
+                )?;
             }
-            Change::RevokeToken(id, until) => {
-                rows::write_counters(connection, state.epoch + 1, state.revision)?;
-                rows::revoke_token(connection, id, *until)?;
-            }
+            Change::RevokeToken(id, until) => rows::revoke_token(connection, id, *until)?,
             Change::RevokeClient(id, revocation) => {
-                rows::write_counters(connection, state.epoch + 1, state.revision)?;
                 rows::revoke_client(connection, id, *revocation)?;
             }
             Change::TouchSecret(client, secret, at) => {
-                rows::touch_secret(connection, client, *secret, *at)?
+                rows::touch_secret(connection, client, *secret, *at)?;
             }
+            Change::Nothing => {}
             Change::Expire { now, audit_before } => {
-                let epoch = state.epoch + u64::from(state.revocations.has_expired(*now));
-                rows::write_counters(connection, epoch, state.revision)?;
                 rows::expire(connection, *now, now.before(REQUEST_LIFE))?;
                 self.chain.prune(connection, *audit_before)?;
             }
         }
         Ok(())
+    }
+
+    /// Writes down what grows with every change, once the changes are.
+    pub(super) fn write_counters(&self, state: &State) -> Result<(), StoreError> {
+        Ok(rows::write_counters(&self.connection, state.epoch, state.revision)?)
     }
 
     /// Adds an event to the audit log, within the transaction of the act that it tells of.

@@ -45,6 +45,8 @@ pub enum Change {
     RevokeClient(ClientId, ClientRevocation),
     /// Notes when a secret was last used.
     TouchSecret(ClientId, SecretId, Timestamp),
+    /// Writes, and changes nothing: to see that the store can be written.
+    Nothing,
     /// Forgets revocations and requests that matter no more, and audit events from before a time.
     Expire {
         /// The time.
@@ -60,11 +62,17 @@ impl State {
         self.revision + 1
     }
 
-    /// The state after a change that has been written down.
-    pub(super) fn apply(&mut self, change: Change) {
+    /// The state after a change: the one place that says what a change does.
+    pub(super) fn after(&self, change: &Change) -> Self {
+        let mut state = self.clone();
+        state.apply(change.clone());
+        state
+    }
+
+    fn apply(&mut self, change: Change) {
         match change {
             Change::PutClient(mut client) => {
-                self.revision += 1;
+                self.revision = self.next_revision();
                 client.revision = self.revision;
                 self.clients.insert(client.id.clone(), Arc::new(client));
             }
@@ -83,7 +91,7 @@ impl State {
                 self.revocations.revoke_client(id, revocation);
             }
             // The time is in the secret already: that is where it was first noted.
-            Change::TouchSecret(..) => {}
+            Change::TouchSecret(..) | Change::Nothing => {}
             Change::Expire { now, .. } => {
                 if self.revocations.has_expired(now) {
                     self.epoch += 1;

@@ -14,6 +14,7 @@ use tokio::sync::oneshot;
 use zeroize::Zeroizing;
 
 use crate::claims::ClientId;
+use crate::claims::Clock;
 use crate::claims::Timestamp;
 use crate::store::audit;
 use crate::store::audit::AuditEvent;
@@ -94,6 +95,7 @@ type Completion = Box<dyn FnOnce(Result<(), StoreError>) + Send>;
 /// A transaction under way, and the state as it will be when it is committed.
 struct Batch<'a> {
     database: &'a mut Database,
+    clock: &'a Clock,
     state: State,
     /// Set once something could not be written; then nothing of the batch is committed.
     failed: Option<StoreError>,
@@ -112,18 +114,22 @@ impl OpenedStore {
         &self.state
     }
 
-    /// Starts to take changes. `publish` is called with each state that is committed, before
+    /// Starts to take changes, at the times that `clock` tells. `publish` is called with each state that is committed, before
     /// whoever caused it gets an answer.
     ///
     /// # Errors
     /// When there is no thread or no second connection to be had.
-    pub fn start(self, publish: impl Fn(&State) + Send + 'static) -> Result<Store, StoreError> {
+    pub fn start(
+        self,
+        clock: Clock,
+        publish: impl Fn(&State) + Send + 'static,
+    ) -> Result<Store, StoreError> {
         let Self { database, state, pseudonym_key } = self;
         let reader = Arc::new(Mutex::new(database.reader()?));
         let (jobs, queue) = mpsc::channel();
         let writer = std::thread::Builder::new()
             .name("store".to_owned())
-            .spawn(move || run(database, state, queue, publish))
+            .spawn(move || run(database, clock, state, queue, publish))
             .map_err(|error| {
                 StoreError::Unavailable(format!("no thread for the writer: {error}"))
             })?;
@@ -144,13 +150,14 @@ impl Store {
 
     /// Decides on the latest state and makes it so. Answers once it is durable and published.
     ///
-    /// `decide` runs on the writer's thread; nobody else changes the state meanwhile.
+    /// `decide` runs on the writer's thread, and is told the time then: it may have waited. Nobody else
+    /// changes the state meanwhile.
     ///
     /// # Errors
     /// See [`CommitError`]; nothing has been changed then.
     pub async fn commit<T, E>(
         &self,
-        decide: impl FnOnce(&State) -> Result<Decision<T>, E> + Send + 'static,
+        decide: impl FnOnce(&State, Timestamp) -> Result<Decision<T>, E> + Send + 'static,
     ) -> Result<T, CommitError<E>>
     where
         T: Send + 'static,
@@ -167,14 +174,13 @@ impl Store {
     pub async fn commit_once<T, E>(
         &self,
         request: RequestKey,
-        now: Timestamp,
-        decide: impl FnOnce(&State) -> Result<Decision<T>, E> + Send + 'static,
+        decide: impl FnOnce(&State, Timestamp) -> Result<Decision<T>, E> + Send + 'static,
     ) -> Result<Committed<T>, CommitError<E>>
     where
         T: Serialize + DeserializeOwned + Send + 'static,
         E: Send + 'static,
     {
-        self.run(move |batch| batch.execute_once(&request, now, decide)).await
+        self.run(move |batch| batch.execute_once(&request, decide)).await
     }
 
     /// Waits until the store has been reached for writing, and changes nothing.
@@ -182,8 +188,9 @@ impl Store {
     /// # Errors
     /// When it cannot be written.
     pub async fn reach(&self) -> Result<(), StoreError> {
-        let nothing = |_: &State| {
-            Ok::<_, Infallible>(Decision { changes: Vec::new(), events: Vec::new(), answer: () })
+        let nothing = |_: &State, _| {
+            let changes = vec![Change::Nothing];
+            Ok::<_, Infallible>(Decision { changes, events: Vec::new(), answer: () })
         };
         match self.commit(nothing).await {
             Ok(()) => Ok(()),
@@ -209,9 +216,11 @@ impl Store {
             };
             Box::new(move |committed| {
                 // Nobody waits any more when the caller has gone away; the change stands all the same.
-                let _ = answer.send(match (outcome, committed) {
-                    (Ok(_), Err(error)) => Err(CommitError::Store(error)),
-                    (outcome, _) => outcome,
+                // A refusal does not count either when the batch came to nothing: it may have been
+                // decided on what another job of the batch was to change.
+                let _ = answer.send(match committed {
+                    Ok(()) => outcome,
+                    Err(error) => Err(CommitError::Store(error)),
                 });
             })
         }));
@@ -272,6 +281,7 @@ fn stopped() -> StoreError {
 
 fn run(
     mut database: Database,
+    clock: Clock,
     mut state: State,
     queue: mpsc::Receiver<Job>,
     publish: impl Fn(&State),
@@ -279,11 +289,15 @@ fn run(
     while let Ok(first) = queue.recv() {
         let jobs = std::iter::once(first).chain(queue.try_iter().take(BATCH - 1));
         let mark = database.chain.mark();
-        let (completions, committed) = commit_batch(&mut database, &state, jobs);
+        let (completions, committed) = commit_batch(&mut database, &clock, &state, jobs);
         match committed {
             Ok(new) => {
                 state = new;
                 publish(&state);
+                if let Some(head) = database.chain.head_since(mark) {
+                    // Kept with the log, elsewhere, it shows whether the audit log was cut back.
+                    tracing::info!(sequence = head.sequence, mac = head.mac, "audit head");
+                }
                 completions.into_iter().for_each(|complete| complete(Ok(())));
             }
             Err(error) => {
@@ -298,6 +312,7 @@ fn run(
 /// Runs jobs in one transaction. When it cannot begin, or cannot be committed, none of them counts.
 fn commit_batch(
     database: &mut Database,
+    clock: &Clock,
     state: &State,
     jobs: impl Iterator<Item = Job>,
 ) -> (Vec<Completion>, Result<State, StoreError>) {
@@ -305,14 +320,14 @@ fn commit_batch(
         let error = StoreError::from(error);
         return (jobs.map(|job| job(Err(error.clone()))).collect(), Err(error));
     }
-    let mut batch = Batch { database, state: state.clone(), failed: None };
+    let mut batch = Batch { database, clock, state: state.clone(), failed: None };
     let completions = jobs
         .map(|job| match batch.failed.clone() {
             None => job(Ok(&mut batch)),
             Some(error) => job(Err(error)),
         })
         .collect();
-    let Batch { database, state, failed } = batch;
+    let Batch { database, state, failed, .. } = batch;
     let committed = match failed {
         None => database.connection.execute_batch("COMMIT").map_err(StoreError::from),
         Some(error) => Err(error),
@@ -327,10 +342,10 @@ fn commit_batch(
 impl Batch<'_> {
     fn execute<T, E>(
         &mut self,
-        decide: impl FnOnce(&State) -> Result<Decision<T>, E>,
+        decide: impl FnOnce(&State, Timestamp) -> Result<Decision<T>, E>,
     ) -> Result<T, CommitError<E>> {
         let Decision { changes, events, answer } =
-            decide(&self.state).map_err(CommitError::Refused)?;
+            decide(&self.state, self.clock.now()).map_err(CommitError::Refused)?;
         self.write(changes, &events).map_err(|error| self.fail(error))?;
         Ok(answer)
     }
@@ -338,8 +353,7 @@ impl Batch<'_> {
     fn execute_once<T, E>(
         &mut self,
         request: &RequestKey,
-        now: Timestamp,
-        decide: impl FnOnce(&State) -> Result<Decision<T>, E>,
+        decide: impl FnOnce(&State, Timestamp) -> Result<Decision<T>, E>,
     ) -> Result<Committed<T>, CommitError<E>>
     where
         T: Serialize + DeserializeOwned,
@@ -356,14 +370,20 @@ impl Batch<'_> {
         }
         let answer = self.execute(decide)?;
         let json = serde_json::to_string(&answer).expect("answers are always JSON");
+        let now = self.clock.now();
         self.database.remember_answer(request, &json, now).map_err(|error| self.fail(error))?;
         Ok(Committed::Now(answer))
     }
 
     fn write(&mut self, changes: Vec<Change>, events: &[AuditEvent]) -> Result<(), StoreError> {
+        let anything = !changes.is_empty();
         for change in changes {
-            self.database.write(&self.state, &change)?;
-            self.state.apply(change);
+            let after = self.state.after(&change);
+            self.database.write(&change, &self.state, &after)?;
+            self.state = after;
+        }
+        if anything {
+            self.database.write_counters(&self.state)?;
         }
         events.iter().try_for_each(|event| self.database.record(event))
     }

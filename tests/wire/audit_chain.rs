@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use countersign::authority::Authority;
 use countersign::authority::Settings;
+use countersign::claims::Clock;
 use countersign::claims::Timestamp;
 use countersign::rpc;
 use countersign::store;
@@ -80,7 +81,7 @@ async fn rotate(server: &TestServer) {
 
 fn authority(path: &Path, kek: Kek, audit_retention: Duration, now: Timestamp) -> Authority {
     let settings = Settings { default_ttl: Duration::from_secs(900), audit_retention };
-    Authority::open(path, kek, settings, now).expect("the store opens")
+    Authority::open(path, kek, settings, &Clock::fixed(now)).expect("the store opens")
 }
 
 const YEAR: Duration = Duration::from_secs(365 * 86_400);

@@ -5,6 +5,7 @@ use std::time::Duration;
 use countersign::authority::Authority;
 use countersign::authority::OpenError;
 use countersign::authority::Settings;
+use countersign::claims::Clock;
 use countersign::rpc;
 use countersign::rpc::InactiveReason;
 use countersign::rpc::KeyState;
@@ -225,7 +226,7 @@ async fn a_clock_behind_the_newest_key_changes_no_key_and_does_not_start() {
             default_ttl: Duration::from_secs(900),
             audit_retention: Duration::from_secs(86_400),
         };
-        Authority::open(&server.database(), server.kek(), settings, now).map(drop)
+        Authority::open(&server.database(), server.kek(), settings, &Clock::fixed(now)).map(drop)
     };
     assert!(matches!(open(behind), Err(OpenError::ClockBehind(_))));
     open(START).expect("its clock has caught up");

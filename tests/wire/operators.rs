@@ -158,6 +158,15 @@ async fn the_last_operator_stays() {
     }
     let known = operator.read(&server, "operator").await.expect("nothing happened to it");
     assert!(!known.disabled && known.secrets.len() == 1);
+    // With one of the scopes that it takes missing, it could not help itself either.
+    for lame in [
+        &["operators:write"][..],
+        &["clients:write", "operators:write"],
+        &["clients:read", "operators:write"],
+    ] {
+        let answer = operator.change(&server, "operator", &["grants"], grant_only(lame)).await;
+        assert_refused(answer, Code::FailedPrecondition, "LAST_OPERATOR");
+    }
     // Short of that, it can be changed.
     operator.change(&server, "operator", &["description"], |_| ()).await.expect("updated");
     let narrow = grant_only(&["clients:read", "clients:write", "operators:write"]);

@@ -9,6 +9,7 @@ use std::time::Duration;
 use countersign::authority::Authority;
 use countersign::authority::OpenError;
 use countersign::authority::Settings;
+use countersign::claims::Clock;
 use countersign::keys::SigningKey;
 use countersign::rpc;
 use countersign::store::Kek;
@@ -34,7 +35,7 @@ fn open(path: &Path, kek: Kek) -> Result<Authority, OpenError> {
         default_ttl: Duration::from_secs(900),
         audit_retention: Duration::from_secs(365 * 86_400),
     };
-    Authority::open(path, kek, settings, START)
+    Authority::open(path, kek, settings, &Clock::fixed(START))
 }
 
 /// Why a store does not open; nothing in its directory has changed then but the lock.
@@ -152,6 +153,35 @@ async fn another_kek_opens_nothing() {
     let other = Kek::generate().expect("randomness");
     assert_eq!(refused(&store.server.database(), other), StoreError::WrongKek);
     drop(open(&store.server.database(), store.server.kek()).expect("the right one does"));
+}
+
+#[tokio::test]
+async fn a_key_of_someone_who_can_write_to_the_database_is_not_trusted() {
+    let mut store = Closed::new().await;
+    let kid = {
+        store.server.restart().await;
+        let operator = store.server.operator().await;
+        let active = operator.keys(&store.server).await.expect("allowed")[1].kid.clone();
+        operator.revoke_key(&store.server, &active).await.expect("revoked");
+        store.server.stop().await;
+        active
+    };
+    let other = SigningKey::from_seed(&[7; 32]);
+    let hex: String = other.public().as_bytes().iter().map(|byte| format!("{byte:02x}")).collect();
+    for sql in [
+        // A retired key has nothing sealed: it could be anyone's.
+        format!(
+            "INSERT INTO keys VALUES ('{}', 'retired', x'{hex}', NULL, 1, 1, 1, 9999999999)",
+            other.kid()
+        ),
+        // One that was revoked comes back.
+        format!("UPDATE keys SET state = 'retired', activated_at = created_at WHERE kid = '{kid}'"),
+        format!("DELETE FROM keys WHERE kid = '{kid}'"),
+        format!("UPDATE keys SET gone_at = gone_at + 1 WHERE kid = '{kid}'"),
+        "DELETE FROM meta WHERE name = 'ring'".to_owned(),
+    ] {
+        assert_eq!(store.refused_after(&sql), StoreError::BadKeyRing, "{sql}");
+    }
 }
 
 #[tokio::test]

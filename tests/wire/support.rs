@@ -184,8 +184,7 @@ async fn run(dir: &Path, kek: &str, clock: &Clock) -> (Running, String, Channel)
         audit_retention: Duration::from_secs(365 * 86_400),
     };
     let kek = kek.parse().expect("its own text");
-    let authority =
-        Authority::open(&database(dir), kek, settings, clock.now()).expect("the store opens");
+    let authority = Authority::open(&database(dir), kek, settings, clock).expect("the store opens");
     let (stop, stopped) = oneshot::channel();
     let stopped = async {
         // A dropped test stops its server too.

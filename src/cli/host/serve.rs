@@ -47,14 +47,13 @@ async fn run(config: ServeConfig, output: &mut Output<'_>) -> Result<(), Error> 
         default_ttl: config.tokens_default_ttl,
         audit_retention: config.audit_retention,
     };
-    let authority = Authority::open(&place.database(), kek, settings, clock.now()).map_err(
-        |error| match error {
+    let authority =
+        Authority::open(&place.database(), kek, settings, &clock).map_err(|error| match error {
             OpenError::Store(error) => store_error(error),
             OpenError::ClockBehind(error) => {
                 Error::failed(error.to_string(), "nothing was changed")
             }
-        },
-    )?;
+        })?;
 
     if config.mode == Mode::Dev {
         dev::point_credentials(&place, address)?;

@@ -31,6 +31,9 @@ use crate::server::grpc::Call;
 use crate::server::grpc::Desk;
 use crate::server::grpc::end;
 
+/// The longest life of a secret that has an end.
+const LONGEST_SECRET_LIFE: Duration = Duration::from_secs(10 * 365 * 24 * 60 * 60);
+
 /// The longest description of a client, in characters.
 const MAX_DESCRIPTION: usize = 256;
 
@@ -206,6 +209,10 @@ impl Clients {
         let message = &call.message;
         let id = fields::name("client_id", &message.client_id)?;
         let ttl = message.ttl.as_ref().map(|ttl| fields::life("ttl", ttl)).transpose()?;
+        if ttl.is_some_and(|ttl| ttl > LONGEST_SECRET_LIFE) {
+            let problem = "longer than ten years; leave it out for a secret without an end";
+            return Err(InvalidField::new("ttl", problem).into());
+        }
         let act = call.act(&self.0, "ClientService/CreateClientSecret", &message.request_id)?;
         match self.0.authority.create_secret(act, id, ttl).await? {
             CreatedSecret::New(secret, info) => Ok(rpc::CreateClientSecretResponse {

@@ -94,8 +94,7 @@ impl Tokens {
             IssueRequest { client_id: &client_id, client_secret, token, peer: &call.peer };
         let (authority, now) = (&self.0.authority, self.0.clock.now());
         let mut issued = authority.issue(&request, now);
-        if matches!(issued, Err(IssueError::LeaseOver)) && authority.renew_lease(now).await.is_ok()
-        {
+        if matches!(issued, Err(IssueError::LeaseOver)) && authority.renew_lease(now).await {
             issued = authority.issue(&request, now);
         }
         // A name that nobody has may be a misplaced secret: it is not for the log.

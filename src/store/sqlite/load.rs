@@ -3,6 +3,7 @@
 use super::*;
 
 use crate::claims::Audience;
+use crate::claims::MAX_TOKEN_LIFE;
 use crate::claims::TokenId;
 use crate::client::ClientSettings;
 use crate::client::GrantRule;
@@ -80,9 +81,7 @@ fn clients(connection: &Connection) -> Result<CowMap<ClientId, Arc<Client>>, Sto
                 description: row.get::<_, String>(1)?.into(),
                 grants: grants.parse(row.get_ref(2)?.as_str().map_err(|_| corrupt("grants"))?)?,
                 serves: serves.parse(row.get_ref(3)?.as_str().map_err(|_| corrupt("serves"))?)?,
-                max_token_ttl: row
-                    .get::<_, Option<i64>>(4)?
-                    .map(|ttl| Duration::from_secs(ttl as u64)),
+                max_token_ttl: row.get::<_, Option<i64>>(4)?.map(life).transpose()?,
                 disabled: row.get(5)?,
             },
             created_at: time(row.get(6)?),
@@ -180,7 +179,12 @@ fn ring(connection: &Connection, kek: &Kek, store_id: &[u8]) -> Result<KeyRing, 
     }
     let active = active.ok_or_else(|| corrupt("the active key"))?;
     let next = next.ok_or_else(|| corrupt("the next key"))?;
-    Ok(KeyRing::from_parts(active, next, retired, revoked))
+    let ring = KeyRing::from_parts(active, next, retired, revoked);
+    // Rows without a sealed key could be anyone's: a retired key of theirs would verify.
+    if meta(connection, "ring")?.as_deref() != Some(&kek.ring_mac(store_id, &ring)[..]) {
+        return Err(StoreError::BadKeyRing);
+    }
+    Ok(ring)
 }
 
 fn revocations(connection: &Connection) -> Result<Revocations, StoreError> {
@@ -200,6 +204,12 @@ fn revocations(connection: &Connection) -> Result<Revocations, StoreError> {
         revocations.revoke_client(id, revocation);
     }
     Ok(revocations)
+}
+
+fn life(seconds: i64) -> Result<Duration, StoreError> {
+    let life = u64::try_from(seconds).map(Duration::from_secs).ok();
+    life.filter(|life| !life.is_zero() && *life <= MAX_TOKEN_LIFE)
+        .ok_or_else(|| corrupt("max_token_ttl"))
 }
 
 fn time(seconds: i64) -> Timestamp {

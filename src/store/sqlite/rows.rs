@@ -106,6 +106,9 @@ pub(super) fn replace_ring(
                 row.gone_at.map(seconds),
             ])?;
     }
+    connection
+        .prepare_cached("INSERT OR REPLACE INTO meta (name, value) VALUES ('ring', ?1)")?
+        .execute([kek.ring_mac(store_id, ring)])?;
     Ok(())
 }
 
