@@ -18,6 +18,7 @@ use tonic::Response;
 use tonic::Status;
 use tonic::body::Body;
 use tonic::transport::Channel;
+use tonic::transport::ClientTlsConfig;
 use tonic::transport::Endpoint;
 use tower::Service;
 use tower::ServiceExt;
@@ -57,8 +58,18 @@ impl Connection {
     /// When the URL is not one to send a secret to, or nobody answers there.
     pub async fn open(credentials: Credentials, plaintext: Plaintext) -> Result<Self, Error> {
         let uri = destination(&credentials, plaintext)?;
-        let endpoint =
+        let is_https = uri.scheme_str() == Some("https");
+        let mut endpoint =
             Endpoint::from(uri).connect_timeout(CONNECT_TIMEOUT).timeout(REQUEST_TIMEOUT);
+        if is_https {
+            let tls = ClientTlsConfig::new().with_native_roots();
+            endpoint = endpoint.tls_config(tls).map_err(|error| {
+                Error::failed(
+                    format!("the system's certificate authorities cannot be used: {error}"),
+                    "install them, or name a file of them in SSL_CERT_FILE",
+                )
+            })?;
+        }
         let channel = endpoint.connect().await.map_err(|error| {
             status::no_connection(&credentials.url, &credentials.origin, &error)
         })?;
@@ -222,14 +233,11 @@ fn destination(credentials: &Credentials, plaintext: Plaintext) -> Result<Uri, E
         return Err(malformed("has a path"));
     }
     match scheme {
+        "https" => Ok(uri),
         "http" if plaintext == Plaintext::Anywhere || is_loopback(authority.host()) => Ok(uri),
         "http" => Err(Error::failed(
             format!("{url} is off loopback, where plaintext would show the secret"),
-            "connect over loopback, or give --insecure-plaintext if something else encrypts",
-        )),
-        "https" => Err(Error::failed(
-            format!("{url} wants TLS, which this build does not speak yet"),
-            "use an http:// url on loopback, to a proxy that encrypts for example",
+            "use an https:// url, or give --insecure-plaintext if something else encrypts",
         )),
         _ => Err(malformed("is neither http:// nor https://")),
     }
@@ -266,6 +274,7 @@ mod tests {
         {
             assert!(destination_of(url, Plaintext::OnLoopback).is_ok(), "{url}");
         }
+        assert!(destination_of("https://10.0.0.1:9443", Plaintext::OnLoopback).is_ok());
         for url in [
             "http://10.0.0.1:9443",
             "http://[::2]:1",
@@ -280,9 +289,6 @@ mod tests {
 
     #[test]
     fn other_urls_are_refused_without_quoting_a_password() {
-        let https =
-            destination_of("https://127.0.0.1:9443", Plaintext::Anywhere).expect_err("no TLS yet");
-        assert!(https.contains("TLS"), "{https}");
         for url in [
             "127.0.0.1:9443",
             "/x",

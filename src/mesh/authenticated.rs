@@ -1,6 +1,5 @@
 //! The transport that puts tokens on calls.
 
-use std::collections::HashMap;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -8,6 +7,8 @@ use std::task::Context;
 use std::task::Poll;
 use std::time::Duration;
 
+use http::HeaderMap;
+use http::HeaderValue;
 use http::Request;
 use http::Response;
 use http::header::AUTHORIZATION;
@@ -17,90 +18,30 @@ use tonic::Status;
 use tonic::body::Body;
 use tonic_types::StatusExt;
 use tower::Service;
+use tower::ServiceExt;
 
-use crate::claims::Audience;
-use crate::claims::ScopeSet;
-use crate::guard::Access;
 use crate::guard::ERROR_DOMAIN;
-use crate::guard::ServicePolicy;
+use crate::mesh::bearer_token::BearerToken;
+use crate::mesh::outgoing::OutgoingPolicy;
 use crate::mesh::replay::record;
-use crate::mesh::session::Session;
-use crate::mesh::token_source::BearerToken;
-use crate::mesh::token_source::NoToken;
 use crate::mesh::token_source::TokenSource;
 use crate::rpc::grpc_timeout;
+
+const GRPC_TIMEOUT: &str = "grpc-timeout";
 
 /// How long a call without a deadline waits for its first token.
 const LONGEST_WAIT: Duration = Duration::from_secs(10);
 
 /// A transport whose calls carry the tokens that their methods demand.
 ///
-/// A call waits for the first token, no longer than its own deadline. When the callee answers that
+/// A call waits for the first token, no longer than its own deadline (`grpc-timeout`, which
+/// `tonic::Request::set_timeout` sets) or ten seconds without one. When the callee answers that
 /// the token has expired, is revoked, or is signed with a key that it does not know, the call is made
 /// once more with another token, if its request is small and went out as a whole.
 #[derive(Clone)]
 pub struct Authenticated<S> {
     transport: S,
     policy: Arc<OutgoingPolicy>,
-}
-
-/// What each method demands of us, and where the tokens for it come from.
-pub(super) struct OutgoingPolicy {
-    session: Session,
-    methods: HashMap<&'static str, Needs>,
-}
-
-enum Needs {
-    Nothing,
-    Token(Audience, ScopeSet),
-}
-
-impl OutgoingPolicy {
-    /// A policy that names what is no audience or no scope is left out: its calls fail.
-    pub(super) fn new(
-        session: Session,
-        audience: Option<&Audience>,
-        policies: &[ServicePolicy],
-    ) -> Self {
-        let mut methods = HashMap::new();
-        for policy in policies {
-            for method in policy.methods {
-                let needs = match method.access {
-                    Access::Public => Ok(Needs::Nothing),
-                    Access::Scopes(scopes) => ScopeSet::from_texts(scopes.iter().copied())
-                        .and_then(|scopes| {
-                            let audience = audience
-                                .cloned()
-                                .map_or_else(|| Audience::new(policy.audience), Ok)?;
-                            Ok(Needs::Token(audience, scopes))
-                        }),
-                };
-                if let Ok(Needs::Token(audience, scopes)) = &needs {
-                    session.will_need(audience, scopes);
-                }
-                match needs {
-                    Ok(needs) => drop(methods.insert(method.path, needs)),
-                    Err(error) => {
-                        tracing::error!(path = method.path, %error, "a policy that cannot be")
-                    }
-                }
-            }
-        }
-        Self { session, methods }
-    }
-
-    /// Where the token for a call of this path comes from; `None` when it carries none.
-    pub(super) fn source(&self, path: &str) -> Result<Option<TokenSource>, Status> {
-        match self.methods.get(path) {
-            Some(Needs::Nothing) => Ok(None),
-            Some(Needs::Token(audience, scopes)) => {
-                Ok(Some(self.session.token_source(audience.clone(), scopes.clone())))
-            }
-            None => Err(Status::unimplemented(format!(
-                "{path} is not in the policy that this client was made with"
-            ))),
-        }
-    }
 }
 
 impl<S> Authenticated<S> {
@@ -119,37 +60,37 @@ where
     type Error = S::Error;
     type Future = Pin<Box<dyn Future<Output = Result<Response<Body>, S::Error>> + Send>>;
 
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
-        self.transport.poll_ready(cx)
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        // Each call waits for the transport itself, after it has its token: calls that wait for one
+        // must not hold places that others could use.
+        Poll::Ready(Ok(()))
     }
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
-        // The transport that was polled ready makes the call; its clone takes its place.
-        let unpolled = self.transport.clone();
-        let transport = std::mem::replace(&mut self.transport, unpolled);
+        let transport = self.transport.clone();
         match self.policy.source(request.uri().path()) {
-            Ok(Some(source)) => Box::pin(call_with_token(transport, source, request)),
-            Ok(None) => {
-                let mut transport = transport;
-                Box::pin(async move { transport.call(request).await })
+            Ok(Some(source)) => {
+                let source = source.clone();
+                Box::pin(call_with_token(transport, source, request))
             }
+            Ok(None) => Box::pin(transport.oneshot(request)),
             Err(status) => Box::pin(std::future::ready(Ok(status.into_http()))),
         }
     }
 }
 
 async fn call_with_token<S>(
-    mut transport: S,
+    transport: S,
     source: TokenSource,
-    mut request: Request<Body>,
+    request: Request<Body>,
 ) -> Result<Response<Body>, S::Error>
 where
-    S: Service<Request<Body>, Response = Response<Body>>,
+    S: Service<Request<Body>, Response = Response<Body>> + Clone,
 {
-    let deadline = Instant::now() + grpc_timeout(request.headers()).unwrap_or(LONGEST_WAIT);
+    let deadline = Deadline::of(request.headers());
     let token = match source.current() {
         Some(token) => token,
-        None => match source.token(deadline).await {
+        None => match source.token(deadline.at).await {
             Ok(token) => token,
             Err(error) => return Ok(Status::from(error).into_http()),
         },
@@ -157,17 +98,40 @@ where
     let (mut parts, body) = request.into_parts();
     let (body, kept) = record(body);
     let again = parts.clone();
-    parts.headers.insert(AUTHORIZATION, token.header().clone());
-    let response = transport.call(Request::from_parts(parts, body)).await?;
+    deadline.prepare(&mut parts.headers, &token);
+    let first = Request::from_parts(parts, body);
+    let response = transport.clone().oneshot(first).await?;
     if !is_token_trouble(&response) {
         return Ok(response);
     }
     let Some(body) = kept.replay() else { return Ok(response) };
-    let Some(token) = source.replace(&token, deadline).await else { return Ok(response) };
-    request = Request::from_parts(again, body);
-    request.headers_mut().insert(AUTHORIZATION, token.header().clone());
-    std::future::poll_fn(|cx| transport.poll_ready(cx)).await?;
-    transport.call(request).await
+    let Some(token) = source.replace(&token, deadline.at).await else { return Ok(response) };
+    let mut second = Request::from_parts(again, body);
+    deadline.prepare(second.headers_mut(), &token);
+    transport.oneshot(second).await
+}
+
+/// When the caller gives up, by its `grpc-timeout`.
+struct Deadline {
+    at: Instant,
+    is_the_callers: bool,
+}
+
+impl Deadline {
+    fn of(headers: &HeaderMap) -> Self {
+        let timeout = grpc_timeout(headers);
+        let at = Instant::now() + timeout.unwrap_or(LONGEST_WAIT);
+        Self { at, is_the_callers: timeout.is_some() }
+    }
+
+    /// Puts the token on a call, and what is left of its time.
+    fn prepare(&self, headers: &mut HeaderMap, token: &BearerToken) {
+        headers.insert(AUTHORIZATION, token.header().clone());
+        if self.is_the_callers {
+            let left = self.at.saturating_duration_since(Instant::now());
+            headers.insert(GRPC_TIMEOUT, to_grpc_timeout(left));
+        }
+    }
 }
 
 /// Whether another token may help: the callee's word that this one's time is over, or that its key is
@@ -181,31 +145,39 @@ fn is_token_trouble(response: &Response<Body>) -> bool {
         })
 }
 
-impl From<NoToken> for Status {
-    fn from(error: NoToken) -> Self {
-        match error {
-            // Whatever Countersign called it: to this call it means that the caller has no way in.
-            NoToken::Refused(status) => Status::unauthenticated(format!(
-                "Countersign issues no token: {}",
-                status.message()
-            )),
-            NoToken::Unavailable(status) => status,
-        }
-    }
+/// In milliseconds, of which eight digits are more than a day.
+fn to_grpc_timeout(timeout: Duration) -> HeaderValue {
+    HeaderValue::try_from(format!("{}m", timeout.as_millis().clamp(1, 99_999_999)))
+        .expect("digits and a letter are a header value")
 }
 
-/// The token that a call of a path carries now, for callers that cannot wait.
-pub(super) fn token_at_hand(
-    policy: &OutgoingPolicy,
-    path: &str,
-) -> Result<Option<BearerToken>, Status> {
-    match policy.source(path)? {
-        None => Ok(None),
-        Some(source) => match source.current() {
-            Some(token) => Ok(Some(token)),
-            None => Err(Status::unavailable(
-                "there is no token yet; try again, or wait with Session::ready",
-            )),
-        },
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_deadline_is_read_as_it_is_written() {
+        let of = |text: &'static str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(GRPC_TIMEOUT, HeaderValue::from_static(text));
+            grpc_timeout(&headers)
+        };
+        for (text, timeout) in [
+            ("1H", Duration::from_secs(3600)),
+            ("2M", Duration::from_secs(120)),
+            ("3S", Duration::from_secs(3)),
+            ("4m", Duration::from_millis(4)),
+            ("5u", Duration::from_micros(5)),
+            ("6n", Duration::from_nanos(6)),
+            ("99999999H", Duration::from_secs(99_999_999 * 3600)),
+        ] {
+            assert_eq!(of(text), Some(timeout), "{text}");
+        }
+        for text in ["", "S", "1", "x1S", "1x", "-1S", "1 S"] {
+            assert_eq!(of(text), None, "{text}");
+        }
+        assert_eq!(to_grpc_timeout(Duration::from_secs(3)), "3000m");
+        assert_eq!(to_grpc_timeout(Duration::ZERO), "1m");
+        assert_eq!(to_grpc_timeout(Duration::MAX), "99999999m");
     }
 }

@@ -1,5 +1,5 @@
-//! Who a service is, and what it proves that with. The secret is read when it is used, so that one
-//! that was rolled over in its file is picked up without a restart.
+//! Who a service is, and what it proves that with. A secret in a file is read when it is used, so that
+//! one that was rolled over is picked up without a restart.
 
 use std::fmt;
 use std::io;
@@ -10,15 +10,19 @@ use zeroize::Zeroizing;
 
 use crate::claims::ClientId;
 
-/// A client's name and where its secret is. `Debug` does not show the secret.
-#[derive(Clone)]
+/// A client's name and its secret. `Debug` does not show the secret.
+#[derive(Debug, Clone)]
 pub struct Credentials {
     client_id: ClientId,
-    secret: SecretOrigin,
+    secret: ClientSecret,
 }
 
+/// A secret, or where it is. `Debug` does not show it.
 #[derive(Clone)]
-enum SecretOrigin {
+pub struct ClientSecret(Origin);
+
+#[derive(Clone)]
+enum Origin {
     Given(Arc<Zeroizing<String>>),
     File(PathBuf),
 }
@@ -34,6 +38,8 @@ pub enum CredentialsError {
     BadClientId,
     /// A file cannot be read.
     Unreadable(PathBuf, io::Error),
+    /// A file has nothing in it.
+    Empty(PathBuf),
 }
 
 impl fmt::Display for CredentialsError {
@@ -45,6 +51,7 @@ impl fmt::Display for CredentialsError {
             }
             Self::BadClientId => f.write_str("COUNTERSIGN_CLIENT_ID is not a client id"),
             Self::Unreadable(path, error) => write!(f, "cannot read {}: {error}", path.display()),
+            Self::Empty(path) => write!(f, "{} is empty", path.display()),
         }
     }
 }
@@ -54,12 +61,12 @@ impl std::error::Error for CredentialsError {}
 impl Credentials {
     /// A secret that the program holds.
     pub fn new(client_id: ClientId, secret: &str) -> Self {
-        Self { client_id, secret: SecretOrigin::Given(Arc::new(Zeroizing::new(secret.to_owned()))) }
+        Self { client_id, secret: ClientSecret::new(secret) }
     }
 
     /// A secret in a file: its text without surrounding white space, read again for each token.
     pub fn from_file(client_id: ClientId, path: impl Into<PathBuf>) -> Self {
-        Self { client_id, secret: SecretOrigin::File(path.into()) }
+        Self { client_id, secret: ClientSecret::from_file(path) }
     }
 
     /// From `COUNTERSIGN_CLIENT_ID` and `COUNTERSIGN_CLIENT_SECRET`, or `_FILE`s of them, as `lookup`
@@ -83,11 +90,36 @@ impl Credentials {
         &self.client_id
     }
 
+    pub(super) fn secret(&self) -> &ClientSecret {
+        &self.secret
+    }
+}
+
+impl ClientSecret {
+    /// A secret that the program holds.
+    pub fn new(secret: &str) -> Self {
+        Self(Origin::Given(Arc::new(Zeroizing::new(secret.to_owned()))))
+    }
+
+    /// A secret in a file: its text without surrounding white space, read again for each token.
+    pub fn from_file(path: impl Into<PathBuf>) -> Self {
+        Self(Origin::File(path.into()))
+    }
+
     /// The secret as it is now.
-    pub(super) fn secret(&self) -> Result<Zeroizing<String>, CredentialsError> {
-        match &self.secret {
-            SecretOrigin::Given(secret) => Ok(Zeroizing::clone(secret)),
-            SecretOrigin::File(path) => read_trimmed(path.clone()),
+    pub(super) fn read(&self) -> Result<Zeroizing<String>, CredentialsError> {
+        match &self.0 {
+            Origin::Given(secret) => Ok(Zeroizing::clone(secret)),
+            Origin::File(path) => read_trimmed(path.clone()),
+        }
+    }
+}
+
+impl fmt::Debug for ClientSecret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.0 {
+            Origin::Given(_) => f.write_str("ClientSecret([redacted])"),
+            Origin::File(path) => f.debug_tuple("ClientSecret").field(path).finish(),
         }
     }
 }
@@ -106,15 +138,14 @@ pub(super) fn variable(
     }
 }
 
+/// A file that is being written can be empty for a moment: that is not a secret to try.
 fn read_trimmed(path: PathBuf) -> Result<Zeroizing<String>, CredentialsError> {
-    let text = std::fs::read_to_string(&path)
-        .map(Zeroizing::new)
-        .map_err(|error| CredentialsError::Unreadable(path, error))?;
-    Ok(Zeroizing::new(text.trim().to_owned()))
-}
-
-impl fmt::Debug for Credentials {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Credentials").field("client_id", &self.client_id).finish_non_exhaustive()
+    let text = match std::fs::read_to_string(&path) {
+        Ok(text) => Zeroizing::new(text),
+        Err(error) => return Err(CredentialsError::Unreadable(path, error)),
+    };
+    match text.trim() {
+        "" => Err(CredentialsError::Empty(path)),
+        text => Ok(Zeroizing::new(text.to_owned())),
     }
 }

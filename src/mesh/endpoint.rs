@@ -1,5 +1,6 @@
-//! Where tokens come from: Countersign's `IssueToken`.
+//! Where tokens come from: Countersign's `IssueToken`, or any OAuth 2.0 token endpoint.
 
+use std::fmt;
 use std::time::Duration;
 
 use tonic::Code;
@@ -9,6 +10,7 @@ use tonic::transport::Channel;
 use crate::claims::Audience;
 use crate::claims::ScopeSet;
 use crate::mesh::credentials::Credentials;
+use crate::mesh::oauth::OAuthEndpoint;
 use crate::rpc::IssueTokenRequest;
 use crate::rpc::issue_token_request::Credential;
 use crate::rpc::token_service_client::TokenServiceClient;
@@ -24,32 +26,72 @@ pub(super) struct Fetched {
 /// Why no token was issued.
 #[derive(Debug, Clone)]
 pub(super) enum FetchError {
-    /// Countersign said no: asking again soon will not help.
+    /// The issuer said no: asking again soon will not help.
     Refused(Status),
     /// It did not answer, or could not.
     Unavailable(Status),
 }
 
+impl fmt::Display for FetchError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (what, status) = match self {
+            Self::Refused(status) => ("refused", status),
+            Self::Unavailable(status) => ("unavailable", status),
+        };
+        write!(f, "{what}: {:?}: {}", status.code(), status.message())
+    }
+}
+
+/// Whom to ask for a token, and for which.
+pub(super) enum Endpoint {
+    /// Countersign.
+    Countersign { countersign: Countersign, audience: Audience, scopes: ScopeSet },
+    /// A token endpoint over HTTP.
+    OAuth { endpoint: Box<OAuthEndpoint>, scopes: ScopeSet },
+}
+
+impl Endpoint {
+    pub(super) async fn fetch(&self) -> Result<Fetched, FetchError> {
+        match self {
+            Self::Countersign { countersign, audience, scopes } => {
+                countersign.issue(audience, scopes).await
+            }
+            Self::OAuth { endpoint, scopes } => endpoint.fetch(scopes).await,
+        }
+    }
+
+    /// What the token is for, in logs and metrics.
+    pub(super) fn audience(&self) -> &str {
+        match self {
+            Self::Countersign { audience, .. } => audience.as_str(),
+            Self::OAuth { endpoint, .. } => endpoint.host(),
+        }
+    }
+
+    pub(super) fn scopes(&self) -> &ScopeSet {
+        match self {
+            Self::Countersign { scopes, .. } | Self::OAuth { scopes, .. } => scopes,
+        }
+    }
+}
+
 /// Countersign, and who we are there. Cheap to clone.
 #[derive(Clone)]
-pub(super) struct Endpoint {
+pub(super) struct Countersign {
     channel: Channel,
     credentials: Credentials,
 }
 
-impl Endpoint {
+impl Countersign {
     pub(super) fn new(channel: Channel, credentials: Credentials) -> Self {
         Self { channel, credentials }
     }
 
-    pub(super) async fn fetch(
-        &self,
-        audience: &Audience,
-        scopes: &ScopeSet,
-    ) -> Result<Fetched, FetchError> {
+    async fn issue(&self, audience: &Audience, scopes: &ScopeSet) -> Result<Fetched, FetchError> {
         let secret = self
             .credentials
             .secret()
+            .read()
             .map_err(|error| FetchError::Unavailable(Status::unavailable(error.to_string())))?;
         let request = IssueTokenRequest {
             client_id: self.credentials.client_id().to_string(),

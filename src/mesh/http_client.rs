@@ -1,19 +1,26 @@
-//! Fetching small documents over HTTP, with the care that outbound fetches need: no redirects, a limit
-//! on size and time, and plaintext only to this machine.
+//! Small answers over HTTP, with the care that outbound fetches need: no redirects, a limit on size and
+//! time, and plaintext only to this machine.
 
 use std::fmt;
 use std::time::Duration;
 
 use bytes::Bytes;
+use http::HeaderValue;
 use http::Request;
 use http::StatusCode;
 use http::Uri;
+use http::header::ACCEPT;
+use http::header::AUTHORIZATION;
+use http::header::CONTENT_TYPE;
 use http_body_util::BodyExt;
-use http_body_util::Empty;
+use http_body_util::Full;
 use http_body_util::Limited;
+use hyper_rustls::HttpsConnector;
+use hyper_rustls::HttpsConnectorBuilder;
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
+use rustls::ClientConfig;
 use tokio::time::timeout;
 
 /// The largest answer that is read.
@@ -22,7 +29,7 @@ const MAX_ANSWER: usize = 256 * 1024;
 /// How long an answer may take in all.
 const LONGEST_WAIT: Duration = Duration::from_secs(5);
 
-/// Why there is no document.
+/// Why there is no answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum FetchProblem {
     /// The server did not answer, or not in time.
@@ -45,24 +52,49 @@ impl fmt::Display for FetchProblem {
 
 /// A client. Cheap to clone.
 #[derive(Clone)]
-pub(super) struct HttpClient(Client<HttpConnector, Empty<Bytes>>);
+pub(super) struct HttpClient(Client<HttpsConnector<HttpConnector>, Full<Bytes>>);
 
 impl HttpClient {
-    pub(super) fn new() -> Self {
-        Self(Client::builder(TokioExecutor::new()).build_http())
+    pub(super) fn new(tls: ClientConfig) -> Self {
+        let connector =
+            HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http().enable_http1();
+        Self(Client::builder(TokioExecutor::new()).build(connector.build()))
     }
 
     /// Fetches a document.
     pub(super) async fn get(&self, uri: &Uri) -> Result<Bytes, FetchProblem> {
-        let request =
-            Request::get(uri.clone()).body(Empty::new()).map_err(|_| FetchProblem::Unreachable)?;
+        let request = Request::get(uri.clone()).body(Full::default());
+        match self.answer(request).await? {
+            (StatusCode::OK, document) => Ok(document),
+            (status, _) => Err(FetchProblem::Status(status)),
+        }
+    }
+
+    /// Posts a form, whatever the answer is.
+    pub(super) async fn post_form(
+        &self,
+        uri: &Uri,
+        authorization: HeaderValue,
+        form: String,
+    ) -> Result<(StatusCode, Bytes), FetchProblem> {
+        let request = Request::post(uri.clone())
+            .header(AUTHORIZATION, authorization)
+            .header(ACCEPT, "application/json")
+            .header(CONTENT_TYPE, "application/x-www-form-urlencoded")
+            .body(Full::from(form));
+        self.answer(request).await
+    }
+
+    async fn answer(
+        &self,
+        request: http::Result<Request<Full<Bytes>>>,
+    ) -> Result<(StatusCode, Bytes), FetchProblem> {
+        let request = request.map_err(|_| FetchProblem::Unreachable)?;
         let answer = async {
             let response = self.0.request(request).await.map_err(|_| FetchProblem::Unreachable)?;
-            if response.status() != StatusCode::OK {
-                return Err(FetchProblem::Status(response.status()));
-            }
+            let status = response.status();
             let body = Limited::new(response.into_body(), MAX_ANSWER).collect().await;
-            body.map(http_body_util::Collected::to_bytes).map_err(|_| FetchProblem::Unreadable)
+            body.map(|body| (status, body.to_bytes())).map_err(|_| FetchProblem::Unreadable)
         };
         timeout(LONGEST_WAIT, answer).await.unwrap_or(Err(FetchProblem::Unreachable))
     }

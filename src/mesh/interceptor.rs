@@ -5,13 +5,13 @@ use std::sync::Arc;
 use tonic::GrpcMethod;
 use tonic::Request;
 use tonic::Status;
+use tonic::metadata::MetadataValue;
 use tonic::service::Interceptor;
 
-use crate::mesh::authenticated::OutgoingPolicy;
-use crate::mesh::authenticated::token_at_hand;
+use crate::mesh::outgoing::OutgoingPolicy;
 
 /// Attaches the token that a call's method demands. It cannot wait: a call that comes before its
-/// token fails with UNAVAILABLE.
+/// token fails with UNAVAILABLE, and has it fetched.
 #[derive(Clone)]
 pub struct AuthInterceptor(Arc<OutgoingPolicy>);
 
@@ -27,11 +27,10 @@ impl Interceptor for AuthInterceptor {
         let method = method
             .ok_or_else(|| Status::internal("the call does not say which method it is of"))?;
         let path = format!("/{}/{}", method.service(), method.method());
-        if let Some(token) = token_at_hand(&self.0, &path)? {
-            let value =
-                token.header().to_str().map_err(|_| Status::internal("a token is ASCII"))?;
-            let mut value: tonic::metadata::MetadataValue<_> =
-                value.parse().map_err(|_| Status::internal("a token is ASCII"))?;
+        if let Some(source) = self.0.source(&path)? {
+            let token = source.at_hand()?;
+            let mut value = MetadataValue::try_from(token.header().as_bytes())
+                .map_err(|_| Status::internal("a token is ASCII"))?;
             value.set_sensitive(true);
             request.metadata_mut().insert("authorization", value);
         }

@@ -1,28 +1,165 @@
-//! What services link: a [`Session`] with Countersign that keeps tokens fresh and attaches them to
-//! outgoing calls.
+//! What services link: a [`Session`] with Countersign that keeps tokens fresh, attaches them to
+//! outgoing calls, and feeds the guard of incoming ones.
 //!
-//! One session serves a whole process. It fetches one token for each audience and set of scopes
-//! when it is first needed, refreshes it in the background, and gives each call what *its* method
-//! demands and no more. While Countersign is down, the token at hand serves until it expires.
+//! # Call a service
+//!
+//! One session serves a whole process. It fetches one token for each audience and set of scopes when
+//! it is first needed, refreshes it in the background, and gives each call what *its* method demands
+//! and no more. No code names a token or a scope: the policies are generated from the `.proto` of the
+//! callee.
+//!
+//! ```no_run
+//! use std::time::Duration;
+//!
+//! use countersign::mesh::Session;
+//! # use countersign::rpc as pb;
+//! # use countersign::rpc::key_service_client::KeyServiceClient;
+//!
+//! # async fn start() -> Result<(), Box<dyn std::error::Error>> {
+//! let session = Session::from_env()?;
+//! let channel = session.channel("https://keys.example:9443")?;
+//! let mut keys = KeyServiceClient::new(session.attach(channel, pb::POLICIES));
+//!
+//! // Optional: start only when there is a way in.
+//! session.ready(Duration::from_secs(30)).await?;
+//! keys.list_keys(pb::ListKeysRequest::default()).await?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! What a call meets:
+//!
+//! | When | The call |
+//! |---|---|
+//! | the method is public | carries no token |
+//! | the policies do not name the method | fails with UNIMPLEMENTED, without touching the network |
+//! | there is no token yet | waits for it, within its `grpc-timeout`, or ten seconds without one; then it fails with UNAVAILABLE |
+//! | Countersign refuses the credential or the scopes | fails with UNAUTHENTICATED, at once |
+//! | Countersign is down | goes out with the token at hand until that expires |
+//! | the callee says that the token is expired or revoked, or its key unknown | is made once more with another token, if its request is small (64 KiB) and went out as a whole |
+//!
+//! A token is replaced for a callee once in five seconds at most, so a callee that refuses everything
+//! cannot drive issuance. Everything stops when the last clone of the session, and the last client
+//! made with it, is dropped.
+//!
+//! [`Session::attach`] wraps any transport. Who wants tonic's own `with_interceptor` uses
+//! [`Session::interceptor`], which cannot wait and does not retry. A service that is deployed under
+//! another audience than its `.proto` says is called with [`Session::audience`]:
+//!
+//! ```no_run
+//! # use countersign::mesh::Session;
+//! # use countersign::rpc as pb;
+//! # use countersign::rpc::key_service_client::KeyServiceClient;
+//! # fn start(session: Session, channel: tonic::transport::Channel) -> Result<(), Box<dyn std::error::Error>> {
+//! let eu = session.audience("keys-eu".parse()?);
+//! let keys = KeyServiceClient::new(eu.attach(channel.clone(), pb::POLICIES));
+//! let keys = KeyServiceClient::with_interceptor(channel, session.interceptor(pb::POLICIES));
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # The environment
+//!
+//! [`Session::from_env`] reads these, and [`Session::builder`] takes the same from the program.
+//!
+//! | Variable | Is | |
+//! |---|---|---|
+//! | `COUNTERSIGN_URL` | where Countersign is | or `COUNTERSIGN_URL_FILE` |
+//! | `COUNTERSIGN_CLIENT_ID` | who we are | or `COUNTERSIGN_CLIENT_ID_FILE` |
+//! | `COUNTERSIGN_CLIENT_SECRET` | one of our secrets | or `COUNTERSIGN_CLIENT_SECRET_FILE`, which is read again for each token |
+//! | `COUNTERSIGN_CA_FILE` | the authority that signs Countersign's certificate, in PEM | the system's, if it is not set |
+//! | `COUNTERSIGN_ISSUER` | whose keys a guard trusts | whoever the URL leads to, if it is not set |
+//! | `COUNTERSIGN_TRUST_FILE` | where a guard's keys are kept | needs `COUNTERSIGN_ISSUER` |
+//!
+//! An `http` address off this machine is refused, unless [`SessionBuilder::insecure_plaintext`] asks
+//! for it.
+//!
+//! # Guard a server
+//!
+//! The same session tells a [`Guard`](crate::guard::Guard) Countersign's keys. They are fetched about
+//! once a minute, and at most once a second when a token comes whose key is not among them. While
+//! Countersign is down, those at hand are used on. Those of another issuer, or from an earlier epoch,
+//! are not adopted. With a [trust file](SessionBuilder::trust_file) a service starts while
+//! Countersign is down. [`trust_in`] is for any other issuer that has a JWK Set.
+//!
+//! ```no_run
+//! use countersign::guard::Guard;
+//! # use countersign::mesh::Session;
+//! # use countersign::rpc as pb;
+//! # fn start(session: Session) {
+//! let guard = Guard::new(&session, pb::POLICIES);
+//! let server = tonic::transport::Server::builder().layer(guard);
+//! # let _ = server;
+//! # }
+//! ```
+//!
+//! # Calls that are not gRPC, and other issuers
+//!
+//! A [`TokenSource`] hands its token to any HTTP client. It comes from the session, or from any OAuth
+//! 2.0 token endpoint (RFC 6749 §4.4), such as a partner's, whose tokens are kept fresh in the same
+//! way.
+//!
+//! ```no_run
+//! use std::time::Duration;
+//!
+//! use countersign::mesh::{ClientSecret, OAuthEndpoint, TokenSource};
+//! use tokio::time::Instant;
+//!
+//! # async fn start() -> Result<(), Box<dyn std::error::Error>> {
+//! let secret = ClientSecret::from_file("/run/secrets/partner");
+//! let partner = OAuthEndpoint::new("https://partner.example/oauth/token", "us", secret)?;
+//! let source = TokenSource::oauth(partner, "orders:read".parse()?);
+//!
+//! let token = source.token(Instant::now() + Duration::from_secs(5)).await?;
+//! let request = http::Request::get("https://partner.example/orders")
+//!     .header(http::header::AUTHORIZATION, token.header())
+//!     .body(())?;
+//! # let _ = request;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # Metrics
+//!
+//! Through the `metrics` facade, each with the labels `audience` (the host, for an OAuth endpoint) and
+//! `scopes`:
+//!
+//! | Metric | Is |
+//! |---|---|
+//! | `countersign_token_refreshes_total` | counter: tokens that were fetched |
+//! | `countersign_token_failures_total` | counter: tries to fetch one that failed |
+//! | `countersign_token_waits_total` | counter: calls that had to wait for a token |
+//! | `countersign_token_wait_seconds` | histogram: for how long |
+//! | `countersign_token_runway_seconds` | gauge, set at each try: how long calls keep working if the issuer stays down |
 
+mod address;
 mod authenticated;
+mod bearer_token;
+mod builder;
 mod credentials;
 mod endpoint;
 mod http_client;
 mod interceptor;
+mod meter;
+mod oauth;
+mod outgoing;
+mod refresh;
 mod replay;
 mod session;
 mod token_source;
+mod trust_file;
 mod trust_source;
 
 pub use self::authenticated::Authenticated;
+pub use self::bearer_token::BearerToken;
+pub use self::builder::SessionBuilder;
+pub use self::builder::SessionError;
+pub use self::credentials::ClientSecret;
 pub use self::credentials::Credentials;
 pub use self::credentials::CredentialsError;
 pub use self::interceptor::AuthInterceptor;
+pub use self::oauth::OAuthEndpoint;
 pub use self::session::Session;
-pub use self::session::SessionBuilder;
-pub use self::session::SessionError;
-pub use self::session::trust_in;
-pub use self::token_source::BearerToken;
 pub use self::token_source::NoToken;
 pub use self::token_source::TokenSource;
+pub use self::trust_source::trust_in;

@@ -33,7 +33,8 @@ struct Recording {
     data: VecDeque<bytes::Bytes>,
     len: usize,
     complete: bool,
-    too_large: bool,
+    /// Too large to be kept, or broken off.
+    lost: bool,
 }
 
 /// What was kept, going out again.
@@ -54,8 +55,7 @@ impl Kept {
     /// still streaming cannot be sent again.
     pub(super) fn replay(&self) -> Option<Body> {
         let recording = self.lock();
-        (recording.complete && !recording.too_large)
-            .then(|| Body::new(Replayed(recording.data.clone())))
+        (recording.complete && !recording.lost).then(|| Body::new(Replayed(recording.data.clone())))
     }
 
     fn lock(&self) -> MutexGuard<'_, Recording> {
@@ -77,8 +77,8 @@ impl http_body::Body for Recorded {
             Poll::Ready(Some(Ok(frame))) => {
                 if let Some(data) = frame.data_ref() {
                     recording.len += data.len();
-                    recording.too_large |= recording.len > MAX_KEPT;
-                    if recording.too_large {
+                    recording.lost |= recording.len > MAX_KEPT;
+                    if recording.lost {
                         recording.data.clear();
                     } else {
                         recording.data.push_back(data.clone());
@@ -87,7 +87,7 @@ impl http_body::Body for Recorded {
                 recording.complete |= self.inner.is_end_stream();
             }
             Poll::Ready(None) => recording.complete = true,
-            Poll::Ready(Some(Err(_))) => recording.too_large = true,
+            Poll::Ready(Some(Err(_))) => recording.lost = true,
             Poll::Pending => {}
         }
         drop(recording);

@@ -1,5 +1,6 @@
 //! A workload's link to Countersign.
 
+use std::collections::BTreeMap;
 use std::collections::HashMap;
 use std::collections::HashSet;
 use std::fmt;
@@ -9,30 +10,31 @@ use std::sync::OnceLock;
 use std::sync::PoisonError;
 use std::time::Duration;
 
-use http::Uri;
 use tokio::time::Instant;
 use tokio::time::timeout_at;
 use tonic::Status;
 use tonic::transport::Channel;
-use tonic::transport::Endpoint as TransportEndpoint;
 
 use crate::claims::Audience;
-use crate::claims::Issuer;
+use crate::claims::MAX_TOKEN_LIFE;
 use crate::claims::ScopeSet;
 use crate::guard::ServicePolicy;
 use crate::guard::Trust;
+use crate::mesh::address::Plaintext;
+use crate::mesh::address::Roots;
+use crate::mesh::address::channel;
+use crate::mesh::address::server_address;
 use crate::mesh::authenticated::Authenticated;
-use crate::mesh::authenticated::OutgoingPolicy;
+use crate::mesh::builder::SessionBuilder;
+use crate::mesh::builder::SessionError;
 use crate::mesh::credentials::Credentials;
-use crate::mesh::credentials::CredentialsError;
-use crate::mesh::credentials::variable;
+use crate::mesh::endpoint::Countersign;
 use crate::mesh::endpoint::Endpoint;
-use crate::mesh::http_client::HttpClient;
 use crate::mesh::interceptor::AuthInterceptor;
+use crate::mesh::outgoing::OutgoingPolicy;
 use crate::mesh::token_source::NoToken;
 use crate::mesh::token_source::TokenSource;
-use crate::mesh::trust_source::KeysOf;
-use crate::mesh::trust_source::poll_keys;
+use crate::mesh::trust_source::Jwks;
 
 /// One for a process. Cheap to clone; everything that it keeps fresh stops when the last clone, and
 /// the last client that was made with it, is dropped.
@@ -44,51 +46,37 @@ pub struct Session {
 }
 
 struct Shared {
-    endpoint: Endpoint,
+    countersign: Countersign,
     sources: Mutex<HashMap<(Audience, ScopeSet), TokenSource>>,
-    keys: Uri,
+    jwks: Jwks,
     trust: OnceLock<Trust>,
     /// What the clients that were made will need, whether or not they have called yet.
     needed: Mutex<HashSet<(Audience, ScopeSet)>>,
+    roots: Roots,
+    plaintext: Plaintext,
 }
-
-/// Makes a [`Session`] of what a program knows.
-pub struct SessionBuilder {
-    url: String,
-    credentials: Credentials,
-    plaintext_off_loopback: bool,
-}
-
-/// Why there is no session.
-#[derive(Debug)]
-pub enum SessionError {
-    /// The credentials are missing or cannot be used.
-    Credentials(CredentialsError),
-    /// The address is not one, or speaks a protocol that this version does not.
-    BadUrl(String),
-    /// The address would take the credentials over the network in plaintext.
-    Plaintext(String),
-}
-
-impl fmt::Display for SessionError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Credentials(error) => error.fmt(f),
-            Self::BadUrl(url) => write!(f, "{url} is not an address like http://127.0.0.1:9443"),
-            Self::Plaintext(url) => write!(
-                f,
-                "{url} is plaintext and not on this machine; use a local proxy that speaks TLS, \
-                 or allow it with SessionBuilder::insecure_plaintext",
-            ),
-        }
-    }
-}
-
-impl std::error::Error for SessionError {}
 
 impl Session {
-    /// From `COUNTERSIGN_URL`, `COUNTERSIGN_CLIENT_ID` and `COUNTERSIGN_CLIENT_SECRET`, each also as a
-    /// file named by `…_FILE`. The file of a secret is read again for each token.
+    pub(super) fn new(
+        countersign: Countersign,
+        jwks: Jwks,
+        roots: Roots,
+        plaintext: Plaintext,
+    ) -> Self {
+        let shared = Shared {
+            countersign,
+            sources: Mutex::default(),
+            jwks,
+            trust: OnceLock::new(),
+            needed: Mutex::default(),
+            roots,
+            plaintext,
+        };
+        Self { shared: Arc::new(shared), audience: None }
+    }
+
+    /// From the environment, see [the module](crate::mesh#the-environment). An empty variable counts
+    /// as unset.
     ///
     /// Connects when the first token is needed, so a service may start before Countersign does.
     /// Must be called within a tokio runtime.
@@ -96,25 +84,30 @@ impl Session {
     /// # Errors
     /// See [`SessionError`].
     pub fn from_env() -> Result<Self, SessionError> {
-        Self::from_variables(&|name| std::env::var(name).ok().filter(|value| !value.is_empty()))
-    }
-
-    fn from_variables(lookup: &dyn Fn(&str) -> Option<String>) -> Result<Self, SessionError> {
-        let url = variable(lookup, "COUNTERSIGN_URL", "COUNTERSIGN_URL_FILE")
-            .map_err(SessionError::Credentials)?;
-        let credentials = Credentials::from_variables(lookup).map_err(SessionError::Credentials)?;
-        Self::builder(&url, credentials).connect()
+        let lookup = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+        SessionBuilder::from_variables(&lookup)?.connect()
     }
 
     /// A session with the Countersign at this address.
     pub fn builder(url: &str, credentials: Credentials) -> SessionBuilder {
-        SessionBuilder { url: url.to_owned(), credentials, plaintext_off_loopback: false }
+        SessionBuilder::new(url, credentials)
     }
 
     /// The same session, for services that are deployed under another audience than their `.proto`
     /// says: `session.audience(..)` where the client is made.
     pub fn audience(&self, audience: Audience) -> Self {
         Self { shared: Arc::clone(&self.shared), audience: Some(audience) }
+    }
+
+    /// A channel to a service, with what this session has: its certificate authorities, HTTP/2
+    /// keepalive, and plaintext to this machine only unless the session may otherwise. It connects
+    /// when it is first used. A channel that the program makes itself will do as well.
+    ///
+    /// # Errors
+    /// When the address is not one, or tokens would cross the network in plaintext.
+    pub fn channel(&self, url: &str) -> Result<Channel, SessionError> {
+        let uri = server_address(url, self.shared.plaintext)?;
+        Ok(channel(uri, &self.shared.roots)?.connect_lazy())
     }
 
     /// Puts tokens on the calls that go through a transport: each call gets one with the scopes that
@@ -124,7 +117,7 @@ impl Session {
     }
 
     /// The same as a tonic interceptor, which cannot wait: a call that comes before its token fails
-    /// with UNAVAILABLE.
+    /// with UNAVAILABLE, and has it fetched.
     pub fn interceptor(&self, policies: &[ServicePolicy]) -> AuthInterceptor {
         AuthInterceptor::new(self.outgoing(policies))
     }
@@ -135,7 +128,11 @@ impl Session {
         sources
             .entry((audience, scopes))
             .or_insert_with_key(|(audience, scopes)| {
-                TokenSource::start(self.shared.endpoint.clone(), audience.clone(), scopes.clone())
+                TokenSource::start(Endpoint::Countersign {
+                    countersign: self.shared.countersign.clone(),
+                    audience: audience.clone(),
+                    scopes: scopes.clone(),
+                })
             })
             .clone()
     }
@@ -143,24 +140,33 @@ impl Session {
     /// Countersign's keys, for a [`Guard`](crate::guard::Guard): fetched from now on, and kept fresh.
     /// Until the first ones are here the guard refuses every token with UNAVAILABLE.
     pub fn trust(&self) -> Trust {
-        let shared = &self.shared;
-        let start = || poll_keys(HttpClient::new(), shared.keys.clone(), KeysOf::Countersign);
-        shared.trust.get_or_init(start).clone()
+        self.shared.trust.get_or_init(|| self.shared.jwks.clone().poll()).clone()
     }
 
-    /// Waits until this session can call and be called: until Countersign has issued a token for each
-    /// audience that a client was made for, and has given its keys if a guard was made.
+    /// Waits until this session can call and be called: until there is a token for each audience that
+    /// a client was made for, and Countersign's keys if a guard was made.
+    ///
+    /// One method that a client may not call does not keep it from being ready; an audience none of
+    /// whose methods it may call does.
     ///
     /// # Errors
-    /// At once when Countersign refuses to issue one of them; after `longest` when it has not answered.
+    /// At once when Countersign refuses all that an audience needs; after `longest` when it has not
+    /// answered.
     pub async fn ready(&self, longest: Duration) -> Result<(), NoToken> {
-        let deadline = Instant::now() + longest;
-        let needed = self.shared.needed.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let sources =
-            needed.into_iter().map(|(audience, scopes)| self.token_source(audience, scopes));
-        let sources: Vec<TokenSource> = sources.collect();
-        for source in sources {
-            source.token(deadline).await?;
+        let deadline = Instant::now() + longest.min(MAX_TOKEN_LIFE);
+        for (_, sources) in self.needed_by_audience() {
+            // They are all being fetched by now: one wait after the other takes no longer.
+            let (mut refused, mut issued) = (None, false);
+            for source in &sources {
+                match source.token(deadline).await {
+                    Ok(_) => issued = true,
+                    Err(NoToken::Refused(status)) => refused = Some(NoToken::Refused(status)),
+                    Err(NoToken::Unavailable(status)) => return Err(NoToken::Unavailable(status)),
+                }
+            }
+            if let Some(refused) = refused.filter(|_| !issued) {
+                return Err(refused);
+            }
         }
         if let Some(mut trust) = self.shared.trust.get().cloned() {
             while trust.bundle().is_none() {
@@ -172,6 +178,16 @@ impl Session {
         Ok(())
     }
 
+    fn needed_by_audience(&self) -> BTreeMap<Audience, Vec<TokenSource>> {
+        let needed = self.shared.needed.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let mut by_audience = BTreeMap::<_, Vec<_>>::new();
+        for (audience, scopes) in needed {
+            let source = self.token_source(audience.clone(), scopes);
+            by_audience.entry(audience).or_default().push(source);
+        }
+        by_audience
+    }
+
     pub(super) fn will_need(&self, audience: &Audience, scopes: &ScopeSet) {
         let mut needed = self.shared.needed.lock().unwrap_or_else(PoisonError::into_inner);
         needed.insert((audience.clone(), scopes.clone()));
@@ -180,71 +196,6 @@ impl Session {
     fn outgoing(&self, policies: &[ServicePolicy]) -> OutgoingPolicy {
         OutgoingPolicy::new(self.clone(), self.audience.as_ref(), policies)
     }
-}
-
-impl SessionBuilder {
-    /// Lets credentials and tokens go over the network in plaintext.
-    pub fn insecure_plaintext(mut self) -> Self {
-        self.plaintext_off_loopback = true;
-        self
-    }
-
-    /// Makes the session; it connects when the first token is needed. Must be called within a tokio
-    /// runtime.
-    ///
-    /// # Errors
-    /// See [`SessionError`].
-    pub fn connect(self) -> Result<Session, SessionError> {
-        let endpoint = TransportEndpoint::from_shared(self.url.clone())
-            .map_err(|_| SessionError::BadUrl(self.url.clone()))?;
-        if endpoint.uri().scheme_str() != Some("http") {
-            return Err(SessionError::BadUrl(self.url));
-        }
-        if !self.plaintext_off_loopback && !is_loopback(endpoint.uri().host()) {
-            return Err(SessionError::Plaintext(self.url));
-        }
-        let channel: Channel = endpoint
-            .connect_timeout(Duration::from_secs(5))
-            .timeout(Duration::from_secs(10))
-            .http2_keep_alive_interval(Duration::from_secs(30))
-            .keep_alive_timeout(Duration::from_secs(10))
-            .keep_alive_while_idle(true)
-            .connect_lazy();
-        let endpoint = Endpoint::new(channel, self.credentials);
-        let keys = format!("{}/.well-known/jwks.json", self.url.trim_end_matches('/'));
-        let keys = keys.parse().map_err(|_| SessionError::BadUrl(self.url))?;
-        let shared = Shared {
-            endpoint,
-            sources: Mutex::default(),
-            keys,
-            trust: OnceLock::new(),
-            needed: Mutex::default(),
-        };
-        Ok(Session { shared: Arc::new(shared), audience: None })
-    }
-}
-
-/// Trust in any one issuer whose keys are at this address, fetched from now on and kept fresh. Must be
-/// called within a tokio runtime.
-///
-/// # Errors
-/// When the address is not one, or not on this machine and in plaintext.
-pub fn trust_in(issuer: Issuer, jwks_url: &str) -> Result<Trust, SessionError> {
-    let uri: Uri = jwks_url.parse().map_err(|_| SessionError::BadUrl(jwks_url.to_owned()))?;
-    if uri.scheme_str() != Some("http") {
-        return Err(SessionError::BadUrl(jwks_url.to_owned()));
-    }
-    if !is_loopback(uri.host()) {
-        return Err(SessionError::Plaintext(jwks_url.to_owned()));
-    }
-    Ok(poll_keys(HttpClient::new(), uri, KeysOf::Issuer(issuer)))
-}
-
-fn is_loopback(host: Option<&str>) -> bool {
-    let Some(host) = host else { return false };
-    let address = host.trim_start_matches('[').trim_end_matches(']');
-    host == "localhost"
-        || address.parse().is_ok_and(|address: std::net::IpAddr| address.is_loopback())
 }
 
 /// One session serves both directions: `Guard::new(&session, pb::POLICIES)`.

@@ -6,68 +6,83 @@ use std::sync::Mutex;
 use std::sync::PoisonError;
 use std::time::Duration;
 
-use http::HeaderValue;
 use tokio::sync::Notify;
 use tokio::sync::watch;
 use tokio::time::Instant;
-use tokio::time::sleep;
 use tokio::time::timeout_at;
 use tonic::Status;
 
-use crate::claims::Audience;
 use crate::claims::ScopeSet;
+use crate::mesh::bearer_token::BearerToken;
 use crate::mesh::endpoint::Endpoint;
 use crate::mesh::endpoint::FetchError;
-use crate::mesh::endpoint::Fetched;
-
-/// The shortest and the longest wait between two tries to get a token.
-const BACKOFF: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(30));
+use crate::mesh::meter::Meter;
+use crate::mesh::oauth::OAuthEndpoint;
+use crate::mesh::refresh::keep_fresh;
 
 /// How often a token may be replaced because a callee refused it.
 const FORCED_AT_MOST_EVERY: Duration = Duration::from_secs(5);
 
 /// A token for one audience and one set of scopes, refreshed in the background for as long as a
-/// handle of it is there. Cheap to clone.
+/// handle of it is there: a clone of it, or the session that it came from. Cheap to clone.
 #[derive(Clone)]
 pub struct TokenSource {
     current: watch::Receiver<Current>,
-    refresh: Arc<Notify>,
-    forced_at: Arc<Mutex<Option<Instant>>>,
-}
-
-/// A token that is good, and when it stops to be.
-#[derive(Clone)]
-pub struct BearerToken {
-    header: HeaderValue,
-    expires_at: Instant,
-    /// Counts the tokens of a source.
-    generation: u64,
-    fetched_at: Instant,
+    wishes: Arc<Wishes>,
+    meter: Meter,
 }
 
 /// Why there is no token.
 #[derive(Debug, Clone)]
 pub enum NoToken {
-    /// Countersign refuses to issue it.
+    /// The issuer refuses to issue it.
     Refused(Status),
-    /// Countersign has not answered in time.
+    /// The issuer has not answered in time.
     Unavailable(Status),
 }
 
 /// What there is: a token perhaps, and what became of the last try to get one.
 #[derive(Default)]
-struct Current {
-    token: Option<BearerToken>,
-    failure: Option<FetchError>,
+pub(super) struct Current {
+    pub(super) token: Option<BearerToken>,
+    pub(super) failure: Option<FetchError>,
+    /// How often a try has ended, well or not.
+    pub(super) tries: u64,
+}
+
+/// What callers ask of the task that refreshes.
+#[derive(Default)]
+pub(super) struct Wishes {
+    /// A callee refused the token: get another one now.
+    pub(super) refresh: Notify,
+    /// Someone needed a token and was told that it is refused.
+    pub(super) asked: Notify,
+    forced: Mutex<Option<Forced>>,
+}
+
+/// The last time that a token was replaced because a callee refused it.
+#[derive(Clone, Copy)]
+struct Forced {
+    at: Instant,
+    /// How many tries had ended by then: the next one is the answer.
+    tries: u64,
 }
 
 impl TokenSource {
+    /// Tokens of any issuer that has an OAuth 2.0 token endpoint (RFC 6749 §4.4), such as a
+    /// partner's. Begins to fetch; ends when the last handle is dropped. Must be called within a
+    /// tokio runtime.
+    pub fn oauth(endpoint: OAuthEndpoint, scopes: ScopeSet) -> Self {
+        Self::start(Endpoint::OAuth { endpoint: Box::new(endpoint), scopes })
+    }
+
     /// Begins to fetch. Ends when the last handle is dropped.
-    pub(super) fn start(endpoint: Endpoint, audience: Audience, scopes: ScopeSet) -> Self {
+    pub(super) fn start(endpoint: Endpoint) -> Self {
         let (state, current) = watch::channel(Current::default());
-        let refresh = Arc::new(Notify::new());
-        tokio::spawn(keep_fresh(endpoint, audience, scopes, state, Arc::clone(&refresh)));
-        Self { current, refresh, forced_at: Arc::default() }
+        let wishes = Arc::<Wishes>::default();
+        let meter = Meter::new(endpoint.audience(), endpoint.scopes());
+        tokio::spawn(keep_fresh(endpoint, state, Arc::clone(&wishes), meter.clone()));
+        Self { current, wishes, meter }
     }
 
     /// The token at hand, if there is one that has not expired. Never waits.
@@ -78,8 +93,18 @@ impl TokenSource {
     /// The token at hand, or the first one that comes before the deadline.
     ///
     /// # Errors
-    /// At once when Countersign refuses to issue one; at the deadline when there is none by then.
+    /// At once when the issuer refuses to issue one; at the deadline when there is none by then.
     pub async fn token(&self, deadline: Instant) -> Result<BearerToken, NoToken> {
+        if let Some(answer) = self.answer() {
+            return answer;
+        }
+        let began = Instant::now();
+        let answer = self.first_token(deadline).await;
+        self.meter.waited(began.elapsed());
+        answer
+    }
+
+    async fn first_token(&self, deadline: Instant) -> Result<BearerToken, NoToken> {
         let mut current = self.current.clone();
         let arrived = timeout_at(deadline, async {
             loop {
@@ -93,13 +118,21 @@ impl TokenSource {
         });
         match arrived.await {
             Ok(answer) => answer,
-            Err(_) => Err(NoToken::Unavailable(match &self.current.borrow().failure {
-                Some(FetchError::Unavailable(status)) => {
-                    Status::unavailable(format!("no token in time: {}", status.message()))
-                }
-                _ => Status::unavailable("no token in time"),
-            })),
+            Err(_) => Err(self.current.borrow().not_in_time()),
         }
+    }
+
+    /// What there is to say without waiting: a token, or why there is none yet.
+    pub(super) fn at_hand(&self) -> Result<BearerToken, NoToken> {
+        self.answer().unwrap_or_else(|| Err(self.current.borrow().not_in_time()))
+    }
+
+    fn answer(&self) -> Option<Result<BearerToken, NoToken>> {
+        let answer = self.current.borrow().answer();
+        if let Some(Err(NoToken::Refused(_))) = answer {
+            self.wishes.asked.notify_one();
+        }
+        answer
     }
 
     /// Another token than one that a callee refused: one that has come since, or a new one. `None`
@@ -110,48 +143,52 @@ impl TokenSource {
         refused: &BearerToken,
         deadline: Instant,
     ) -> Option<BearerToken> {
-        let newer = |current: &Current| {
-            current.unexpired().filter(|token| token.generation != refused.generation)
-        };
         let mut current = self.current.clone();
-        if let Some(token) = newer(&current.borrow_and_update()) {
-            return Some(token);
-        }
-        if !self.force_refresh(refused) {
-            return None;
-        }
+        let forced = self.force_refresh(refused);
         let arrived = timeout_at(deadline, async {
             loop {
-                current.changed().await.ok()?;
-                let state = current.borrow_and_update();
-                if state.failure.is_some() || newer(&state).is_some() {
-                    return newer(&state);
+                {
+                    let state = current.borrow_and_update();
+                    let newer =
+                        state.unexpired().filter(|token| token.generation > refused.generation);
+                    let failed = forced.is_none_or(|forced| state.tries > forced.tries);
+                    if newer.is_some() || failed {
+                        return newer;
+                    }
                 }
+                current.changed().await.ok()?;
             }
         });
         arrived.await.ok().flatten()
     }
 
-    /// Has a new token fetched, unless that was asked for a moment ago. Says whether there is one to
-    /// wait for.
-    fn force_refresh(&self, refused: &BearerToken) -> bool {
-        let mut forced_at = self.forced_at.lock().unwrap_or_else(PoisonError::into_inner);
-        match *forced_at {
-            // It is on its way: another call of the same refused token has asked for it.
-            Some(at) if at >= refused.fetched_at => true,
-            Some(at) if at.elapsed() < FORCED_AT_MOST_EVERY => false,
+    /// Has a token fetched in the place of a refused one, unless that one has been replaced already,
+    /// or another one was replaced a moment ago. Says what there is to wait for.
+    fn force_refresh(&self, refused: &BearerToken) -> Option<Forced> {
+        let mut last = self.wishes.forced.lock().unwrap_or_else(PoisonError::into_inner);
+        let (newest, tries) = {
+            let current = self.current.borrow();
+            (current.token.as_ref().map_or(0, |token| token.generation), current.tries)
+        };
+        if newest > refused.generation {
+            return None;
+        }
+        match *last {
+            // It is on its way, because of another call, or it has come to nothing.
+            Some(forced) if forced.at.elapsed() < FORCED_AT_MOST_EVERY => Some(forced),
             _ => {
-                *forced_at = Some(Instant::now());
-                self.refresh.notify_one();
-                true
+                let forced = Forced { at: Instant::now(), tries };
+                *last = Some(forced);
+                self.wishes.refresh.notify_one();
+                Some(forced)
             }
         }
     }
 }
 
 impl Current {
-    fn unexpired(&self) -> Option<BearerToken> {
-        self.token.as_ref().filter(|token| Instant::now() < token.expires_at).cloned()
+    pub(super) fn unexpired(&self) -> Option<BearerToken> {
+        self.token.as_ref().filter(|token| !token.has_expired()).cloned()
     }
 
     /// What there is to say without waiting any longer.
@@ -164,80 +201,42 @@ impl Current {
             (None, Some(FetchError::Unavailable(_)) | None) => None,
         }
     }
-}
 
-impl BearerToken {
-    fn new(fetched: &Fetched, asked_at: Instant, generation: u64) -> Option<Self> {
-        let mut header =
-            HeaderValue::try_from(format!("Bearer {}", fetched.token.expose())).ok()?;
-        header.set_sensitive(true);
-        // Counted from when it was asked for: it cannot have been issued before.
-        let expires_at = asked_at + fetched.expires_in;
-        Some(Self { header, expires_at, generation, fetched_at: asked_at })
-    }
-
-    /// The value of an `authorization` header, marked as sensitive.
-    pub fn header(&self) -> &HeaderValue {
-        &self.header
-    }
-
-    /// How long it is still good for.
-    pub fn runway(&self) -> Duration {
-        self.expires_at.saturating_duration_since(Instant::now())
-    }
-}
-
-impl fmt::Debug for BearerToken {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("BearerToken").field("runway", &self.runway()).finish_non_exhaustive()
-    }
-}
-
-async fn keep_fresh(
-    endpoint: Endpoint,
-    audience: Audience,
-    scopes: ScopeSet,
-    state: watch::Sender<Current>,
-    refresh: Arc<Notify>,
-) {
-    let (mut generation, mut failures) = (0, 0);
-    loop {
-        let asked_at = Instant::now();
-        let fetched = tokio::select! {
-            () = state.closed() => return,
-            fetched = endpoint.fetch(&audience, &scopes) => fetched,
-        };
-        let token = fetched.and_then(|fetched| {
-            let token = BearerToken::new(&fetched, asked_at, generation + 1);
-            let token = token
-                .ok_or_else(|| FetchError::Refused(Status::internal("no token in the answer")))?;
-            Ok((token, fetched.refresh_in))
-        });
-        let wait = match token {
-            Ok((token, refresh_in)) => {
-                (generation, failures) = (generation + 1, 0);
-                state.send_replace(Current { token: Some(token), failure: None });
-                refresh_in.max(BACKOFF.0)
+    fn not_in_time(&self) -> NoToken {
+        NoToken::Unavailable(match &self.failure {
+            Some(FetchError::Unavailable(status)) => {
+                Status::unavailable(format!("no token in time: {}", status.message()))
             }
-            Err(error) => {
-                failures += 1;
-                tracing::warn!(%audience, %scopes, ?error, failures, "no token");
-                state.send_modify(|current| current.failure = Some(error));
-                backoff(failures)
+            Some(FetchError::Refused(_)) | None => Status::unavailable("no token in time"),
+        })
+    }
+}
+
+impl From<NoToken> for Status {
+    fn from(error: NoToken) -> Self {
+        match error {
+            // Whatever the issuer called it: to this call it means that the caller has no way in.
+            NoToken::Refused(status) => {
+                Status::unauthenticated(format!("no token is issued: {}", status.message()))
             }
-        };
-        tokio::select! {
-            () = state.closed() => return,
-            () = sleep(wait) => {}
-            () = refresh.notified() => {}
+            NoToken::Unavailable(status) => status,
         }
     }
 }
 
-/// Doubles with every failure, up to the longest wait; somewhere in its upper half, so that a fleet
-/// does not come back all at once.
-fn backoff(failures: u32) -> Duration {
-    let longest = BACKOFF.0.saturating_mul(1 << failures.min(16)).min(BACKOFF.1);
-    let spread = f64::from(getrandom::u32().unwrap_or(u32::MAX / 2)) / f64::from(u32::MAX);
-    longest.mul_f64(0.5 + spread / 2.0)
+impl fmt::Display for NoToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Refused(status) => write!(f, "no token is issued: {}", status.message()),
+            Self::Unavailable(status) => f.write_str(status.message()),
+        }
+    }
+}
+
+impl std::error::Error for NoToken {}
+
+impl fmt::Debug for TokenSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TokenSource").field("current", &self.current()).finish_non_exhaustive()
+    }
 }

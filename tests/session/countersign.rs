@@ -1,0 +1,168 @@
+//! A Countersign in memory that answers as it is told, and counts. No sockets, so time can be paused.
+
+use std::sync::Arc;
+use std::sync::Mutex;
+use std::time::Duration;
+
+use countersign::claims::ClientId;
+use countersign::mesh::Credentials;
+use countersign::mesh::Session;
+use countersign::rpc;
+use countersign::rpc::issue_token_request::Credential;
+use countersign::rpc::token_service_server::TokenService;
+use countersign::rpc::token_service_server::TokenServiceServer;
+use hyper_util::rt::TokioIo;
+use tokio::io::DuplexStream;
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+use tokio_stream::wrappers::UnboundedReceiverStream;
+use tonic::Code;
+use tonic::Request;
+use tonic::Response;
+use tonic::Status;
+use tonic::transport::Channel;
+use tonic::transport::Endpoint;
+use tonic::transport::Server;
+
+/// What it answers.
+#[derive(Clone, Copy)]
+pub enum Answer {
+    /// A token with this life, to be refreshed after that time.
+    Token { expires_in: u64, refresh_in: u64 },
+    /// The same after a while.
+    Late(u64),
+    /// An error.
+    Error(Code),
+    /// Nothing, ever.
+    Nothing,
+}
+
+/// The usual: fifteen minutes, refreshed half way.
+pub const USUAL: Answer = Answer::Token { expires_in: 900, refresh_in: 450 };
+
+#[derive(Clone)]
+pub struct FakeCountersign {
+    state: Arc<Mutex<State>>,
+}
+
+struct State {
+    answer: Answer,
+    asked: Vec<rpc::IssueTokenRequest>,
+    asked_at: Vec<Instant>,
+}
+
+impl FakeCountersign {
+    pub fn new(answer: Answer) -> Self {
+        Self {
+            state: Arc::new(Mutex::new(State { answer, asked: Vec::new(), asked_at: Vec::new() })),
+        }
+    }
+
+    pub fn answers(&self, answer: Answer) {
+        self.state.lock().expect("no panic").answer = answer;
+    }
+
+    /// How many tokens it was asked for.
+    pub fn asked(&self) -> usize {
+        self.state.lock().expect("no panic").asked.len()
+    }
+
+    /// When.
+    pub fn asked_at(&self) -> Vec<Instant> {
+        self.state.lock().expect("no panic").asked_at.clone()
+    }
+
+    /// The secret of the last request.
+    pub fn last_secret(&self) -> String {
+        let state = self.state.lock().expect("no panic");
+        match state.asked.last().and_then(|request| request.credential.clone()) {
+            Some(Credential::ClientSecret(secret)) => secret,
+            None => panic!("nobody asked"),
+        }
+    }
+
+    pub fn service(&self) -> TokenServiceServer<Self> {
+        TokenServiceServer::new(self.clone())
+    }
+
+    /// A channel to it.
+    pub fn channel(&self) -> Channel {
+        let (connections, incoming) = mpsc::unbounded_channel::<Result<DuplexStream, Status>>();
+        let serving = Server::builder()
+            .add_service(self.service())
+            .serve_with_incoming(UnboundedReceiverStream::new(incoming));
+        tokio::spawn(serving);
+        let connect = tower::service_fn(move |_| {
+            let (ours, theirs) = tokio::io::duplex(64 * 1024);
+            let connected = connections.send(Ok(theirs)).map(|()| TokioIo::new(ours));
+            std::future::ready(connected.map_err(|_| std::io::Error::other("it is gone")))
+        });
+        Endpoint::from_static("http://countersign").connect_with_connector_lazy(connect)
+    }
+
+    /// A session with it.
+    pub fn session(&self) -> Session {
+        self.session_as(Credentials::new(client("order"), "csec_hush"))
+    }
+
+    pub fn session_as(&self, credentials: Credentials) -> Session {
+        Session::builder("http://127.0.0.1:1", credentials)
+            .channel(self.channel())
+            .connect()
+            .expect("a loopback address")
+    }
+}
+
+pub fn client(text: &str) -> ClientId {
+    ClientId::new(text).expect("a valid client id")
+}
+
+fn seconds(seconds: u64) -> Option<prost_types::Duration> {
+    Some(prost_types::Duration { seconds: seconds.try_into().expect("small"), nanos: 0 })
+}
+
+#[tonic::async_trait]
+impl TokenService for FakeCountersign {
+    async fn issue_token(
+        &self,
+        request: Request<rpc::IssueTokenRequest>,
+    ) -> Result<Response<rpc::IssueTokenResponse>, Status> {
+        let request = request.into_inner();
+        let (answer, number) = {
+            let mut state = self.state.lock().expect("no panic");
+            state.asked.push(request.clone());
+            state.asked_at.push(Instant::now());
+            (state.answer, state.asked.len())
+        };
+        let (expires_in, refresh_in) = match answer {
+            Answer::Token { expires_in, refresh_in } => (expires_in, refresh_in),
+            Answer::Late(wait) => {
+                tokio::time::sleep(Duration::from_secs(wait)).await;
+                (900, 450)
+            }
+            Answer::Error(code) => return Err(Status::new(code, "as told")),
+            Answer::Nothing => std::future::pending().await,
+        };
+        Ok(Response::new(rpc::IssueTokenResponse {
+            access_token: format!("{number}/{}/{}", request.audience, request.scopes.join("+")),
+            token_type: "Bearer".to_owned(),
+            expires_in: seconds(expires_in),
+            refresh_in: seconds(refresh_in),
+            ..Default::default()
+        }))
+    }
+
+    async fn validate_token(
+        &self,
+        _: Request<rpc::ValidateTokenRequest>,
+    ) -> Result<Response<rpc::ValidateTokenResponse>, Status> {
+        Err(Status::unimplemented("it only issues"))
+    }
+
+    async fn revoke_token(
+        &self,
+        _: Request<rpc::RevokeTokenRequest>,
+    ) -> Result<Response<rpc::RevokeTokenResponse>, Status> {
+        Err(Status::unimplemented("it only issues"))
+    }
+}

@@ -1,0 +1,178 @@
+//! How a token stays fresh, and what happens when it cannot.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use countersign::claims::Audience;
+use countersign::claims::ScopeSet;
+use countersign::mesh::Credentials;
+use countersign::mesh::Session;
+use countersign::mesh::TokenSource;
+use tokio::runtime::Handle;
+use tokio::time::Instant;
+use tonic::Code;
+
+use crate::callee::Callee;
+use crate::callee::POLICIES;
+use crate::callee::READ;
+use crate::callee::call;
+use crate::callee::call_within;
+use crate::countersign::Answer;
+use crate::countersign::FakeCountersign;
+use crate::countersign::USUAL;
+use crate::countersign::client;
+
+/// Time passes at once when it is paused.
+async fn pass(seconds: u64) {
+    tokio::time::sleep(Duration::from_secs(seconds)).await;
+}
+
+fn source(session: &Session) -> TokenSource {
+    let scopes = ScopeSet::parse("stock:read").expect("scopes");
+    session.token_source(Audience::new("shop").expect("an audience"), scopes)
+}
+
+async fn first(source: &TokenSource) {
+    source.token(Instant::now() + Duration::from_secs(60)).await.expect("a token");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_token_is_refreshed_when_its_issuer_says() {
+    let countersign = FakeCountersign::new(USUAL);
+    let session = countersign.session();
+    let callee = Callee::new();
+    let transport = session.attach(callee.clone(), POLICIES);
+    assert_eq!(call(&transport, READ).await, Code::Ok);
+    pass(449).await;
+    assert_eq!(countersign.asked(), 1);
+    pass(2).await;
+    assert_eq!(countersign.asked(), 2);
+    assert_eq!(call(&transport, READ).await, Code::Ok);
+    assert_eq!(callee.tokens(READ)[1].as_deref(), Some("2/shop/stock:read"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_token_at_hand_serves_while_countersign_is_down() {
+    let countersign = FakeCountersign::new(USUAL);
+    let session = countersign.session();
+    let callee = Callee::new();
+    let transport = session.attach(callee.clone(), POLICIES);
+    assert_eq!(call(&transport, READ).await, Code::Ok);
+
+    countersign.answers(Answer::Error(Code::Unavailable));
+    pass(890).await;
+    let began = Instant::now();
+    assert_eq!(call(&transport, READ).await, Code::Ok);
+    assert_eq!(began.elapsed(), Duration::ZERO);
+    // Its tries are further and further apart, and half a minute at most.
+    let tries = countersign.asked();
+    assert!((440 / 30..440 / 15 + 10).contains(&tries), "{tries}");
+
+    pass(11).await;
+    assert_eq!(call_within(&transport, READ, "2S").await, Code::Unavailable);
+    assert_eq!(callee.seen().len(), 2);
+
+    countersign.answers(USUAL);
+    assert_eq!(call_within(&transport, READ, "31S").await, Code::Ok);
+}
+
+#[tokio::test(start_paused = true)]
+async fn those_that_fail_together_do_not_come_back_together() {
+    let countersign = FakeCountersign::new(Answer::Error(Code::Unavailable));
+    let sessions: Vec<_> = (0..20).map(|_| countersign.session()).collect();
+    let _sources: Vec<_> = sessions.iter().map(source).collect();
+    pass(300).await;
+    let asked_at = countersign.asked_at();
+    let moments: BTreeSet<_> = asked_at.iter().collect();
+    assert!(moments.len() > asked_at.len() / 2, "{} of {}", moments.len(), asked_at.len());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_credential_that_is_refused_is_tried_again_for_those_who_ask() {
+    let countersign = FakeCountersign::new(Answer::Error(Code::Unauthenticated));
+    let session = countersign.session();
+    let transport = session.attach(Callee::new(), POLICIES);
+    assert_eq!(call(&transport, READ).await, Code::Unauthenticated);
+    pass(3600).await;
+    assert_eq!(countersign.asked(), 1, "nobody asked");
+
+    countersign.answers(USUAL);
+    assert_eq!(call(&transport, READ).await, Code::Unauthenticated);
+    pass(1).await;
+    assert_eq!(call(&transport, READ).await, Code::Ok);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_issuer_that_says_nothing_of_use_is_not_asked_all_the_time() {
+    for (answer, most) in [
+        (Answer::Token { expires_in: 0, refresh_in: 0 }, 20),
+        (Answer::Token { expires_in: 900, refresh_in: 0 }, 2),
+        (Answer::Token { expires_in: 900, refresh_in: 900 }, 2),
+        (Answer::Token { expires_in: 1, refresh_in: 1 }, 602),
+        (Answer::Token { expires_in: u64::MAX >> 1, refresh_in: u64::MAX >> 1 }, 1),
+    ] {
+        let countersign = FakeCountersign::new(answer);
+        let session = countersign.session();
+        let _source = source(&session);
+        pass(600).await;
+        assert!((1..=most + 30).contains(&countersign.asked()), "{}", countersign.asked());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn everything_stops_with_the_last_handle() {
+    let countersign = FakeCountersign::new(USUAL);
+    let tasks = || Handle::current().metrics().num_alive_tasks();
+    let before = tasks();
+    let session = countersign.session();
+    let transport = session.attach(Callee::new(), POLICIES);
+    let trust = session.trust();
+    assert_eq!(call(&transport, READ).await, Code::Ok);
+    drop(session);
+    pass(500).await;
+    assert_eq!(countersign.asked(), 2, "a client is a handle too");
+    assert!(tasks() > before);
+
+    drop((transport, trust));
+    pass(3600).await;
+    assert_eq!(countersign.asked(), 2);
+    assert_eq!(tasks(), before);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_fetch_under_way_stops_too() {
+    let countersign = FakeCountersign::new(Answer::Nothing);
+    let before = Handle::current().metrics().num_alive_tasks();
+    let session = countersign.session();
+    let source = source(&session);
+    pass(1).await;
+    assert_eq!(countersign.asked(), 1);
+    drop((session, source));
+    pass(1).await;
+    assert_eq!(Handle::current().metrics().num_alive_tasks(), before);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_secret_that_was_rolled_over_in_its_file_is_used_next() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = dir.path().join("secret");
+    std::fs::write(&path, "csec_one\n").expect("written");
+    let countersign = FakeCountersign::new(USUAL);
+    let session = countersign.session_as(Credentials::from_file(client("order"), &path));
+    first(&source(&session)).await;
+    assert_eq!(countersign.last_secret(), "csec_one");
+
+    std::fs::write(&path, " csec_two ").expect("written");
+    pass(451).await;
+    assert_eq!((countersign.asked(), countersign.last_secret()), (2, "csec_two".to_owned()));
+
+    // Half written, or away for a moment: not a secret to try.
+    std::fs::write(&path, "\n").expect("written");
+    pass(451).await;
+    std::fs::remove_file(&path).expect("removed");
+    pass(100).await;
+    assert_eq!(countersign.asked(), 2);
+    std::fs::write(&path, "csec_three").expect("written");
+    pass(31).await;
+    assert_eq!((countersign.asked(), countersign.last_secret()), (3, "csec_three".to_owned()));
+}

@@ -1,0 +1,85 @@
+//! A session from the environment.
+
+use countersign::mesh::CredentialsError;
+use countersign::mesh::Session;
+use countersign::mesh::SessionBuilder;
+use countersign::mesh::SessionError;
+
+const URL: (&str, &str) = ("COUNTERSIGN_URL", "http://127.0.0.1:1");
+const ID: (&str, &str) = ("COUNTERSIGN_CLIENT_ID", "order");
+const SECRET: (&str, &str) = ("COUNTERSIGN_CLIENT_SECRET", "csec_hush");
+
+fn session(variables: &[(&str, &str)]) -> Result<Session, SessionError> {
+    let lookup = |name: &str| {
+        let found = variables.iter().find(|(known, _)| *known == name);
+        found.map(|(_, value)| (*value).to_owned())
+    };
+    SessionBuilder::from_variables(&lookup)?.connect()
+}
+
+#[tokio::test]
+async fn the_environment_is_enough() {
+    session(&[URL, ID, SECRET]).expect("all is there");
+    let dir = tempfile::tempdir().expect("a directory");
+    let file = |name: &str, text: &str| {
+        let path = dir.path().join(name);
+        std::fs::write(&path, text).expect("written");
+        path.to_str().expect("UTF-8").to_owned()
+    };
+    let (url, id, secret) =
+        (file("url", "http://127.0.0.1:1\n"), file("id", "order\n"), file("secret", "csec_hush\n"));
+    session(&[
+        ("COUNTERSIGN_URL_FILE", &url),
+        ("COUNTERSIGN_CLIENT_ID_FILE", &id),
+        ("COUNTERSIGN_CLIENT_SECRET_FILE", &secret),
+        ("COUNTERSIGN_ISSUER", "https://issuer.test"),
+        ("COUNTERSIGN_TRUST_FILE", &file("trust", "")),
+    ])
+    .expect("all is there");
+}
+
+#[tokio::test]
+async fn what_is_missing_or_contradictory_is_named() {
+    let both = ("COUNTERSIGN_CLIENT_SECRET_FILE", "/secret");
+    for (variables, part) in [
+        (vec![ID, SECRET], "COUNTERSIGN_URL"),
+        (vec![URL, SECRET], "COUNTERSIGN_CLIENT_ID"),
+        (vec![URL, ID], "COUNTERSIGN_CLIENT_SECRET"),
+        (vec![URL, ID, SECRET, both], "both COUNTERSIGN_CLIENT_SECRET and"),
+        (vec![URL, ID, SECRET, ("COUNTERSIGN_URL_FILE", "/url")], "both COUNTERSIGN_URL and"),
+        (vec![URL, ("COUNTERSIGN_CLIENT_ID", "a b"), SECRET], "not a client id"),
+        (vec![URL, ID, ("COUNTERSIGN_CLIENT_SECRET_FILE", "/nonexistent")], "/nonexistent"),
+        (vec![URL, ID, SECRET, ("COUNTERSIGN_CA_FILE", "/nonexistent")], "/nonexistent"),
+        (vec![URL, ID, SECRET, ("COUNTERSIGN_ISSUER", "me")], "COUNTERSIGN_ISSUER"),
+        (vec![URL, ID, SECRET, ("COUNTERSIGN_TRUST_FILE", "/t")], "COUNTERSIGN_ISSUER"),
+    ] {
+        let error = session(&variables).expect_err(part).to_string();
+        assert!(error.contains(part), "{error}");
+        assert!(!error.contains("hush"), "{error}");
+    }
+    let missing = session(&[URL, ID]);
+    let Err(SessionError::Credentials(CredentialsError::Missing(name))) = missing else {
+        panic!("{missing:?}");
+    };
+    assert_eq!(name, "COUNTERSIGN_CLIENT_SECRET");
+}
+
+#[tokio::test]
+async fn plaintext_off_this_machine_must_be_asked_for() {
+    let off = ("COUNTERSIGN_URL", "http://issuer.example:9443");
+    let refused = session(&[off, ID, SECRET]);
+    assert!(matches!(refused, Err(SessionError::Plaintext(_))), "{refused:?}");
+
+    let lookup = |name: &str| {
+        [off, ID, SECRET]
+            .iter()
+            .find(|(known, _)| *known == name)
+            .map(|(_, value)| value.to_string())
+    };
+    let builder = SessionBuilder::from_variables(&lookup).expect("all is there");
+    let session = builder.insecure_plaintext().connect().expect("it was asked for");
+    session.channel("http://shop.example:1").expect("the same goes for its channels");
+    let careful = self::session(&[URL, ID, SECRET]).expect("all is there");
+    let refused = careful.channel("http://shop.example:1");
+    assert!(matches!(refused, Err(SessionError::Plaintext(_))));
+}
