@@ -5,8 +5,11 @@ use std::sync::Arc;
 use axum::Extension;
 use axum::Router;
 use axum::routing::get;
+use countersign::guard::Access;
 use countersign::guard::Guard;
+use countersign::guard::MethodPolicy;
 use countersign::guard::Refusal;
+use countersign::guard::ServicePolicy;
 use countersign::guard::Trust;
 use countersign::testing::TestIssuer;
 use countersign::token::VerifiedToken;
@@ -106,6 +109,23 @@ async fn the_audience_of_routes_is_that_of_the_services_beside_them() {
     let token = issuer.token("order").audience("echo").scopes("customers:read customers:list");
     let response = get_with(&routes, "/customers", Some(token.mint().bearer())).await;
     assert_eq!(response.status(), StatusCode::OK);
+}
+
+#[tokio::test]
+async fn services_of_two_audiences_leave_that_of_routes_open() {
+    const OTHER: &[ServicePolicy] = &[ServicePolicy {
+        service: "test.Other",
+        audience: "other",
+        methods: &[MethodPolicy { path: "/test.Other/Call", access: Access::Scopes(&[]) }],
+    }];
+    let issuer = TestIssuer::new();
+    let routes = routes(&issuer.guard(POLICIES).services(OTHER).build());
+    for audience in ["echo", "other"] {
+        let token = issuer.token("order").audience(audience);
+        let token = token.scopes("customers:read customers:list").mint();
+        let response = get_with(&routes, "/customers", Some(token.bearer())).await;
+        assert_eq!(response.status(), StatusCode::NOT_FOUND);
+    }
 }
 
 #[tokio::test]

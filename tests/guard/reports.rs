@@ -9,6 +9,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use countersign::testing::START;
+use countersign::token::Audiences;
 use metrics::Counter;
 use metrics::Gauge;
 use metrics::Histogram;
@@ -25,6 +26,7 @@ use crate::support::Rig;
 use crate::support::SERVER_STREAM;
 use crate::support::UNARY;
 use crate::support::UNDECLARED;
+use crate::support::next;
 use crate::support::reason;
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
@@ -154,8 +156,8 @@ async fn a_stream_that_ends_is_told_of_once() {
     let mut rig = Rig::new();
     let (log, _subscriber) = Log::start();
     let mut stream = rig.bidi(rig.token().on(())).await.expect("admitted");
-    stream.message().await.expect("a message");
-    stream.message().await.expect_err("it ends");
+    next(&mut stream).await.expect("a message");
+    next(&mut stream).await.expect_err("it ends");
     rig.handler_error().await;
     assert_eq!(
         log.lines(),
@@ -198,18 +200,29 @@ async fn a_guard_that_only_reports_refuses_nothing_until_its_date() {
     assert_eq!(counts.gauge(), 0.0);
 }
 
+#[tokio::test]
+async fn what_is_only_reported_is_not_vouched_for_by_anyone_else() {
+    let mut rig = Rig::with(|guard| guard.report_only_until(START + DAY));
+    let token = rig.token();
+    let verified =
+        rig.issuer.bundle().verify(token.expose(), Audiences::Any, START, Duration::ZERO);
+    let mut request = Request::new(());
+    request.extensions_mut().insert(Arc::new(verified.expect("a good token")));
+    assert_eq!(rig.unary(UNARY, request).await.expect("reported"), "nobody");
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_guard_that_only_reports_ends_no_stream_until_its_date() {
     let mut rig = Rig::with(|guard| guard.report_only_until(START + DAY));
     let (log, _subscriber) = Log::start();
     let token = rig.token();
     let mut stream = rig.server_stream(SERVER_STREAM, token.on(())).await.expect("admitted");
-    stream.message().await.expect("a message");
+    next(&mut stream).await.expect("a message");
     rig.issuer.revoke_token(&token);
     let waited = tokio::time::timeout(DAY - Duration::from_secs(1), stream.message()).await;
     assert!(waited.is_err(), "it goes on: {waited:?}");
     rig.issuer.advance(DAY);
-    let status = stream.message().await.expect_err("it ends");
+    let status = next(&mut stream).await.expect_err("it ends");
     assert_eq!(reason(&status), "TOKEN_REVOKED");
     let says = |what: &str| log.lines().iter().filter(|line| line.contains(what)).count();
     assert_eq!((says("WARN stream would be ended"), says("INFO stream ended")), (1, 1));

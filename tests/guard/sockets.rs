@@ -1,6 +1,7 @@
 //! A guarded server over a real socket, called by tonic's own client.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use countersign::guard::Access;
 use countersign::guard::MethodPolicy;
@@ -74,6 +75,7 @@ async fn a_served_stream_ends_when_its_token_is_revoked() {
     let mut watching = watching.into_inner();
     watching.message().await.expect("the first answer");
     issuer.revoke_token(&token);
-    let status = watching.message().await.expect_err("it ends");
+    let ended = tokio::time::timeout(Duration::from_secs(10), watching.message()).await;
+    let status = ended.expect("it ends, and soon").expect_err("it ends with a reason");
     assert_eq!((status.code(), reason(&status).as_str()), (Code::Unauthenticated, "TOKEN_REVOKED"));
 }

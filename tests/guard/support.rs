@@ -6,6 +6,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::task::Context;
 use std::task::Poll;
+use std::time::Duration;
 
 use countersign::claims::Audience;
 use countersign::guard;
@@ -233,7 +234,9 @@ impl Rig {
     pub async fn client_stream(&mut self, request: Request<()>) -> Result<String, Status> {
         let request = request.map(|()| one_then_silence());
         let path = PathAndQuery::from_static(CLIENT_STREAM);
-        self.client.client_streaming(request, path, codec()).await.map(Response::into_inner)
+        in_time(self.client.client_streaming(request, path, codec()))
+            .await
+            .map(Response::into_inner)
     }
 
     pub async fn bidi(&mut self, request: Request<()>) -> Result<Streaming<String>, Status> {
@@ -245,12 +248,23 @@ impl Rig {
     /// The next error that a handler sees in its request stream.
     pub async fn handler_error(&mut self) -> Status {
         loop {
-            match self.seen.recv().await.expect("the handler runs") {
+            match in_time(self.seen.recv()).await.expect("the handler runs") {
                 Seen::Error(status) => return status,
                 Seen::Message | Seen::ResponseDropped => {}
             }
         }
     }
+}
+
+/// What a future comes to. With tokio's clock paused, one that comes to nothing fails the test at once.
+pub async fn in_time<F: Future>(future: F) -> F::Output {
+    const LONG: Duration = Duration::from_secs(7 * 24 * 60 * 60);
+    tokio::time::timeout(LONG, future).await.expect("it comes to something")
+}
+
+/// What a stream has next.
+pub async fn next(stream: &mut Streaming<String>) -> Result<Option<String>, Status> {
+    in_time(stream.message()).await
 }
 
 fn codec() -> ProstCodec<String, String> {
