@@ -1,5 +1,5 @@
 # What CI runs.
-check: fmt clippy proto docs test
+check: fmt clippy proto docs test shop
 
 fmt:
     cargo fmt --check
@@ -7,16 +7,21 @@ fmt:
 clippy:
     cargo clippy --all-targets -- -D warnings
     cargo clippy --no-default-features --features mesh --all-targets -- -D warnings
+    cargo clippy --no-default-features --features build -- -D warnings
 
 # Needs buf (npm: @bufbuild/buf).
 proto:
     cd proto && buf lint
 
 docs:
-    RUSTDOCFLAGS="-D warnings" cargo doc --no-deps
+    RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --all-features
 
 test:
     cargo test
+
+# A crate of its own, as users have one.
+shop:
+    cargo test --manifest-path tests/fixtures/shop/Cargo.toml --target-dir target
 
 # Licences, sources and banned features. Needs cargo-deny.
 deny:
@@ -26,7 +31,9 @@ deny:
 bench:
     cargo bench
 
-# Writes the files that tests compare with: the configuration reference and the CLI's transcripts.
+# Writes the files that tests compare with: the configuration reference, the CLI's transcripts, and
+# what build scripts generate.
 regenerate:
     UPDATE_DOCS=1 cargo test --lib reference
     TRYCMD=overwrite cargo test --test cli
+    UPDATE_GOLDEN=1 cargo test --test build

@@ -62,13 +62,13 @@ use crate::token::VerifiedToken;
 use crate::trust::TrustBundle;
 
 /// How long tokens are signed after the store was last reached.
-const SIGNING_LEASE: Duration = Duration::from_secs(60 * 60);
+pub const SIGNING_LEASE: Duration = Duration::from_secs(60 * 60);
 
 /// How far ahead a client's tokens may be dated after everything before was revoked.
-const SKEW_ALLOWANCE: Duration = Duration::from_secs(5);
+pub const SKEW_ALLOWANCE: Duration = Duration::from_secs(5);
 
-/// How long a token can outlive the retirement of its key: see [`crate::keys::KeyRing::rotate`].
-pub(crate) const TAIL: Duration = Duration::from_secs(
+/// How long a token can outlive the retirement of its key: see [`KeyRing::rotate`].
+pub const TAIL: Duration = Duration::from_secs(
     SIGNING_LEASE.as_secs()
         + MAX_TOKEN_LIFE.as_secs()
         + SKEW_ALLOWANCE.as_secs()

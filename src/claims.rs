@@ -115,6 +115,9 @@ impl<R: NameRule> Name<R> {
 }
 
 impl TokenId {
+    /// How many characters the ids that are made here have.
+    pub const LEN: usize = 16;
+
     /// An id of 96 random bits, as text of 16 characters.
     pub fn from_random(bits: [u8; 12]) -> Self {
         Self(base64_url(&bits).into(), PhantomData)

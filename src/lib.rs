@@ -85,7 +85,8 @@
 //!           \-> guard -> trust
 //! cli, mesh -> guard, token
 //! testing -> guard, trust, token, keys, claims
-//! the generated protos (rpc) are seen by mesh, server and cli only; codegen stands alone
+//! build, cli -> codegen, which stands alone
+//! the generated protos (rpc) are seen by mesh, server and cli only
 //! ```
 //!
 //! | Room | What it is |
@@ -105,12 +106,13 @@
 //! | `server` | the wire |
 //! | `cli` | the command line |
 //! | `codegen` | annotations to policy tables; `build.rs` shares it |
+//! | `build` | for build scripts: protos to guarded servers and authenticated clients |
 //!
 //! # Features
 //!
 //! `server` (default) has everything that the binary needs. `mesh` has sessions, the guard and the
-//! protos, for services: no SQL, no command line. A feature only drops dependencies and rooms; it never changes
-//! what the rest does.
+//! protos, for services: no SQL, no command line. `build` is for their build scripts. A feature only
+//! drops dependencies and rooms; it never changes what the rest does.
 
 pub mod claims;
 mod cow_map;
@@ -118,6 +120,11 @@ pub mod keys;
 pub mod token;
 pub mod trust;
 
+#[cfg(feature = "build")]
+pub mod build;
+#[cfg(any(feature = "build", feature = "server"))]
+#[allow(dead_code, reason = "the build script shares it, and uses what the library does not")]
+mod codegen;
 #[cfg(feature = "mesh")]
 pub mod guard;
 #[cfg(feature = "mesh")]

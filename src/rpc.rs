@@ -3,6 +3,9 @@
 //! Messages that carry a secret or a token redact it in their `Debug`.
 
 use std::fmt;
+use std::time::Duration;
+
+use http::HeaderMap;
 
 pub use self::generated::*;
 
@@ -18,6 +21,23 @@ include!(concat!(env!("OUT_DIR"), "/policies.rs"));
 
 /// The compiled protos with their options, for server reflection.
 pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
+
+/// How long the caller of a gRPC method waits, if it says so: up to eight digits and a unit. What makes
+/// no sense is taken as nothing said, as tonic does.
+pub(crate) fn grpc_timeout(headers: &HeaderMap) -> Option<Duration> {
+    let value = headers.get("grpc-timeout")?.to_str().ok()?;
+    let (count, unit) = value.split_at_checked(value.len().checked_sub(1)?)?;
+    let count = Some(count).filter(|count| (1..=8).contains(&count.len()))?.parse().ok()?;
+    Some(match unit {
+        "H" => Duration::from_secs(count * 60 * 60),
+        "M" => Duration::from_secs(count * 60),
+        "S" => Duration::from_secs(count),
+        "m" => Duration::from_millis(count),
+        "u" => Duration::from_micros(count),
+        "n" => Duration::from_nanos(count),
+        _ => return None,
+    })
+}
 
 const REDACTED: &str = "[redacted]";
 

@@ -2,12 +2,16 @@
 
 use std::time::Duration;
 
+use serde::Deserialize;
+use serde::Serialize;
+
 use crate::claims::ClientId;
 use crate::claims::Issuer;
 use crate::claims::Kid;
 use crate::claims::Timestamp;
 use crate::claims::TokenId;
 use crate::cow_map::CowMap;
+use crate::keys::InvalidKeySet;
 use crate::keys::KeySet;
 use crate::token::Audiences;
 use crate::token::Expected;
@@ -26,6 +30,13 @@ pub struct TrustBundle {
     pub keys: KeySet,
     /// What is rejected although signed by one of them.
     pub revocations: Revocations,
+}
+
+#[derive(Serialize)]
+struct PublishedKeys<'a> {
+    issuer: Issuer,
+    epoch: u64,
+    keys: &'a KeySet,
 }
 
 /// What has been revoked. Cheap to clone.
@@ -65,6 +76,33 @@ impl TrustBundle {
             })?;
         self.check_revocation(&verified)?;
         Ok(verified)
+    }
+
+    /// The keys as a JWK Set (RFC 7517 §5), with two members more, which others pass over: `issuer`,
+    /// whose keys they are, and `epoch`.
+    pub fn to_jwks(&self) -> String {
+        let published =
+            PublishedKeys { issuer: self.issuer.clone(), epoch: self.epoch, keys: &self.keys };
+        serde_json::to_string(&published).expect("names, a number and keys are always JSON")
+    }
+
+    /// Reads what [`TrustBundle::to_jwks`] wrote. There are no revocations in it.
+    ///
+    /// # Errors
+    /// When it is no JWK Set to trust, or does not name issuer and epoch.
+    pub fn from_jwks(json: &str) -> Result<Self, InvalidKeySet> {
+        #[derive(Deserialize)]
+        struct Origin {
+            issuer: Issuer,
+            epoch: u64,
+        }
+        let origin: Origin = serde_json::from_str(json).map_err(|_| InvalidKeySet::Malformed)?;
+        Ok(Self {
+            issuer: origin.issuer,
+            epoch: origin.epoch,
+            keys: KeySet::from_jwks(json)?,
+            revocations: Revocations::default(),
+        })
     }
 
     /// Looks again at a token that was verified earlier, perhaps against an older bundle: its time,
@@ -171,5 +209,166 @@ impl Revocations {
         for id in &clients {
             self.clients.remove(id);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::claims::Audience;
+    use crate::claims::Claims;
+    use crate::claims::ScopeSet;
+    use crate::keys::SigningKey;
+    use crate::token::Minter;
+
+    const NOW: Timestamp = Timestamp::from_unix(1_800_000_000);
+    const LEEWAY: Duration = Duration::from_secs(30);
+
+    fn key(seed: u8) -> SigningKey {
+        SigningKey::from_seed(&[seed; 32])
+    }
+
+    fn id(text: &str) -> TokenId {
+        TokenId::new(text).expect("token id")
+    }
+
+    fn client(text: &str) -> ClientId {
+        ClientId::new(text).expect("client id")
+    }
+
+    fn after(seconds: u64) -> Timestamp {
+        NOW + Duration::from_secs(seconds)
+    }
+
+    fn bundle(revocations: Revocations) -> TrustBundle {
+        TrustBundle {
+            issuer: Issuer::new("https://issuer").expect("issuer"),
+            epoch: 1,
+            keys: [key(1), key(2)].iter().map(|key| key.public().clone()).collect(),
+            revocations,
+        }
+    }
+
+    fn token_of(signer: SigningKey, client_id: &str, issued_at: Timestamp) -> String {
+        let claims = Claims {
+            issuer: Issuer::new("https://issuer").expect("issuer"),
+            client_id: client(client_id),
+            audience: Audience::new("inventory").expect("audience"),
+            scopes: ScopeSet::parse("stock:read").expect("scope"),
+            issued_at,
+            expires_at: issued_at + Duration::from_secs(900),
+            token_id: id("one"),
+        };
+        Minter::new(Arc::new(signer)).mint(&claims).into_exposed()
+    }
+
+    fn check(bundle: &TrustBundle, token: &str) -> Result<VerifiedToken, Rejection> {
+        bundle.verify(token, Audiences::Any, NOW, LEEWAY)
+    }
+
+    /// Holds what both ways of looking at a token say against what they should.
+    #[track_caller]
+    fn assert_told(revocations: Revocations, token: &str, expected: Result<(), Rejection>) {
+        let verified = check(&bundle(Revocations::default()), token).expect("good when unrevoked");
+        let bundle = bundle(revocations);
+        assert_eq!(check(&bundle, token).map(|_| ()), expected, "at first sight");
+        assert_eq!(bundle.recheck(&verified, NOW, LEEWAY), expected, "when verified before");
+    }
+
+    #[test]
+    fn a_revoked_token_is_rejected_and_no_other() {
+        let token = token_of(key(1), "order", NOW);
+        let mut revocations = Revocations::default();
+        revocations.revoke_token(id("two"), after(930));
+        assert_told(revocations.clone(), &token, Ok(()));
+        revocations.revoke_token(id("one"), after(930));
+        assert_eq!(revocations.token(&id("one")), Some(after(930)));
+        assert_told(revocations, &token, Err(Rejection::Revoked));
+    }
+
+    #[test]
+    fn a_revoked_client_is_rejected_with_all_issued_before_the_cut() {
+        let cut = ClientRevocation { before: after(6), until: after(90_000) };
+        let mut revocations = Revocations::default();
+        revocations.revoke_client(client("order"), cut);
+        for (client, issued_at, expected) in [
+            ("order", after(5), Err(Rejection::Revoked)),
+            ("order", after(6), Ok(())),
+            ("billing", after(5), Ok(())),
+        ] {
+            assert_told(revocations.clone(), &token_of(key(1), client, issued_at), expected);
+        }
+    }
+
+    #[test]
+    fn a_revoked_key_is_told_from_one_that_was_never_known() {
+        let token = token_of(key(1), "order", NOW);
+        let mut revocations = Revocations::default();
+        revocations.set_keys([key(2).kid()].into_iter());
+        assert_told(revocations.clone(), &token, Ok(()));
+        revocations.set_keys([key(1).kid()].into_iter());
+        assert!(!revocations.key(key(2).kid().as_str()), "the new keys replace the old");
+        assert_told(revocations.clone(), &token, Err(Rejection::Revoked));
+
+        let without_its_key = |revocations| TrustBundle {
+            keys: [key(2).public().clone()].into_iter().collect(),
+            ..bundle(revocations)
+        };
+        let verified = check(&bundle(Revocations::default()), &token).expect("a good token");
+        for (revocations, expected) in
+            [(revocations, Rejection::Revoked), (Revocations::default(), Rejection::KeyUnknown)]
+        {
+            let bundle = without_its_key(revocations);
+            assert_eq!(check(&bundle, &token), Err(expected.clone()));
+            assert_eq!(bundle.recheck(&verified, NOW, LEEWAY), Err(expected));
+        }
+    }
+
+    #[test]
+    fn a_token_verified_before_expires_all_the_same() {
+        let bundle = bundle(Revocations::default());
+        let verified = check(&bundle, &token_of(key(1), "order", NOW)).expect("a good token");
+        assert_eq!(bundle.recheck(&verified, after(929), LEEWAY), Ok(()));
+        assert_eq!(bundle.recheck(&verified, after(930), LEEWAY), Err(Rejection::Expired));
+    }
+
+    #[test]
+    fn an_earlier_cut_revives_nothing() {
+        let early = ClientRevocation { before: after(1), until: after(100) };
+        let late = ClientRevocation { before: after(2), until: after(200) };
+        let mut revocations = Revocations::default();
+        for cut in [early, late, early] {
+            revocations.revoke_client(client("order"), cut);
+        }
+        assert_eq!(revocations.client(&client("order")), Some(late));
+        assert_eq!(revocations.client(&client("billing")), None);
+    }
+
+    #[test]
+    fn what_has_expired_is_forgotten_and_nothing_else() {
+        let cut = |until| ClientRevocation { before: NOW, until };
+        let mut revocations = Revocations::default();
+        revocations.revoke_token(id("one"), after(10));
+        revocations.revoke_token(id("two"), after(20));
+        revocations.revoke_client(client("order"), cut(after(10)));
+        revocations.revoke_client(client("billing"), cut(after(20)));
+        revocations.set_keys([key(1).kid()].into_iter());
+        let before = revocations.clone();
+
+        assert!(!revocations.has_expired(after(9)));
+        revocations.expire(after(9));
+        assert!(revocations.token(&id("one")).is_some());
+
+        assert!(revocations.has_expired(after(10)));
+        revocations.expire(after(10));
+        assert!(!revocations.has_expired(after(10)));
+        assert_eq!(revocations.token(&id("one")), None);
+        assert_eq!(revocations.token(&id("two")), Some(after(20)));
+        assert_eq!(revocations.client(&client("order")), None);
+        assert_eq!(revocations.client(&client("billing")), Some(cut(after(20))));
+        assert!(revocations.key(key(1).kid().as_str()), "keys are the ring's to forget");
+        assert!(before.token(&id("one")).is_some(), "a clone keeps what it had");
     }
 }

@@ -211,3 +211,78 @@ fn a_token_given_as_an_argument_is_not_quoted() {
         assert!(!stderr(&output).contains("hush"), "{}", stderr(&output));
     }
 }
+
+/// The encoded descriptors of one service with these methods.
+fn descriptors(methods: &str, directory: &Path) -> Vec<u8> {
+    let source = format!(
+        "syntax = \"proto3\";\npackage acme.v1;\nimport \"countersign/v1/auth.proto\";\n\
+         message Empty {{}}\nservice Stock {{\n\
+         option (countersign.v1.service).audience = \"stock\";\n{methods}\n}}\n"
+    );
+    fs::write(directory.join("stock.proto"), source).expect("it is ours");
+    let proto = Path::new(env!("CARGO_MANIFEST_DIR")).join("proto");
+    let mut compiler = protox::Compiler::new([directory, &proto]).expect("directories");
+    compiler.include_imports(true).include_source_info(true);
+    compiler.open_file("stock.proto").expect("it compiles").encode_file_descriptor_set()
+}
+
+#[test]
+fn the_policy_in_a_descriptor_set_is_shown_as_our_own_is() {
+    let directory = tempfile::tempdir().expect("the temp directory is writable");
+    let show = |bytes: &[u8], more: &[&str]| {
+        fs::write(directory.path().join("d.bin"), bytes).expect("it is ours");
+        let args = [&["policy", "show", "--descriptor", "d.bin"], more].concat();
+        countersign(&args, directory.path())
+    };
+    for more in [&[][..], &["--format", "json"]] {
+        let own = countersign(&[&["policy", "show"], more].concat(), directory.path());
+        let of_descriptors = show(countersign::rpc::DESCRIPTORS, more);
+        assert!(own.stdout.len() > 100);
+        assert_eq!(of_descriptors.stdout, own.stdout);
+    }
+
+    // A method that declares nothing is told, and not listed.
+    let partly = descriptors(
+        "rpc Open(Empty) returns (Empty) { option (countersign.v1.auth).public = true; }\n\
+         rpc Undeclared(Empty) returns (stream Empty);",
+        directory.path(),
+    );
+    let shown = show(&partly, &[]);
+    assert_eq!(shown.status.code(), Some(0));
+    assert_eq!(String::from_utf8_lossy(&shown.stdout), "/acme.v1.Stock/Open public\n");
+    let remark = stderr(&shown);
+    assert!(remark.starts_with("stock.proto:8: Stock.Undeclared says neither"), "{remark}");
+    assert!(remark.ends_with("(a guard refuses it until then)\n"), "{remark}");
+}
+
+#[test]
+fn a_descriptor_set_that_is_none_or_wrong_is_an_error() {
+    let directory = tempfile::tempdir().expect("the temp directory is writable");
+    let refused = |bytes: &[u8]| {
+        fs::write(directory.path().join("d.bin"), bytes).expect("it is ours");
+        let output = countersign(&["policy", "show", "--descriptor", "d.bin"], directory.path());
+        assert_eq!((output.status.code(), output.stdout.len()), (Some(1), 0));
+        let line = stderr(&output);
+        assert_eq!(line.lines().count(), 1, "{line}");
+        line
+    };
+    let both = "rpc Both(Empty) returns (Empty) \
+                { option (countersign.v1.auth) = { public: true scopes: \"a\" }; }";
+    let line = refused(&descriptors(both, directory.path()));
+    assert!(
+        line.starts_with("countersign: stock.proto:7: Stock.Both demands scopes and is public"),
+        "{line}"
+    );
+    let line = refused(b"not a descriptor set");
+    assert!(
+        line.starts_with("countersign: d.bin is not a descriptor set with all of its imports: ")
+    );
+    assert_eq!(
+        refused(b""),
+        "countersign: d.bin describes no service; give the descriptor set of protos with services\n"
+    );
+
+    let absent = countersign(&["policy", "show", "--descriptor", "x.bin"], directory.path());
+    assert_eq!(absent.status.code(), Some(1));
+    assert!(stderr(&absent).starts_with("countersign: cannot read x.bin: "));
+}

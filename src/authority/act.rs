@@ -56,6 +56,9 @@ pub enum Refusal {
     ClockBehind(ClockBehind),
     /// The token is another client's.
     NotOwnToken,
+    /// The client's tokens were cut off so often in the last seconds that new ones would be dated too
+    /// far ahead.
+    CutTooOften,
 }
 
 impl Refusal {
@@ -78,6 +81,7 @@ impl Refusal {
             Self::KeyRevoked => "KEY_REVOKED",
             Self::ClockBehind(_) => "CLOCK_BEHIND",
             Self::NotOwnToken => "TOKEN_NOT_OWNED",
+            Self::CutTooOften => "RATE_LIMITED",
         }
     }
 }

@@ -36,6 +36,9 @@ use crate::store::Committed;
 use crate::store::State;
 use crate::trust::ClientRevocation;
 
+/// How far ahead a client's new tokens may be dated at the most: well within verifiers' leeway.
+const MOST_AHEAD: Duration = Duration::from_secs(20);
+
 /// New values for some of a client's settings.
 #[derive(Debug, Clone, Default)]
 pub struct ClientPatch {
@@ -264,7 +267,8 @@ impl Authority {
     /// a later one.
     ///
     /// # Errors
-    /// When there is no such client (deleting it revoked its tokens), or policy does not allow it.
+    /// When there is no such client (deleting it revoked its tokens), policy does not allow it, or it
+    /// was done more than a dozen times within seconds.
     pub async fn revoke_client_tokens(
         &self,
         act: Act,
@@ -276,6 +280,9 @@ impl Authority {
             let settings = &known(state, &id)?.settings;
             may_change(&operator, Some(settings), Some(settings)).map_err(Refusal::Denied)?;
             let cut = cut_off(state, &id, now);
+            if cut.before > now + MOST_AHEAD {
+                return Err(Refusal::CutTooOften);
+            }
             Ok((vec![Change::RevokeClient(id, cut)], CutOff(cut.before)))
         })
         .await

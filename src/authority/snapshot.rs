@@ -85,7 +85,8 @@ impl Snapshot {
             audience: grant.audience().clone(),
             scopes: grant.scopes().clone(),
             issued_at,
-            expires_at: issued_at + grant.ttl(),
+            // Counted from now also when dated ahead: a life that was asked for is not exceeded.
+            expires_at: (now + grant.ttl()).max(issued_at + Duration::from_secs(1)),
             token_id: TokenId::from_random(bits),
         };
         IssuedToken {
@@ -108,6 +109,86 @@ fn refresh_in(ttl: Duration, bits: [u8; 12]) -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::claims::ScopeSet;
+    use crate::client::Client;
+    use crate::client::ClientSecret;
+    use crate::client::ClientSettings;
+    use crate::client::GrantRule;
+    use crate::client::Grants;
+    use crate::client::LastUse;
+    use crate::client::SecretHash;
+    use crate::client::SecretId;
+    use crate::client::Serves;
+    use crate::client::StoredSecret;
+    use crate::client::authenticate;
+    use crate::cow_map::CowMap;
+    use crate::keys::KeyRing;
+    use crate::keys::SigningKey;
+    use crate::policy::TokenRequest;
+    use crate::policy::decide;
+    use crate::trust::Revocations;
+
+    const NOW: Timestamp = Timestamp::from_unix(1_800_000_000);
+
+    fn snapshot() -> Snapshot {
+        let key = |seed| SigningKey::from_seed(&[seed; 32]);
+        Snapshot::of(&State {
+            issuer: "https://issuer.test".parse().expect("a valid issuer"),
+            epoch: 1,
+            revision: 1,
+            clients: CowMap::default(),
+            ring: Arc::new(KeyRing::new(key(1), key(2), NOW)),
+            revocations: Revocations::default(),
+        })
+    }
+
+    /// A grant takes a client that has authenticated; there is no shorter way.
+    fn grant() -> Grant {
+        let secret = ClientSecret::generate().expect("randomness");
+        let rule = GrantRule {
+            audience: "inventory".parse().expect("a valid audience"),
+            scopes: ScopeSet::parse("stock:read").expect("a valid scope"),
+        };
+        let client = Client {
+            id: "order".parse().expect("a valid id"),
+            settings: ClientSettings {
+                description: "".into(),
+                grants: Grants::try_from(vec![rule]).expect("one grant"),
+                serves: Serves::try_from(vec![]).expect("no audiences"),
+                max_token_ttl: None,
+                disabled: false,
+            },
+            created_at: NOW,
+            updated_at: NOW,
+            revision: 1,
+            secrets: vec![Arc::new(StoredSecret {
+                id: SecretId(1),
+                hash: SecretHash::of(secret.expose()),
+                created_at: NOW,
+                expires_at: None,
+                last_use: LastUse::default(),
+            })],
+        };
+        let client =
+            authenticate(Some(&Arc::new(client)), secret.expose(), NOW).expect("its secret");
+        let request =
+            TokenRequest { audience: None, scopes: ScopeSet::default(), requested_ttl: None };
+        decide(&client, &request, Duration::from_secs(900)).expect("granted")
+    }
+
+    #[test]
+    fn the_same_grant_time_and_id_give_the_same_bytes() {
+        let (snapshot, grant) = (snapshot(), grant());
+        let first = snapshot.mint(&grant, NOW, [7; 12]);
+        let second = snapshot.mint(&grant, NOW, [7; 12]);
+        assert_eq!(first.token.expose(), second.token.expose());
+        assert_eq!(first.refresh_in, second.refresh_in);
+
+        let other_id = snapshot.mint(&grant, NOW, [8; 12]);
+        assert_ne!(first.token.expose(), other_id.token.expose());
+        let later = snapshot.mint(&grant, NOW + Duration::from_secs(1), [7; 12]);
+        assert_ne!(first.token.expose(), later.token.expose());
+    }
 
     #[test]
     fn refresh_is_due_between_two_and_three_fifths_of_life() {

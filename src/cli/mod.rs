@@ -104,7 +104,9 @@ fn dispatch(cli: Cli, edge: &mut Edge<'_>) -> Result<(), Error> {
         }
         Command::Keys(command) => speak(keys::run(command, &server, output)),
         Command::Token(command) => speak(tokens::run(command, &server, stdin, output)),
-        Command::Policy(PolicyCommand::Show) => policy::show(output),
+        Command::Policy(PolicyCommand::Show { descriptor }) => {
+            policy::show(descriptor.as_deref(), output)
+        }
         Command::Audit(AuditCommand::List { limit }) => speak(audit::list(limit, &server, output)),
         Command::Audit(AuditCommand::Verify(args)) => {
             host::verify_audit(&args, store(&args.store, environment)?, output)

@@ -39,6 +39,17 @@ pub enum Rule {
     Scopes(Vec<String>),
 }
 
+/// What the annotations of one service say, and where they fall short.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Declared {
+    /// What is declared. A method that declares nothing is not in it.
+    pub rule: ServiceRule,
+    /// What is not declared yet: methods that say nothing, an audience that nothing demands yet.
+    pub gaps: Vec<AnnotationError>,
+    /// What is declared and cannot be meant.
+    pub mistakes: Vec<AnnotationError>,
+}
+
 /// An annotation that cannot be compiled, with the place where it stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AnnotationError {
@@ -109,70 +120,90 @@ pub fn read_annotations(
     let mut rules = Vec::new();
     let mut errors = Vec::new();
     for file in pool.files().filter(|file| files.contains(&file.name())) {
-        for service in file.services() {
-            rules.push(read_service(pool, &file, &service, &mut errors));
+        for Declared { rule, gaps, mistakes } in read_file(pool, &file) {
+            rules.push(rule);
+            errors.extend(gaps);
+            errors.extend(mistakes);
         }
     }
     if errors.is_empty() { Ok(rules) } else { Err(errors) }
+}
+
+/// Reads what each service of a file declares, right or wrong.
+pub fn read_file(pool: &DescriptorPool, file: &FileDescriptor) -> Vec<Declared> {
+    file.services().map(|service| read_service(pool, file, &service)).collect()
 }
 
 fn read_service(
     pool: &DescriptorPool,
     file: &FileDescriptor,
     service: &ServiceDescriptor,
-    errors: &mut Vec<AnnotationError>,
-) -> ServiceRule {
-    let methods: Vec<MethodRule> =
-        service.methods().map(|method| read_method(pool, file, &method, errors)).collect();
+) -> Declared {
     let audience = option(pool, "countersign.v1.service", &service.options())
         .map(|rule| string_field(&rule, "audience"))
         .unwrap_or_default();
-    let demands_tokens = methods.iter().any(|method| method.rule != Rule::Public);
-    let problem = match audience.as_str() {
-        "" => demands_tokens.then_some(Problem::AudienceMissing),
-        malformed if !is_audience(malformed) => {
-            Some(Problem::AudienceMalformed(malformed.to_owned()))
-        }
-        _ => None,
+    let rule = ServiceRule {
+        service: service.full_name().to_owned(),
+        audience: audience.clone(),
+        methods: Vec::new(),
     };
-    if let Some(problem) = problem {
-        errors.push(AnnotationError {
-            file: file.name().to_owned(),
-            line: line(file, service.path()),
-            element: service.name().to_owned(),
-            problem,
-        });
+    let mut declared = Declared { rule, gaps: Vec::new(), mistakes: Vec::new() };
+    for method in service.methods() {
+        read_method(pool, file, &method, &mut declared);
     }
-    ServiceRule { service: service.full_name().to_owned(), audience, methods }
+
+    let error = |problem| AnnotationError {
+        file: file.name().to_owned(),
+        line: line(file, service.path()),
+        element: service.name().to_owned(),
+        problem,
+    };
+    let demands_tokens = declared.rule.methods.iter().any(|method| method.rule != Rule::Public);
+    match audience.as_str() {
+        "" if demands_tokens => declared.mistakes.push(error(Problem::AudienceMissing)),
+        // Whoever fills the gaps will need it.
+        "" if !declared.gaps.is_empty() => declared.gaps.push(error(Problem::AudienceMissing)),
+        "" => {}
+        malformed if !is_audience(malformed) => {
+            declared.mistakes.push(error(Problem::AudienceMalformed(malformed.to_owned())));
+        }
+        _ => {}
+    }
+    declared
 }
 
 fn read_method(
     pool: &DescriptorPool,
     file: &FileDescriptor,
     method: &MethodDescriptor,
-    errors: &mut Vec<AnnotationError>,
-) -> MethodRule {
-    let declared = option(pool, "countersign.v1.auth", &method.options());
-    let mut scopes =
-        declared.as_ref().map(|rule| strings_field(rule, "scopes")).unwrap_or_default();
+    declared: &mut Declared,
+) {
+    let options = option(pool, "countersign.v1.auth", &method.options());
+    let mut scopes = options.as_ref().map(|rule| strings_field(rule, "scopes")).unwrap_or_default();
     scopes.sort();
     scopes.dedup();
-    let public = declared.as_ref().is_some_and(|rule| bool_field(rule, "public"));
-    let problem = match (public, scopes.is_empty()) {
-        (false, true) => Some(Problem::RuleMissing),
-        (true, false) => Some(Problem::RuleContradictory),
-        _ => scopes.iter().find(|scope| !is_scope(scope)).cloned().map(Problem::ScopeMalformed),
+    let public = options.as_ref().is_some_and(|rule| bool_field(rule, "public"));
+    let error = |problem| AnnotationError {
+        file: file.name().to_owned(),
+        line: line(file, method.path()),
+        element: format!("{}.{}", method.parent_service().name(), method.name()),
+        problem,
     };
-    if let Some(problem) = problem {
-        errors.push(AnnotationError {
-            file: file.name().to_owned(),
-            line: line(file, method.path()),
-            element: format!("{}.{}", method.parent_service().name(), method.name()),
-            problem,
-        });
-    }
-    let rule = if public { Rule::Public } else { Rule::Scopes(scopes) };
-    MethodRule { method: method.name().to_owned(), rule }
+    let rule = match (public, scopes.is_empty()) {
+        (false, true) => return declared.gaps.push(error(Problem::RuleMissing)),
+        (true, false) => {
+            declared.mistakes.push(error(Problem::RuleContradictory));
+            Rule::Public
+        }
+        (true, true) => Rule::Public,
+        (false, false) => {
+            if let Some(scope) = scopes.iter().find(|scope| !is_scope(scope)) {
+                declared.mistakes.push(error(Problem::ScopeMalformed(scope.clone())));
+            }
+            Rule::Scopes(scopes)
+        }
+    };
+    declared.rule.methods.push(MethodRule { method: method.name().to_owned(), rule });
 }
 
 /// The message that an extension of the options holds, when it is set.

@@ -10,36 +10,46 @@ use super::annotations::ServiceRule;
 /// `guard` is the path by which the generated code reaches the guard room,
 /// `::countersign::guard` for everyone but this crate itself.
 pub fn policy_table(rules: &[ServiceRule], guard: &str) -> String {
-    let mut out = String::new();
-    // Writing to a String cannot fail.
-    let _ = write_table(&mut out, rules, guard);
+    let mut out = format!(
+        "/// What each method demands of its caller, from the annotations in the `.proto`.\n\
+         pub const POLICIES: &[{guard}::ServicePolicy] = &[\n",
+    );
+    for rule in rules {
+        out.push_str(&indented(&format!("{},\n", service_policy(rule, guard))));
+    }
+    out.push_str("];\n");
     out
 }
 
-fn write_table(out: &mut String, rules: &[ServiceRule], guard: &str) -> std::fmt::Result {
-    writeln!(
-        out,
-        "/// What each method demands of its caller, from the annotations in the `.proto`."
-    )?;
-    writeln!(out, "pub const POLICIES: &[{guard}::ServicePolicy] = &[")?;
-    for rule in rules {
-        writeln!(out, "    {guard}::ServicePolicy {{")?;
-        writeln!(out, "        service: {:?},", rule.service)?;
-        writeln!(out, "        audience: {:?},", rule.audience)?;
-        writeln!(out, "        methods: &[")?;
-        for method in &rule.methods {
-            let path = format!("/{}/{}", rule.service, method.method);
-            let access = match &method.rule {
-                Rule::Public => format!("{guard}::Access::Public"),
-                Rule::Scopes(scopes) => format!("{guard}::Access::Scopes(&{scopes:?})"),
-            };
-            writeln!(
-                out,
-                "            {guard}::MethodPolicy {{ path: {path:?}, access: {access} }},"
-            )?;
-        }
-        writeln!(out, "        ],")?;
-        writeln!(out, "    }},")?;
+/// The policy of one service as the source of an expression.
+pub fn service_policy(rule: &ServiceRule, guard: &str) -> String {
+    let mut out = String::new();
+    // Writing to a String cannot fail.
+    let _ = write_policy(&mut out, rule, guard);
+    out
+}
+
+/// These lines, four spaces further in.
+pub fn indented(lines: &str) -> String {
+    lines
+        .split_inclusive('\n')
+        .map(|line| if line.trim().is_empty() { line.to_owned() } else { format!("    {line}") })
+        .collect()
+}
+
+fn write_policy(out: &mut String, rule: &ServiceRule, guard: &str) -> std::fmt::Result {
+    writeln!(out, "{guard}::ServicePolicy {{")?;
+    writeln!(out, "    service: {:?},", rule.service)?;
+    writeln!(out, "    audience: {:?},", rule.audience)?;
+    writeln!(out, "    methods: &[")?;
+    for method in &rule.methods {
+        let path = format!("/{}/{}", rule.service, method.method);
+        let access = match &method.rule {
+            Rule::Public => format!("{guard}::Access::Public"),
+            Rule::Scopes(scopes) => format!("{guard}::Access::Scopes(&{scopes:?})"),
+        };
+        writeln!(out, "        {guard}::MethodPolicy {{ path: {path:?}, access: {access} }},")?;
     }
-    writeln!(out, "];")
+    writeln!(out, "    ],")?;
+    write!(out, "}}")
 }

@@ -31,7 +31,7 @@ pub(super) struct Checks {
     pub(super) clock: Clock,
     pub(super) leeway: Duration,
     pub(super) reports: Reports,
-    verified: Cache<Box<str>, Arc<VerifiedToken>>,
+    pub(super) verified: Cache<Box<str>, Arc<VerifiedToken>>,
 }
 
 /// A refusal, and what the log may know of it and the caller need not.

@@ -119,9 +119,7 @@ impl Guard {
                 explained.pass("path", "public: no token is looked at");
                 return explained;
             }
-            Demand::Token { audience, scopes } => {
-                (self.audience.as_ref().unwrap_or(audience), scopes)
-            }
+            Demand::Token { audience, scopes } => (audience, scopes),
         };
         let demand = if scopes.is_empty() { "no scope" } else { scopes.as_str() };
         explained.pass("path", format!("{} demands {demand}", method.label));

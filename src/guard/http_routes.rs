@@ -44,8 +44,14 @@ struct RouteDemand {
 }
 
 impl Guard {
-    /// A layer for HTTP routes: requests must bring a token for this guard's audience with all of
-    /// these scopes. The audience is the one that [`Guard::audience`] says, else that of the services
+    /// The same guard, for HTTP routes of this audience. What gRPC services demand stays as it was
+    /// declared.
+    pub fn for_audience(&self, audience: Audience) -> Self {
+        Self { checks: Arc::clone(&self.checks), audience: Some(audience) }
+    }
+
+    /// A layer for HTTP routes: requests must bring a token for their audience with all of these
+    /// scopes. The audience is the one that [`Guard::for_audience`] says, else that of the services
     /// that the guard knows, if they are all of one.
     ///
     /// Refusals are RFC 6750 §3: 401 with `WWW-Authenticate`, 403 `insufficient_scope`; and 503 while
@@ -61,7 +67,7 @@ impl Guard {
     /// # use countersign::guard::{Guard, Trust};
     /// # use countersign::testing::TestIssuer;
     /// # let guard = Guard::new(TestIssuer::new().trust(), &[]);
-    /// let guard = guard.audience("crm".parse()?);
+    /// let guard = guard.for_audience("crm".parse()?);
     /// let routes: Router = Router::new()
     ///     .route("/customers", get(|| async { "Ada, Grace" }))
     ///     .route_layer(guard.require(["customers:read"]));
@@ -75,7 +81,7 @@ impl Guard {
                 Some(Arc::new(RouteDemand { audience: audience.clone(), scopes, admitted }))
             }
             (None, _) => {
-                tracing::error!("routes are refused: say their audience with Guard::audience");
+                tracing::error!("routes are refused: say their audience with Guard::for_audience");
                 None
             }
             (_, Err(error)) => {

@@ -12,6 +12,7 @@ use http::Response;
 use http::header::AUTHORIZATION;
 use metrics::SharedString;
 use pin_project_lite::pin_project;
+use tonic::server::NamedService;
 use tower::Layer;
 use tower::Service;
 
@@ -43,7 +44,7 @@ use crate::token::VerifiedToken;
 #[derive(Clone)]
 pub struct Guard {
     pub(super) checks: Arc<Checks>,
-    /// Tokens must be for this audience, whatever the policies say.
+    /// What HTTP routes are of.
     pub(super) audience: Option<Audience>,
 }
 
@@ -65,12 +66,9 @@ impl Guard {
         }
     }
 
-    /// The same guard, for a server that is deployed under another audience than its `.proto` says:
-    /// all that it guards then takes tokens for this one. The counterpart of `session.audience(..)`,
-    /// said once, where the server is put together. Also says which audience HTTP routes are of when
-    /// nothing else does, see [`Guard::require`].
-    pub fn audience(&self, audience: Audience) -> Self {
-        Self { checks: Arc::clone(&self.checks), audience: Some(audience) }
+    /// One service behind this guard, where the guard is not to stand before the whole server.
+    pub fn wrap<S>(&self, inner: S) -> Guarded<S> {
+        Guarded { inner, guard: self.clone() }
     }
 }
 
@@ -89,6 +87,14 @@ impl GuardBuilder {
     /// generated ones never do, is left out: its calls are refused.
     pub fn services(mut self, services: &[ServicePolicy]) -> Self {
         services.iter().for_each(|service| self.policies.declare(service));
+        self
+    }
+
+    /// Enforces the policies of these services with tokens for this audience instead of the one that
+    /// their `.proto` names, where a service is deployed under another: the counterpart of
+    /// [`Session::audience`](crate::mesh::Session::audience).
+    pub fn services_as(mut self, audience: &Audience, services: &[ServicePolicy]) -> Self {
+        services.iter().for_each(|service| self.policies.declare_as(audience.as_str(), service));
         self
     }
 
@@ -159,7 +165,6 @@ impl Guard {
         let admitted = match &method.demand {
             Demand::Nothing => Admitted::default(),
             Demand::Token { audience, scopes } => {
-                let audience = self.audience.as_ref().unwrap_or(audience);
                 let token = self
                     .checks
                     .admit(request.headers(), audience, scopes, now)
@@ -204,7 +209,7 @@ impl Guard {
 impl<S> Layer<S> for Guard {
     type Service = Guarded<S>;
     fn layer(&self, inner: S) -> Guarded<S> {
-        Guarded { inner, guard: self.clone() }
+        self.wrap(inner)
     }
 }
 
@@ -213,6 +218,11 @@ impl<S> Layer<S> for Guard {
 pub struct Guarded<S> {
     inner: S,
     guard: Guard,
+}
+
+/// What is guarded keeps its name, so that a guarded service can be added to a server like any other.
+impl<S: NamedService> NamedService for Guarded<S> {
+    const NAME: &'static str = S::NAME;
 }
 
 impl<S, B, R> Service<Request<B>> for Guarded<S>
@@ -290,6 +300,300 @@ where
             StateProjection::Refused { response } => {
                 Poll::Ready(Ok(response.take().expect("a future is not polled once it is ready")))
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+    use std::future::Future;
+    use std::future::ready;
+    use std::pin::pin;
+    use std::task::Waker;
+    use std::time::Duration;
+
+    use tower::ServiceExt;
+    use tower::service_fn;
+
+    use tokio::sync::watch;
+
+    use super::*;
+    use crate::claims::Claims;
+    use crate::claims::ClientId;
+    use crate::claims::Issuer;
+    use crate::claims::ScopeSet;
+    use crate::claims::TokenId;
+    use crate::guard::Access;
+    use crate::guard::MethodPolicy;
+    use crate::keys::SigningKey;
+    use crate::token::Minter;
+    use crate::trust::ClientRevocation;
+    use crate::trust::Revocations;
+    use crate::trust::TrustBundle;
+
+    const NOW: Timestamp = Timestamp::from_unix(1_800_000_000);
+
+    const SERVICES: &[ServicePolicy] = &[
+        ServicePolicy {
+            service: "inventory.v1.Inventory",
+            audience: "inventory",
+            methods: &[
+                MethodPolicy {
+                    path: "/inventory.v1.Inventory/CheckStock",
+                    access: Access::Scopes(&["stock:read"]),
+                },
+                MethodPolicy {
+                    path: "/inventory.v1.Inventory/Restock",
+                    access: Access::Scopes(&["stock:read", "stock:write"]),
+                },
+                MethodPolicy { path: "/inventory.v1.Inventory/Ping", access: Access::Public },
+            ],
+        },
+        ServicePolicy {
+            service: "billing.v1.Billing",
+            audience: "billing",
+            methods: &[MethodPolicy {
+                path: "/billing.v1.Billing/Bill",
+                access: Access::Scopes(&["stock:read"]),
+            }],
+        },
+    ];
+    const CHECK_STOCK: &str = "/inventory.v1.Inventory/CheckStock";
+    const RESTOCK: &str = "/inventory.v1.Inventory/Restock";
+    const PING: &str = "/inventory.v1.Inventory/Ping";
+    const BILL: &str = "/billing.v1.Billing/Bill";
+
+    /// A guard over a service that answers with the token id that it was handed.
+    struct Door {
+        guard: Guard,
+        bundles: watch::Sender<Option<Arc<TrustBundle>>>,
+        clock: Clock,
+    }
+
+    fn key(seed: u8) -> SigningKey {
+        SigningKey::from_seed(&[seed; 32])
+    }
+
+    fn name(text: &str) -> Audience {
+        Audience::new(text).expect("audience")
+    }
+
+    fn token() -> String {
+        let claims = Claims {
+            issuer: Issuer::new("https://issuer").expect("issuer"),
+            client_id: ClientId::new("order").expect("client id"),
+            audience: name("inventory"),
+            scopes: ScopeSet::parse("stock:read").expect("scope"),
+            issued_at: NOW,
+            expires_at: NOW + Duration::from_secs(900),
+            token_id: TokenId::new("one").expect("token id"),
+        };
+        Minter::new(Arc::new(key(1))).mint(&claims).into_exposed()
+    }
+
+    impl Door {
+        fn new() -> Self {
+            let bundle = TrustBundle {
+                issuer: Issuer::new("https://issuer").expect("issuer"),
+                epoch: 1,
+                keys: [key(1).public().clone()].into_iter().collect(),
+                revocations: Revocations::default(),
+            };
+            let (bundles, trust) = watch::channel(Some(Arc::new(bundle)));
+            let clock = Clock::fixed(NOW);
+            let guard = Guard::builder(Trust::live(trust, Arc::default()))
+                .services(SERVICES)
+                .public_service("grpc.health.v1.Health")
+                .clock(clock.clone())
+                .build();
+            Self { guard, bundles, clock }
+        }
+
+        fn change(&self, change: impl FnOnce(&mut TrustBundle)) {
+            self.bundles.send_modify(|bundle| {
+                change(Arc::make_mut(bundle.as_mut().expect("there is one")))
+            });
+        }
+
+        /// Calls with these `authorization` headers: the id of the token that the service was handed.
+        fn call(&self, path: &str, authorization: &[&str]) -> Result<Option<String>, Refusal> {
+            let mut request = Request::builder().uri(path);
+            for value in authorization {
+                request = request.header(AUTHORIZATION, *value);
+            }
+            let service = service_fn(|request: Request<GuardedBody<()>>| {
+                assert!(
+                    !request.headers().contains_key(AUTHORIZATION),
+                    "the token goes no further"
+                );
+                let token = request.extensions().get::<Arc<VerifiedToken>>();
+                let id = token.map(|token| token.claims().token_id.to_string());
+                ready(Ok::<_, Infallible>(Response::new(id)))
+            });
+            let request = request.body(()).expect("a request");
+            // Nothing in it waits, so it is ready at once.
+            let call = pin!(self.guard.layer(service).oneshot(request));
+            let Poll::Ready(Ok(response)) = call.poll(&mut Context::from_waker(Waker::noop()))
+            else {
+                panic!("it waits");
+            };
+            match response.extensions().get::<Refusal>() {
+                Some(refusal) => Err(refusal.clone()),
+                None => Ok(response.into_body().into_inner().flatten()),
+            }
+        }
+
+        fn call_with(&self, path: &str, token: &str) -> Result<Option<String>, Refusal> {
+            self.call(path, &[&format!("Bearer {token}")])
+        }
+
+        fn remembered(&self) -> usize {
+            self.guard.checks.verified.len()
+        }
+    }
+
+    fn admitted() -> Result<Option<String>, Refusal> {
+        Ok(Some("one".to_owned()))
+    }
+
+    #[test]
+    fn a_token_is_remembered_once_and_a_bad_one_never() {
+        let door = Door::new();
+        let token = token();
+        assert_eq!(
+            door.call_with(CHECK_STOCK, &token[..token.len() - 1]),
+            Err(Refusal::TokenInvalid)
+        );
+        assert_eq!(door.remembered(), 0);
+        assert_eq!(door.call_with(CHECK_STOCK, &token), admitted());
+        assert_eq!(door.call_with(CHECK_STOCK, &token), admitted());
+        assert_eq!(door.remembered(), 1);
+        assert_eq!(
+            door.call_with(CHECK_STOCK, &token[..token.len() - 1]),
+            Err(Refusal::TokenInvalid)
+        );
+    }
+
+    #[test]
+    fn a_remembered_token_is_refused_once_it_its_client_or_its_key_is_revoked() {
+        let revoke_token = |bundle: &mut TrustBundle| {
+            let id = TokenId::new("one").expect("token id");
+            bundle.revocations.revoke_token(id, NOW + Duration::from_secs(930));
+        };
+        let revoke_client = |bundle: &mut TrustBundle| {
+            let cut = ClientRevocation {
+                before: NOW + Duration::from_secs(1),
+                until: NOW + Duration::from_secs(930),
+            };
+            bundle.revocations.revoke_client(ClientId::new("order").expect("client id"), cut);
+        };
+        let revoke_key = |bundle: &mut TrustBundle| {
+            bundle.keys = [key(2).public().clone()].into_iter().collect();
+            bundle.revocations.set_keys([key(1).kid()].into_iter());
+        };
+        let changes: [&dyn Fn(&mut TrustBundle); 3] = [&revoke_token, &revoke_client, &revoke_key];
+        for change in changes {
+            let door = Door::new();
+            assert_eq!(door.call_with(CHECK_STOCK, &token()), admitted());
+            door.change(change);
+            assert_eq!(door.call_with(CHECK_STOCK, &token()), Err(Refusal::TokenRevoked));
+        }
+    }
+
+    #[test]
+    fn a_remembered_token_is_refused_once_its_key_is_gone() {
+        let door = Door::new();
+        assert_eq!(door.call_with(CHECK_STOCK, &token()), admitted());
+        door.change(|bundle| bundle.keys = [key(2).public().clone()].into_iter().collect());
+        assert_eq!(door.call_with(CHECK_STOCK, &token()), Err(Refusal::KeyUnknown));
+    }
+
+    #[test]
+    fn a_remembered_token_is_refused_once_its_time_is_over() {
+        let door = Door::new();
+        assert_eq!(door.call_with(CHECK_STOCK, &token()), admitted());
+        door.clock.set(NOW + Duration::from_secs(929));
+        assert_eq!(door.call_with(CHECK_STOCK, &token()), admitted());
+        door.clock.set(NOW + Duration::from_secs(930));
+        assert_eq!(door.call_with(CHECK_STOCK, &token()), Err(Refusal::TokenExpired));
+    }
+
+    #[test]
+    fn a_remembered_token_is_good_for_its_own_audience_only() {
+        let door = Door::new();
+        let mismatch = Err(Refusal::AudienceMismatch { audience: name("billing") });
+        assert_eq!(door.call_with(BILL, &token()), mismatch, "at first sight");
+        assert_eq!(door.remembered(), 0);
+        assert_eq!(door.call_with(CHECK_STOCK, &token()), admitted());
+        assert_eq!(door.call_with(BILL, &token()), mismatch, "when remembered");
+    }
+
+    #[test]
+    fn a_service_under_another_audience_takes_tokens_for_that_one_only() {
+        let mut door = Door::new();
+        let moved = |audience: &str| {
+            let trust = Trust::live(door.bundles.subscribe(), Arc::default());
+            let builder = Guard::builder(trust).services_as(&name(audience), SERVICES);
+            builder.clock(door.clock.clone()).build()
+        };
+        let (eu, inventory) = (moved("inventory-eu"), moved("inventory"));
+        door.guard = eu;
+        let mismatch = Err(Refusal::AudienceMismatch { audience: name("inventory-eu") });
+        assert_eq!(door.call_with(CHECK_STOCK, &token()), mismatch);
+        assert_eq!(door.call(PING, &[]), Ok(None));
+        door.guard = inventory;
+        assert_eq!(door.call_with(BILL, &token()), admitted());
+    }
+
+    #[test]
+    fn a_remembered_token_carries_no_more_scopes_than_it_does() {
+        let door = Door::new();
+        for _ in 0..2 {
+            let missing = Err(Refusal::ScopeMissing { scope: "stock:write".into() });
+            assert_eq!(door.call_with(RESTOCK, &token()), missing);
+            assert_eq!(door.call_with(CHECK_STOCK, &token()), admitted());
+        }
+    }
+
+    #[test]
+    fn one_bearer_token_is_read_and_nothing_else() {
+        let door = Door::new();
+        let token = token();
+        let bearer = format!("Bearer {token}");
+        assert_eq!(door.call(CHECK_STOCK, &[&format!("bEARER {token}")]), admitted());
+        let missing = Refusal::TokenMissing { audience: name("inventory") };
+        assert_eq!(door.call(CHECK_STOCK, &[]), Err(missing));
+        for bad in [
+            &[bearer.as_str(), bearer.as_str()][..],
+            &[token.as_str()],
+            &[&format!("Basic {token}")],
+            &[&format!("Bearer  {token}")],
+            &[&format!("Bearer {token} ")],
+            &[&format!("Bearer {token},{token}")],
+            &["Bearer "],
+            &["Bearer"],
+            &[""],
+        ] {
+            assert_eq!(door.call(CHECK_STOCK, bad), Err(Refusal::TokenInvalid), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn public_methods_take_no_token_and_hand_none_on() {
+        let door = Door::new();
+        assert_eq!(door.call(PING, &[]), Ok(None));
+        // Whatever a caller sends along is not looked at, so it cannot pass for verified.
+        assert_eq!(door.call_with(PING, &token()), Ok(None));
+        assert_eq!(door.call_with(PING, "rubbish"), Ok(None));
+        assert_eq!(door.call("/grpc.health.v1.Health/Check", &[]), Ok(None));
+    }
+
+    #[test]
+    fn what_nobody_declared_is_refused_with_any_token() {
+        let door = Door::new();
+        for path in ["/inventory.v1.Inventory/Destroy", "/", "/inventory.v1.Inventory/checkstock"] {
+            assert_eq!(door.call_with(path, &token()), Err(Refusal::MethodUndeclared), "{path}");
         }
     }
 }

@@ -55,11 +55,11 @@
 //! # One `.proto`, several deployments
 //!
 //! A server that is deployed under another audience than its `.proto` says takes tokens for that one
-//! with [`Guard::audience`]; its clients say the same with `session.audience(..)`.
+//! with [`GuardBuilder::services_as`]; its clients say the same with `session.audience(..)`.
 //!
 //! # HTTP routes
 //!
-//! [`Guard::require`] puts the same guard before axum routes.
+//! [`Guard::require`] puts the same guard before axum routes, [`Guard::for_audience`] says of which audience they are.
 //!
 //! # Streams
 //!

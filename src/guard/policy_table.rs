@@ -104,8 +104,13 @@ impl Demand {
 
 impl PolicyTable {
     pub(super) fn declare(&mut self, service: &ServicePolicy) {
+        self.declare_as(service.audience, service);
+    }
+
+    /// Declares a service whose tokens name this audience, whatever its policy says.
+    pub(super) fn declare_as(&mut self, audience: &str, service: &ServicePolicy) {
         for method in service.methods {
-            match Demand::of(service.audience, method.access) {
+            match Demand::of(audience, method.access) {
                 Ok(demand) => {
                     self.methods.insert(method.path, Method::new(method.path, demand));
                 }
@@ -146,5 +151,92 @@ impl PolicyTable {
         });
         let first = audiences.next()?;
         audiences.all(|audience| audience == first).then_some(first)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn service(audience: &'static str, methods: &'static [MethodPolicy]) -> ServicePolicy {
+        ServicePolicy { service: "inventory.v1.Inventory", audience, methods }
+    }
+
+    fn demand_of<'a>(table: &'a PolicyTable, path: &str) -> Option<&'a Demand> {
+        table.method(path).map(|method| &method.demand)
+    }
+
+    const METHODS: &[MethodPolicy] = &[
+        MethodPolicy { path: "/inventory.v1.Inventory/Ping", access: Access::Public },
+        MethodPolicy {
+            path: "/inventory.v1.Inventory/CheckStock",
+            access: Access::Scopes(&["stock:read", "a:b"]),
+        },
+    ];
+
+    #[test]
+    fn a_call_must_bring_what_is_declared_and_nothing_undeclared_is_found() {
+        let mut table = PolicyTable::default();
+        table.declare(&service("inventory", METHODS));
+        assert!(matches!(demand_of(&table, "/inventory.v1.Inventory/Ping"), Some(Demand::Nothing)));
+        let demand = demand_of(&table, "/inventory.v1.Inventory/CheckStock");
+        let Some(Demand::Token { audience, scopes }) = demand else {
+            panic!("not a demand for a token: {demand:?}");
+        };
+        assert_eq!((audience.as_str(), scopes.as_str()), ("inventory", "a:b stock:read"));
+
+        for undeclared in [
+            "",
+            "/",
+            "/inventory.v1.Inventory/",
+            "/inventory.v1.Inventory/Ping/",
+            "//inventory.v1.Inventory/Ping",
+            "/inventory.v1.Inventory/ping",
+            "/inventory.v1.Inventory/Restock",
+            "/inventory.v1.Inventory/%50ing",
+            "/inventory.v1.Other/Ping",
+        ] {
+            assert!(demand_of(&table, undeclared).is_none(), "{undeclared}");
+        }
+    }
+
+    #[test]
+    fn a_public_service_is_public_by_its_whole_name() {
+        let mut table = PolicyTable::default();
+        table.declare_public("grpc.health.v1.Health");
+        let public = |path| matches!(demand_of(&table, path), Some(Demand::Nothing));
+        assert!(public("/grpc.health.v1.Health/Check"));
+        assert!(!public("/grpc.health.v1.HealthAdmin/Check"));
+        assert!(!public("/x/grpc.health.v1.Health/Check"));
+    }
+
+    #[test]
+    fn what_a_method_demands_stands_even_in_a_public_service() {
+        let mut table = PolicyTable::default();
+        table.declare_public("inventory.v1.Inventory");
+        table.declare(&service("inventory", METHODS));
+        let demand = demand_of(&table, "/inventory.v1.Inventory/CheckStock");
+        assert!(matches!(demand, Some(Demand::Token { .. })));
+    }
+
+    #[test]
+    fn a_policy_with_malformed_names_is_left_out() {
+        const BAD_SCOPE: &[MethodPolicy] = &[MethodPolicy {
+            path: "/inventory.v1.Inventory/CheckStock",
+            access: Access::Scopes(&["a b"]),
+        }];
+        for bad in
+            [service("in ventory", METHODS), service("", METHODS), service("inventory", BAD_SCOPE)]
+        {
+            let mut table = PolicyTable::default();
+            table.declare(&bad);
+            assert!(demand_of(&table, "/inventory.v1.Inventory/CheckStock").is_none(), "{bad:?}");
+        }
+        let mut table = PolicyTable::default();
+        table.declare(&service("", &METHODS[..1]));
+        assert!(
+            demand_of(&table, "/inventory.v1.Inventory/Ping").is_some(),
+            "all public: no audience needed"
+        );
     }
 }

@@ -7,6 +7,8 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::Deserialize;
 use serde::Serialize;
+use serde::Serializer;
+use serde::ser::SerializeSeq;
 
 use crate::claims::Kid;
 use crate::claims::base64_url;
@@ -58,7 +60,7 @@ struct Jwk<'a> {
     alg: &'a str,
 }
 
-#[derive(Serialize, Deserialize)]
+#[derive(Deserialize)]
 struct JwkSet<'a> {
     #[serde(borrow)]
     keys: Vec<Jwk<'a>>,
@@ -82,22 +84,11 @@ impl KeySet {
 
     /// The keys as a JWK Set, in the order of their names.
     pub fn to_jwks(&self) -> String {
-        let mut keys: Vec<&PublicKey> = self.0.values().collect();
-        keys.sort_unstable_by_key(|key| key.kid().clone());
-        let encoded: Vec<String> = keys.iter().map(|key| base64_url(key.as_bytes())).collect();
-        let keys = keys
-            .iter()
-            .zip(&encoded)
-            .map(|(key, x)| Jwk {
-                kty: "OKP",
-                crv: "Ed25519",
-                x,
-                kid: key.kid().as_str(),
-                usage: "sig",
-                alg: "EdDSA",
-            })
-            .collect();
-        serde_json::to_string(&JwkSet { keys }).expect("a JWK Set of strings is always JSON")
+        #[derive(Serialize)]
+        struct JwkSet<'a> {
+            keys: &'a KeySet,
+        }
+        serde_json::to_string(&JwkSet { keys: self }).expect("a JWK Set of strings is always JSON")
     }
 
     /// Reads a JWK Set. Keys of other kinds are passed over, as RFC 7517 §5 asks; what claims to be
@@ -126,6 +117,26 @@ impl KeySet {
             }
         }
         if keys.is_empty() { Err(InvalidKeySet::Empty) } else { Ok(Self(keys)) }
+    }
+}
+
+/// As the array of JWKs that a JWK Set has, in the order of their names.
+impl Serialize for KeySet {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut keys: Vec<&PublicKey> = self.0.values().collect();
+        keys.sort_unstable_by(|a, b| a.kid().cmp(b.kid()));
+        let mut array = serializer.serialize_seq(Some(keys.len()))?;
+        for key in keys {
+            array.serialize_element(&Jwk {
+                kty: "OKP",
+                crv: "Ed25519",
+                x: &base64_url(key.as_bytes()),
+                kid: key.kid().as_str(),
+                usage: "sig",
+                alg: "EdDSA",
+            })?;
+        }
+        array.end()
     }
 }
 

@@ -8,7 +8,6 @@ use std::task::Context;
 use std::task::Poll;
 use std::time::Duration;
 
-use http::HeaderMap;
 use http::Request;
 use http::Response;
 use http::header::AUTHORIZATION;
@@ -29,6 +28,7 @@ use crate::mesh::session::Session;
 use crate::mesh::token_source::BearerToken;
 use crate::mesh::token_source::NoToken;
 use crate::mesh::token_source::TokenSource;
+use crate::rpc::grpc_timeout;
 
 /// How long a call without a deadline waits for its first token.
 const LONGEST_WAIT: Duration = Duration::from_secs(10);
@@ -75,6 +75,9 @@ impl OutgoingPolicy {
                             Ok(Needs::Token(audience, scopes))
                         }),
                 };
+                if let Ok(Needs::Token(audience, scopes)) = &needs {
+                    session.will_need(audience, scopes);
+                }
                 match needs {
                     Ok(needs) => drop(methods.insert(method.path, needs)),
                     Err(error) => {
@@ -176,23 +179,6 @@ fn is_token_trouble(response: &Response<Body>) -> bool {
             info.domain == ERROR_DOMAIN
                 && matches!(info.reason.as_str(), "TOKEN_EXPIRED" | "KEY_UNKNOWN" | "TOKEN_REVOKED")
         })
-}
-
-/// The caller's own deadline: digits and a unit.
-fn grpc_timeout(headers: &HeaderMap) -> Option<Duration> {
-    let value = headers.get("grpc-timeout")?.to_str().ok()?;
-    let (digits, unit) = value.split_at_checked(value.len().checked_sub(1)?)?;
-    let amount: u64 = digits.parse().ok()?;
-    Some(match unit {
-        "H" => Duration::from_secs(amount.saturating_mul(3600)),
-        "M" => Duration::from_secs(amount.saturating_mul(60)),
-        "S" => Duration::from_secs(amount),
-        "m" => Duration::from_millis(amount),
-        "u" => Duration::from_micros(amount),
-        "n" => Duration::from_nanos(amount),
-        _ => return None,
-    })
-    .map(|timeout| timeout.min(Duration::from_secs(24 * 60 * 60)))
 }
 
 impl From<NoToken> for Status {

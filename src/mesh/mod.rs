@@ -8,10 +8,12 @@
 mod authenticated;
 mod credentials;
 mod endpoint;
+mod http_client;
 mod interceptor;
 mod replay;
 mod session;
 mod token_source;
+mod trust_source;
 
 pub use self::authenticated::Authenticated;
 pub use self::credentials::Credentials;
@@ -20,6 +22,7 @@ pub use self::interceptor::AuthInterceptor;
 pub use self::session::Session;
 pub use self::session::SessionBuilder;
 pub use self::session::SessionError;
+pub use self::session::trust_in;
 pub use self::token_source::BearerToken;
 pub use self::token_source::NoToken;
 pub use self::token_source::TokenSource;

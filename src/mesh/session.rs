@@ -1,26 +1,38 @@
 //! A workload's link to Countersign.
 
 use std::collections::HashMap;
+use std::collections::HashSet;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::Mutex;
+use std::sync::OnceLock;
 use std::sync::PoisonError;
 use std::time::Duration;
 
+use http::Uri;
+use tokio::time::Instant;
+use tokio::time::timeout_at;
+use tonic::Status;
 use tonic::transport::Channel;
 use tonic::transport::Endpoint as TransportEndpoint;
 
 use crate::claims::Audience;
+use crate::claims::Issuer;
 use crate::claims::ScopeSet;
 use crate::guard::ServicePolicy;
+use crate::guard::Trust;
 use crate::mesh::authenticated::Authenticated;
 use crate::mesh::authenticated::OutgoingPolicy;
 use crate::mesh::credentials::Credentials;
 use crate::mesh::credentials::CredentialsError;
 use crate::mesh::credentials::variable;
 use crate::mesh::endpoint::Endpoint;
+use crate::mesh::http_client::HttpClient;
 use crate::mesh::interceptor::AuthInterceptor;
+use crate::mesh::token_source::NoToken;
 use crate::mesh::token_source::TokenSource;
+use crate::mesh::trust_source::KeysOf;
+use crate::mesh::trust_source::poll_keys;
 
 /// One for a process. Cheap to clone; everything that it keeps fresh stops when the last clone, and
 /// the last client that was made with it, is dropped.
@@ -34,6 +46,10 @@ pub struct Session {
 struct Shared {
     endpoint: Endpoint,
     sources: Mutex<HashMap<(Audience, ScopeSet), TokenSource>>,
+    keys: Uri,
+    trust: OnceLock<Trust>,
+    /// What the clients that were made will need, whether or not they have called yet.
+    needed: Mutex<HashSet<(Audience, ScopeSet)>>,
 }
 
 /// Makes a [`Session`] of what a program knows.
@@ -124,6 +140,43 @@ impl Session {
             .clone()
     }
 
+    /// Countersign's keys, for a [`Guard`](crate::guard::Guard): fetched from now on, and kept fresh.
+    /// Until the first ones are here the guard refuses every token with UNAVAILABLE.
+    pub fn trust(&self) -> Trust {
+        let shared = &self.shared;
+        let start = || poll_keys(HttpClient::new(), shared.keys.clone(), KeysOf::Countersign);
+        shared.trust.get_or_init(start).clone()
+    }
+
+    /// Waits until this session can call and be called: until Countersign has issued a token for each
+    /// audience that a client was made for, and has given its keys if a guard was made.
+    ///
+    /// # Errors
+    /// At once when Countersign refuses to issue one of them; after `longest` when it has not answered.
+    pub async fn ready(&self, longest: Duration) -> Result<(), NoToken> {
+        let deadline = Instant::now() + longest;
+        let needed = self.shared.needed.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let sources =
+            needed.into_iter().map(|(audience, scopes)| self.token_source(audience, scopes));
+        let sources: Vec<TokenSource> = sources.collect();
+        for source in sources {
+            source.token(deadline).await?;
+        }
+        if let Some(mut trust) = self.shared.trust.get().cloned() {
+            while trust.bundle().is_none() {
+                if timeout_at(deadline, trust.changed()).await.is_err() {
+                    return Err(NoToken::Unavailable(Status::unavailable("no keys in time")));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn will_need(&self, audience: &Audience, scopes: &ScopeSet) {
+        let mut needed = self.shared.needed.lock().unwrap_or_else(PoisonError::into_inner);
+        needed.insert((audience.clone(), scopes.clone()));
+    }
+
     fn outgoing(&self, policies: &[ServicePolicy]) -> OutgoingPolicy {
         OutgoingPolicy::new(self.clone(), self.audience.as_ref(), policies)
     }
@@ -158,9 +211,33 @@ impl SessionBuilder {
             .keep_alive_while_idle(true)
             .connect_lazy();
         let endpoint = Endpoint::new(channel, self.credentials);
-        let shared = Shared { endpoint, sources: Mutex::default() };
+        let keys = format!("{}/.well-known/jwks.json", self.url.trim_end_matches('/'));
+        let keys = keys.parse().map_err(|_| SessionError::BadUrl(self.url))?;
+        let shared = Shared {
+            endpoint,
+            sources: Mutex::default(),
+            keys,
+            trust: OnceLock::new(),
+            needed: Mutex::default(),
+        };
         Ok(Session { shared: Arc::new(shared), audience: None })
     }
+}
+
+/// Trust in any one issuer whose keys are at this address, fetched from now on and kept fresh. Must be
+/// called within a tokio runtime.
+///
+/// # Errors
+/// When the address is not one, or not on this machine and in plaintext.
+pub fn trust_in(issuer: Issuer, jwks_url: &str) -> Result<Trust, SessionError> {
+    let uri: Uri = jwks_url.parse().map_err(|_| SessionError::BadUrl(jwks_url.to_owned()))?;
+    if uri.scheme_str() != Some("http") {
+        return Err(SessionError::BadUrl(jwks_url.to_owned()));
+    }
+    if !is_loopback(uri.host()) {
+        return Err(SessionError::Plaintext(jwks_url.to_owned()));
+    }
+    Ok(poll_keys(HttpClient::new(), uri, KeysOf::Issuer(issuer)))
 }
 
 fn is_loopback(host: Option<&str>) -> bool {
@@ -168,6 +245,13 @@ fn is_loopback(host: Option<&str>) -> bool {
     let address = host.trim_start_matches('[').trim_end_matches(']');
     host == "localhost"
         || address.parse().is_ok_and(|address: std::net::IpAddr| address.is_loopback())
+}
+
+/// One session serves both directions: `Guard::new(&session, pb::POLICIES)`.
+impl From<&Session> for Trust {
+    fn from(session: &Session) -> Self {
+        session.trust()
+    }
 }
 
 impl fmt::Debug for Session {

@@ -137,6 +137,15 @@ impl CallError {
             Self::Invalid(field) => {
                 details.set_bad_request(vec![field.to_violation()]);
             }
+            Self::Act(CommitError::RequestIdReused) => {
+                details.add_bad_request_violation("request_id", message.as_str());
+            }
+            Self::Act(CommitError::Refused(Refusal::Denied(ChangeDenial::NoSuchScope(_)))) => {
+                details.add_bad_request_violation("client.grants", message.as_str());
+            }
+            Self::Act(CommitError::Refused(Refusal::Denied(ChangeDenial::ServesCountersign))) => {
+                details.add_bad_request_violation("client.serves", message.as_str());
+            }
             Self::SecretShown(id) => {
                 details.set_error_info(
                     reason,
@@ -144,7 +153,8 @@ impl CallError {
                     HashMap::from([("secret_id".to_owned(), id.clone())]),
                 );
             }
-            Self::Act(CommitError::Store(_))
+            Self::Act(CommitError::Refused(Refusal::CutTooOften))
+            | Self::Act(CommitError::Store(_))
             | Self::Store(_)
             | Self::Issue(IssueError::LeaseOver) => {
                 details.set_retry_info(Some(Duration::from_secs(5)));
@@ -224,6 +234,10 @@ fn refused(refusal: &Refusal) -> Told {
         Refusal::NoSuchKey => (Code::NotFound, "there is no key of this kid".to_owned()),
         Refusal::KeyRevoked => (Code::FailedPrecondition, "the key is revoked already".to_owned()),
         Refusal::ClockBehind(behind) => (Code::FailedPrecondition, behind.to_string()),
+        Refusal::CutTooOften => (
+            Code::ResourceExhausted,
+            "the client's tokens were revoked too often within seconds; try again later".to_owned(),
+        ),
         Refusal::NotOwnToken => (
             Code::PermissionDenied,
             "the token is another client's; revoking it takes tokens:revoke".to_owned(),
@@ -232,7 +246,7 @@ fn refused(refusal: &Refusal) -> Told {
     told(code, refusal.reason(), message)
 }
 
-/// Gives errors that tonic made by itself the form that all of ours have, and the code that the
+/// Gives errors that no method made the form that all of ours have, and the code that the
 /// design says.
 pub(super) fn complete<B: Default>(response: Response<B>) -> Response<B> {
     let Some(status) = Status::from_header_map(response.headers()) else { return response };
@@ -242,15 +256,21 @@ pub(super) fn complete<B: Default>(response: Response<B>) -> Response<B> {
     let (code, reason) = match status.code() {
         // tonic's word for a message over the size limit.
         Code::OutOfRange => (Code::ResourceExhausted, "REQUEST_TOO_LARGE"),
-        // tonic's word for the caller's own deadline.
-        Code::Cancelled => (Code::DeadlineExceeded, "DEADLINE_EXCEEDED"),
+        Code::DeadlineExceeded => (Code::DeadlineExceeded, "DEADLINE_EXCEEDED"),
         Code::Internal => (Code::InvalidArgument, "REQUEST_MALFORMED"),
+        // tonic says along with it which compressions are understood.
+        Code::Unimplemented if status.metadata().contains_key("grpc-accept-encoding") => {
+            (Code::Unimplemented, "ENCODING_UNSUPPORTED")
+        }
         Code::Unimplemented => (Code::Unimplemented, "METHOD_UNDECLARED"),
         other => (other, "UNSPECIFIED"),
     };
     let details = ErrorDetails::with_error_info(reason, ERROR_DOMAIN, HashMap::new());
     let (parts, _) = response.into_parts();
-    let mut completed = Status::with_error_details(code, status.message(), details).into_http();
+    let metadata = status.metadata().clone();
+    let completed =
+        Status::with_error_details_and_metadata(code, status.message(), details, metadata);
+    let mut completed = completed.into_http();
     *completed.extensions_mut() = parts.extensions;
     completed
 }

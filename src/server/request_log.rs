@@ -22,6 +22,8 @@ use tower::Service;
 use crate::claims::Audience;
 use crate::claims::ClientId;
 use crate::guard::Refusal;
+use crate::server::deadline::deadline;
+use crate::server::deadline::keep;
 use crate::server::errors;
 
 /// What a request is found to be on its way through. Handlers note it; the layer tells it.
@@ -107,9 +109,10 @@ where
         let notes = Arc::new(RequestNotes::default());
         request.extensions_mut().insert(Arc::clone(&notes));
         let uri = request.uri().clone();
+        let deadline = deadline(request.headers());
         let call = self.inner.call(request);
         Box::pin(async move {
-            let mut response = errors::complete(call.await?);
+            let mut response = errors::complete(keep(deadline, call).await?);
             log(id, uri.path(), &notes, &response, started);
             if let Ok(value) = HeaderValue::from_str(&id.to_string()) {
                 response.headers_mut().insert("x-request-id", value);
@@ -131,6 +134,9 @@ fn log<R>(
     let refusal = response.extensions().get::<Refusal>().map(|refusal| (refusal.reason(), ""));
     let (outcome, detail) = match refusal.or_else(|| notes.failure.get().copied()) {
         Some(failure) => failure,
+        None if !response.status().is_success() => {
+            (response.status().canonical_reason().unwrap_or("failed"), "")
+        }
         None if code == Code::Ok => ("ok", ""),
         None => (code.description(), ""),
     };

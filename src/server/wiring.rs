@@ -8,10 +8,14 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
+use tonic::server::NamedService;
 use tonic::service::Routes;
 use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
-use tower::ServiceBuilder;
+use tonic_health::ServingStatus;
+use tonic_health::pb::health_server::HealthServer;
+use tonic_health::server::HealthReporter;
+use tonic_health::server::HealthService;
 
 use crate::authority::Authority;
 use crate::claims::Clock;
@@ -27,6 +31,7 @@ use crate::server::grpc::Clients;
 use crate::server::grpc::Desk;
 use crate::server::grpc::Keys;
 use crate::server::grpc::Tokens;
+use crate::server::http;
 use crate::server::request_log::RequestLog;
 
 /// Services that anyone may call: whether we are up, and what there is to call.
@@ -78,15 +83,17 @@ pub async fn serve(
 ) -> Result<(), ServeError> {
     let guard = guard(&authority, &clock);
     let desk = Desk { authority: Arc::clone(&authority), clock: clock.clone() };
-    let routes = routes(&desk).await?;
+    let mut health = Health::serving().await;
+    let routes = routes(&desk, health.service())?;
     let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
     let (stopping, stopped) = watch::channel(());
     let server = Server::builder()
         // A client that vanished without a word is noticed, and its connection freed.
         .http2_keepalive_interval(Some(Duration::from_secs(30)))
         .http2_keepalive_timeout(Some(Duration::from_secs(10)))
-        .layer(ServiceBuilder::new().layer(RequestLog::new()).layer(guard).into_inner())
-        .add_routes(routes)
+        .accept_http1(true)
+        .layer(RequestLog::new())
+        .add_routes(http::beside(routes.into_axum_router().layer(guard), authority.trust()).into())
         .serve_with_incoming_shutdown(incoming, until_dropped(stopped));
     let mut server = tokio::spawn(server);
     let maintenance = tokio::spawn(maintain(Arc::clone(&authority), clock.clone()));
@@ -99,6 +106,7 @@ pub async fn serve(
         Some(ended) => Some(ended),
         None => {
             drop(stopping);
+            health.stop().await;
             drain(&mut server, grace).await
         }
     };
@@ -111,6 +119,39 @@ pub async fn serve(
         Some(Ok(Err(error))) => Err(ServeError::Transport(error)),
         Some(Err(error)) => Err(ServeError::Setup(error.to_string())),
         Some(Ok(Ok(()))) | None => Ok(()),
+    }
+}
+
+/// What `grpc.health.v1` says of us, as a whole and of each service.
+struct Health(HealthReporter);
+
+impl Health {
+    const NAMES: [&str; 5] = [
+        "",
+        <TokenServiceServer<Tokens> as NamedService>::NAME,
+        <KeyServiceServer<Keys> as NamedService>::NAME,
+        <ClientServiceServer<Clients> as NamedService>::NAME,
+        <AuditServiceServer<Audit> as NamedService>::NAME,
+    ];
+
+    async fn serving() -> Self {
+        let reporter = HealthReporter::new();
+        for name in Self::NAMES {
+            reporter.set_service_status(name, ServingStatus::Serving).await;
+        }
+        Self(reporter)
+    }
+
+    fn service(&self) -> HealthServer<HealthService> {
+        HealthServer::new(HealthService::from_health_reporter(self.0.clone()))
+    }
+
+    /// Tells those who watch, and ends their watching: it would outlast every other call.
+    async fn stop(&mut self) {
+        for name in Self::NAMES {
+            self.0.set_service_status(name, ServingStatus::NotServing).await;
+            self.0.clear_service_status(name).await;
+        }
     }
 }
 
@@ -160,13 +201,7 @@ async fn maintain(authority: Arc<Authority>, clock: Clock) {
     }
 }
 
-async fn routes(desk: &Desk) -> Result<Routes, ServeError> {
-    let (health, health_service) = tonic_health::server::health_reporter();
-    health.set_serving::<TokenServiceServer<Tokens>>().await;
-    health.set_serving::<KeyServiceServer<Keys>>().await;
-    health.set_serving::<ClientServiceServer<Clients>>().await;
-    health.set_serving::<AuditServiceServer<Audit>>().await;
-
+fn routes(desk: &Desk, health: HealthServer<HealthService>) -> Result<Routes, ServeError> {
     let reflected = || {
         tonic_reflection::server::Builder::configure()
             .register_encoded_file_descriptor_set(rpc::DESCRIPTORS)
@@ -188,7 +223,7 @@ async fn routes(desk: &Desk) -> Result<Routes, ServeError> {
     .add_service(
         AuditServiceServer::new(Audit(desk.clone())).max_decoding_message_size(MAX_MESSAGE),
     )
-    .add_service(health_service)
+    .add_service(health)
     .add_service(reflection)
     .add_service(reflection_alpha))
 }

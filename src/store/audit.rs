@@ -121,6 +121,9 @@ struct Link {
 
 const START: Link = Link { sequence: 0, mac: [0; 32] };
 
+/// No row has this MAC, so that what follows it follows nothing.
+const BROKEN: [u8; 32] = [0xff; 32];
+
 impl Chain {
     /// A chain without rows.
     pub(super) fn begin(connection: &Connection, kek: &Kek) -> rusqlite::Result<Self> {
@@ -131,20 +134,18 @@ impl Chain {
     }
 
     /// The chain that is there. What does not hold is found by [`verify`], not here: a damaged log
-    /// must not keep the service from starting.
+    /// must not keep the service from starting. Nor may it be mended: the next row follows what the
+    /// anchor names, even if rows were cut off since, and if the anchor is no use, nothing at all.
     pub(super) fn resume(connection: &Connection, kek: &Kek) -> rusqlite::Result<Self> {
-        let last = connection
-            .query_row(
-                "SELECT sequence, mac FROM audit ORDER BY sequence DESC LIMIT 1",
-                [],
-                |row| Ok(Link { sequence: row.get::<_, i64>(0)? as u64, mac: row.get(1)? }),
-            )
-            .optional()?;
         let key = chain_key(kek);
-        // With every row past retention, the chain goes on from its anchor.
-        let last = match last {
-            Some(last) => last,
-            None => read_anchor(connection, &key, "audit_head")?.unwrap_or(START),
+        let last_row = connection
+            .query_row("SELECT COALESCE(MAX(sequence), 0) FROM audit", [], |row| {
+                row.get::<_, i64>(0)
+            })
+            .map(i64::cast_unsigned)?;
+        let last = match read_anchor(connection, &key, "audit_head")? {
+            Some(head) if head.sequence >= last_row => head,
+            _ => Link { sequence: last_row, mac: BROKEN },
         };
         Ok(Self { key, last })
     }
@@ -178,23 +179,31 @@ impl Chain {
         self.write_anchor(connection, "audit_head", self.last)
     }
 
-    /// Forgets rows from before a time. The anchor of the start moves along.
+    /// Forgets rows from before a time. The anchor of the start moves along, but only past rows that
+    /// hold: with it we vouch for them, and someone else may have dated them back.
     pub(super) fn prune(
         &mut self,
         connection: &Connection,
         before: Timestamp,
     ) -> rusqlite::Result<()> {
-        let last_pruned = connection
-            .query_row(
-                "SELECT sequence, mac FROM audit WHERE at < ?1 ORDER BY sequence DESC LIMIT 1",
-                [before.as_unix() as i64],
-                |row| Ok(Link { sequence: row.get::<_, i64>(0)? as u64, mac: row.get(1)? }),
-            )
-            .optional()?;
-        let Some(last_pruned) = last_pruned else { return Ok(()) };
-        connection
-            .execute("DELETE FROM audit WHERE sequence <= ?1", [last_pruned.sequence as i64])?;
-        self.write_anchor(connection, "audit_start", last_pruned)
+        let Some(start) = read_anchor(connection, &self.key, "audit_start")? else {
+            return Ok(());
+        };
+        let mut last = start;
+        let mut statement = connection.prepare_cached(ROWS)?;
+        let mut rows = statement.query([])?;
+        while let Some(row) = rows.next()? {
+            let row = read_row(row)?;
+            match follow(&self.key, last, &row) {
+                Ok(link) if row.event.at < before => last = link,
+                _ => break,
+            }
+        }
+        if last == start {
+            return Ok(());
+        }
+        connection.execute("DELETE FROM audit WHERE sequence <= ?1", [last.sequence as i64])?;
+        self.write_anchor(connection, "audit_start", last)
     }
 
     /// Where the chain stands, for [`Chain::rewind`].
@@ -257,19 +266,13 @@ pub(super) fn verify(
     let mut last = start;
     let mut exported_seen = exported.is_some_and(|exported| named_by(exported, start));
 
-    let mut statement = connection.prepare(
-        "SELECT sequence, at, actor, action, target, outcome, peer, count, detail, mac FROM audit ORDER BY sequence",
-    )?;
+    let mut statement = connection.prepare(ROWS)?;
     let mut rows = statement.query([])?;
     while let Some(row) = rows.next()? {
-        let row = read_row(row)?;
-        if row.sequence != last.sequence + 1 {
-            return Ok(Err(ChainError::MissingRow(last.sequence + 1)));
-        }
-        if row.mac != row_mac(&key, &last.mac, row.sequence, &row.event) {
-            return Ok(Err(ChainError::BadRow(row.sequence)));
-        }
-        last = Link { sequence: row.sequence, mac: row.mac };
+        last = match follow(&key, last, &read_row(row)?) {
+            Ok(link) => link,
+            Err(broken) => return Ok(Err(broken)),
+        };
         exported_seen |= exported.is_some_and(|exported| named_by(exported, last));
     }
     if last != head {
@@ -285,6 +288,21 @@ pub(super) fn verify(
     }
     let head = AuditHead { sequence: last.sequence, mac: hex(&last.mac) };
     Ok(Ok(AuditReport { first: start.sequence + 1, head }))
+}
+
+/// All rows in their order.
+const ROWS: &str = "SELECT sequence, at, actor, action, target, outcome, peer, count, detail, mac
+                    FROM audit ORDER BY sequence";
+
+/// The next link, if this row is what was written after the last one.
+fn follow(key: &[u8; 32], last: Link, row: &AuditRow) -> Result<Link, ChainError> {
+    if row.sequence != last.sequence + 1 {
+        return Err(ChainError::MissingRow(last.sequence + 1));
+    }
+    if row.mac != row_mac(key, &last.mac, row.sequence, &row.event) {
+        return Err(ChainError::BadRow(row.sequence));
+    }
+    Ok(Link { sequence: row.sequence, mac: row.mac })
 }
 
 fn named_by(head: &AuditHead, link: Link) -> bool {
@@ -304,7 +322,8 @@ fn read_row(row: &Row<'_>) -> rusqlite::Result<AuditRow> {
             count: row.get::<_, i64>(7)? as u64,
             detail: row.get(8)?,
         },
-        mac: row.get(9)?,
+        // One of another length is no MAC, and no row has this one.
+        mac: row.get::<_, Vec<u8>>(9)?.try_into().unwrap_or(BROKEN),
     })
 }
 

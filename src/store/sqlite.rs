@@ -102,7 +102,8 @@ impl std::error::Error for StoreError {}
 impl From<rusqlite::Error> for StoreError {
     fn from(error: rusqlite::Error) -> Self {
         match error.sqlite_error_code() {
-            Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => {
+            // The last is SQL that does not fit what is there, such as a table that is missing.
+            Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase | ErrorCode::Unknown) => {
                 Self::Corrupt(error.to_string())
             }
             Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {
@@ -298,8 +299,9 @@ fn connect_to_ours(path: &Path) -> Result<(Connection, i32), StoreError> {
         return Err(StoreError::NotFound(path.to_owned()));
     }
     let probe = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
-    // Looking must not tidy up.
-    probe.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
+    // Looking must not tidy up what another process has left in its journal.
+    let has_journal = fs::metadata(path.with_extension("db-wal")).is_ok_and(|file| file.len() > 0);
+    probe.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, has_journal)?;
     let pragma = |name: &str| probe.pragma_query_value(None, name, |row| row.get::<_, i32>(0));
     let application_id =
         pragma("application_id").map_err(|error| match error.sqlite_error_code() {

@@ -285,11 +285,13 @@ pub(super) fn encode_header(kid: &str) -> String {
         kid: &'a str,
         typ: &'a str,
     }
-    encode(&Header { alg: "EdDSA", kid, typ: "at+jwt" })
+    let mut header = String::new();
+    encode(&Header { alg: "EdDSA", kid, typ: "at+jwt" }, &mut header);
+    header
 }
 
-/// The claims of a token, encoded. The same claims give the same bytes.
-pub(super) fn encode_claims(claims: &Claims) -> String {
+/// Adds the claims to a token, encoded. The same claims give the same bytes.
+pub(super) fn encode_claims(claims: &Claims, token: &mut String) {
     #[derive(Serialize)]
     struct Payload<'a> {
         iss: &'a str,
@@ -302,7 +304,7 @@ pub(super) fn encode_claims(claims: &Claims) -> String {
         exp: u64,
         jti: &'a str,
     }
-    encode(&Payload {
+    let payload = Payload {
         iss: claims.issuer.as_str(),
         sub: claims.client_id.as_str(),
         client_id: claims.client_id.as_str(),
@@ -311,12 +313,15 @@ pub(super) fn encode_claims(claims: &Claims) -> String {
         iat: claims.issued_at.as_unix(),
         exp: claims.expires_at.as_unix(),
         jti: claims.token_id.as_str(),
-    })
+    };
+    encode(&payload, token);
 }
 
-fn encode(part: &impl Serialize) -> String {
-    URL_SAFE_NO_PAD
-        .encode(serde_json::to_vec(part).expect("a struct of strings and numbers is always JSON"))
+fn encode(part: &impl Serialize, token: &mut String) {
+    // All but a few fit, and are not moved while they grow.
+    let mut json = Vec::with_capacity(512);
+    serde_json::to_writer(&mut json, part).expect("a struct of strings and numbers is always JSON");
+    URL_SAFE_NO_PAD.encode_string(json, token);
 }
 
 /// What a token says of itself. Nothing of it has been verified: for people who debug, never for decisions.

@@ -120,7 +120,7 @@ async fn a_rotation_breaks_nothing() {
 #[tokio::test]
 async fn the_audience_is_overridden_at_one_place() {
     let issuer = TestIssuer::new();
-    let guard = issuer.guard(POLICIES).build().audience(audience("echo-eu"));
+    let guard = issuer.guard(&[]).services_as(&audience("echo-eu"), POLICIES).build();
     let mut rig = Rig::behind(issuer, guard);
     let here = rig.issuer.token("order").audience("echo-eu").scopes("echo:call").mint();
     rig.unary(UNARY, here.on(())).await.expect("admitted");

@@ -56,7 +56,7 @@ async fn body(response: Response<axum::body::Body>) -> String {
 #[tokio::test]
 async fn a_route_takes_tokens_with_its_scopes_and_tells_the_others_why() {
     let issuer = TestIssuer::new();
-    let routes = routes(&issuer.guard(&[]).build().audience(audience("crm")));
+    let routes = routes(&issuer.guard(&[]).build().for_audience(audience("crm")));
     let order = || issuer.token("order").audience("crm").scopes("customers:read customers:list");
 
     let good = get_with(&routes, "/customers", Some(order().mint().bearer())).await;
@@ -95,7 +95,7 @@ async fn a_route_takes_tokens_with_its_scopes_and_tells_the_others_why() {
 #[tokio::test]
 async fn without_trust_a_route_is_unavailable() {
     let (_bundles, bundle) = watch::channel(None);
-    let guard = Guard::new(Trust::live(bundle, Arc::default()), &[]).audience(audience("crm"));
+    let guard = Guard::new(Trust::live(bundle, Arc::default()), &[]).for_audience(audience("crm"));
     let token = TestIssuer::new().token("order").audience("crm").mint();
     let response = get_with(&routes(&guard), "/customers", Some(token.bearer())).await;
     assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);

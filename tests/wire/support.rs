@@ -1,5 +1,6 @@
 //! A real server over a real socket and a store in a temporary directory, at a time that tests set.
 
+use std::net::SocketAddr;
 use std::path::Path;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -48,6 +49,7 @@ pub struct TestServer {
 }
 
 struct Running {
+    address: SocketAddr,
     stop: oneshot::Sender<()>,
     ended: JoinHandle<()>,
 }
@@ -83,6 +85,11 @@ impl TestServer {
             running.stop.send(()).expect("it runs until it is told to stop");
             running.ended.await.expect("it ends well");
         }
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.running.as_ref().expect("it runs").address
     }
 
     pub fn database(&self) -> PathBuf {
@@ -198,7 +205,7 @@ async fn run(dir: &Path, kek: &str, clock: &Clock) -> (Running, String, Channel)
         .connect()
         .await
         .expect("it listens");
-    (Running { stop, ended }, url, channel)
+    (Running { address, stop, ended }, url, channel)
 }
 
 fn database(dir: &Path) -> PathBuf {

@@ -1,5 +1,7 @@
 //! `operator`, `keys`, `policy` and `audit`.
 
+use std::path::PathBuf;
+
 use clap::Args;
 use clap::Subcommand;
 
@@ -63,6 +65,7 @@ Examples:
 Revoking the active key promotes the next one at the same moment.")]
     Revoke {
         /// The key, as `keys list` shows it
+        #[arg(allow_hyphen_values = true)]
         kid: String,
     },
 }
@@ -75,9 +78,17 @@ pub enum PolicyCommand {
 Examples:
   $ countersign policy show > policy.txt
   $ countersign policy show | diff policy.txt -
+  $ countersign policy show --descriptor descriptors.bin > policy.txt
 
-Each line is a path, then `public`, or the audience and the scopes that a token needs. No server is asked.")]
-    Show,
+Each line is a path, then `public`, or the audience and the scopes that a token needs. No server is asked.
+Methods that declare nothing are not listed, but told on stderr: a guard refuses them.")]
+    Show {
+        /// Of the services in this file, an encoded FileDescriptorSet with its imports, instead of
+        /// Countersign's own: `descriptors.bin` of a build with countersign::build, or what
+        /// `buf build -o` and `protoc --include_imports --descriptor_set_out` write
+        #[arg(long, value_name = "FILE")]
+        descriptor: Option<PathBuf>,
+    },
 }
 
 /// What there is to do with the audit trail.

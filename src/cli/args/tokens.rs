@@ -78,7 +78,7 @@ pub struct RevokeArgs {
     #[command(flatten)]
     pub source: TokenSource,
     /// The token's id (jti), which is no secret; needs tokens:revoke
-    #[arg(long, value_name = "JTI")]
+    #[arg(long, value_name = "JTI", allow_hyphen_values = true)]
     pub token_id: Option<String>,
 }
 

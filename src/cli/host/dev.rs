@@ -26,19 +26,24 @@ use crate::client::Serves;
 const DEMO: &str = "demo.toml";
 const OPERATOR: &str = "operator.toml";
 
-/// Creates the store with a demo client and an operator, unless it is there. Their files name the
-/// address that is served now.
+/// Creates the store with a demo client and an operator, unless it is there.
 pub(super) fn prepare(place: &Place, address: SocketAddr, now: Timestamp) -> Result<(), Error> {
-    let url = format!("http://{address}");
-    if !place.database().exists() {
-        return create(place, &url, now);
-    }
+    if place.database().exists() { Ok(()) } else { create(place, &url(address), now) }
+}
+
+/// Makes the credentials name the address that is served now. Only once the store is open: until
+/// then another process may be serving it, and its credentials are in these files.
+pub(super) fn point_credentials(place: &Place, address: SocketAddr) -> Result<(), Error> {
     for file in [DEMO, OPERATOR].map(|name| place.directory().join(name)) {
         if file.exists() {
-            credentials::point_to(&file, &url)?;
+            credentials::point_to(&file, &url(address))?;
         }
     }
     Ok(())
+}
+
+fn url(address: SocketAddr) -> String {
+    format!("http://{address}")
 }
 
 fn create(place: &Place, url: &str, now: Timestamp) -> Result<(), Error> {

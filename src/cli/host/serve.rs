@@ -56,6 +56,10 @@ async fn run(config: ServeConfig, output: &mut Output<'_>) -> Result<(), Error> 
         },
     )?;
 
+    if config.mode == Mode::Dev {
+        dev::point_credentials(&place, address)?;
+    }
+
     let mut stop = Stop::new().map_err(cannot_start)?;
     output.text(&format!("Countersign serves on http://{address}\n"))?;
     if config.mode == Mode::Dev {

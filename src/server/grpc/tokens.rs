@@ -7,6 +7,7 @@ use tonic::Status;
 use crate::authority::IssueError;
 use crate::authority::IssueRequest;
 use crate::authority::RevocationTarget;
+use crate::claims::TokenId;
 use crate::client::NotAuthenticated;
 use crate::policy::TokenRequest;
 use crate::rpc;
@@ -149,6 +150,10 @@ impl Tokens {
                 return Err(InvalidField::new("token", "empty or too long to be a token").into());
             }
             Some(Target::Token(token)) => RevocationTarget::Token(token),
+            // It would be written down, and what is longer may be a misplaced secret.
+            Some(Target::TokenId(id)) if id.len() > TokenId::LEN => {
+                return Err(InvalidField::new("token_id", "longer than any id made here").into());
+            }
             Some(Target::TokenId(id)) => RevocationTarget::TokenId(fields::name("token_id", id)?),
             None => {
                 return Err(InvalidField::new("target", "missing; set token or token_id").into());

@@ -1,0 +1,162 @@
+/// What `shop.inventory.v1.Inventory` demands of its callers, from the annotations in its `.proto`.
+pub mod inventory_policy {
+    #![allow(dead_code)]
+    /// The audience that tokens for this service name.
+    pub const AUDIENCE: &str = "inventory";
+    /// Every scope that some method of this service demands.
+    pub const SCOPES: &[&str] = &[
+        "stock:count",
+        "stock:read",
+        "stock:watch",
+        "stock:write",
+    ];
+    /// What each method demands. A guard refuses those that are not in it.
+    pub const POLICY: ::countersign::guard::ServicePolicy = ::countersign::guard::ServicePolicy {
+        service: "shop.inventory.v1.Inventory",
+        audience: "inventory",
+        methods: &[
+            ::countersign::guard::MethodPolicy {
+                path: "/shop.inventory.v1.Inventory/CheckStock",
+                access: ::countersign::guard::Access::Scopes(&["stock:read"]),
+            },
+            ::countersign::guard::MethodPolicy {
+                path: "/shop.inventory.v1.Inventory/Restock",
+                access: ::countersign::guard::Access::Scopes(
+                    &["stock:read", "stock:write"],
+                ),
+            },
+            ::countersign::guard::MethodPolicy {
+                path: "/shop.inventory.v1.Inventory/WatchStock",
+                access: ::countersign::guard::Access::Scopes(&["stock:watch"]),
+            },
+            ::countersign::guard::MethodPolicy {
+                path: "/shop.inventory.v1.Inventory/CountAlong",
+                access: ::countersign::guard::Access::Scopes(
+                    &["stock:count", "stock:read"],
+                ),
+            },
+            ::countersign::guard::MethodPolicy {
+                path: "/shop.inventory.v1.Inventory/Ping",
+                access: ::countersign::guard::Access::Public,
+            },
+        ],
+    };
+}
+#[allow(dead_code)]
+impl inventory_client::InventoryClient<
+    ::countersign::mesh::Authenticated<::tonic::transport::Channel>,
+> {
+    /// A client that sends with each call a token for just what the method demands.
+    pub fn authenticated(
+        channel: ::tonic::transport::Channel,
+        session: &::countersign::mesh::Session,
+    ) -> Self {
+        Self::new(session.attach(channel, &[inventory_policy::POLICY]))
+    }
+}
+#[allow(dead_code)]
+impl<T: inventory_server::Inventory> inventory_server::InventoryServer<T> {
+    /// This service behind a guard that knows its policy: calls that bring less than their method
+    /// demands are refused before they get here.
+    pub fn guarded(
+        inner: T,
+        guard: &::countersign::guard::Guard,
+    ) -> ::countersign::guard::Guarded<Self> {
+        guard.wrap(Self::new(inner))
+    }
+}
+/// What `shop.inventory.v1.Inventory2` demands of its callers, from the annotations in its `.proto`.
+pub mod inventory2_policy {
+    #![allow(dead_code)]
+    /// The audience that tokens for this service name.
+    pub const AUDIENCE: &str = "inventory-2";
+    /// Every scope that some method of this service demands.
+    pub const SCOPES: &[&str] = &["stock:move"];
+    /// What each method demands. A guard refuses those that are not in it.
+    pub const POLICY: ::countersign::guard::ServicePolicy = ::countersign::guard::ServicePolicy {
+        service: "shop.inventory.v1.Inventory2",
+        audience: "inventory-2",
+        methods: &[
+            ::countersign::guard::MethodPolicy {
+                path: "/shop.inventory.v1.Inventory2/Move",
+                access: ::countersign::guard::Access::Scopes(&["stock:move"]),
+            },
+            ::countersign::guard::MethodPolicy {
+                path: "/shop.inventory.v1.Inventory2/Self",
+                access: ::countersign::guard::Access::Public,
+            },
+        ],
+    };
+}
+#[allow(dead_code)]
+impl inventory2_client::Inventory2Client<
+    ::countersign::mesh::Authenticated<::tonic::transport::Channel>,
+> {
+    /// A client that sends with each call a token for just what the method demands.
+    pub fn authenticated(
+        channel: ::tonic::transport::Channel,
+        session: &::countersign::mesh::Session,
+    ) -> Self {
+        Self::new(session.attach(channel, &[inventory2_policy::POLICY]))
+    }
+}
+#[allow(dead_code)]
+impl<T: inventory2_server::Inventory2> inventory2_server::Inventory2Server<T> {
+    /// This service behind a guard that knows its policy: calls that bring less than their method
+    /// demands are refused before they get here.
+    pub fn guarded(
+        inner: T,
+        guard: &::countersign::guard::Guard,
+    ) -> ::countersign::guard::Guarded<Self> {
+        guard.wrap(Self::new(inner))
+    }
+}
+/// What `shop.inventory.v1.Type` demands of its callers, from the annotations in its `.proto`.
+pub mod type_policy {
+    #![allow(dead_code)]
+    /// The audience that tokens for this service name.
+    pub const AUDIENCE: &str = "";
+    /// Every scope that some method of this service demands.
+    pub const SCOPES: &[&str] = &[];
+    /// What each method demands. A guard refuses those that are not in it.
+    pub const POLICY: ::countersign::guard::ServicePolicy = ::countersign::guard::ServicePolicy {
+        service: "shop.inventory.v1.Type",
+        audience: "",
+        methods: &[
+            ::countersign::guard::MethodPolicy {
+                path: "/shop.inventory.v1.Type/Match",
+                access: ::countersign::guard::Access::Public,
+            },
+        ],
+    };
+}
+#[allow(dead_code)]
+impl type_client::TypeClient<
+    ::countersign::mesh::Authenticated<::tonic::transport::Channel>,
+> {
+    /// A client that sends with each call a token for just what the method demands.
+    pub fn authenticated(
+        channel: ::tonic::transport::Channel,
+        session: &::countersign::mesh::Session,
+    ) -> Self {
+        Self::new(session.attach(channel, &[type_policy::POLICY]))
+    }
+}
+#[allow(dead_code)]
+impl<T: type_server::Type> type_server::TypeServer<T> {
+    /// This service behind a guard that knows its policy: calls that bring less than their method
+    /// demands are refused before they get here.
+    pub fn guarded(
+        inner: T,
+        guard: &::countersign::guard::Guard,
+    ) -> ::countersign::guard::Guarded<Self> {
+        guard.wrap(Self::new(inner))
+    }
+}
+/// What each service of this package demands of its callers: what a guard is to know.
+#[allow(dead_code)]
+pub const POLICIES: &[::countersign::guard::ServicePolicy] = &[
+    inventory_policy::POLICY,
+    inventory2_policy::POLICY,
+    type_policy::POLICY,
+];

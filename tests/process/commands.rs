@@ -1,0 +1,330 @@
+//! The commands against a real server: what they answer scripts, and their exit codes.
+
+use std::fs;
+
+use serde_json::Value;
+use serde_json::json;
+
+use crate::support::Finished;
+use crate::support::Sandbox;
+
+const DEV: &str = "countersign-dev";
+const DEMO: &str = "countersign-dev/demo.toml";
+const OPERATOR: &str = "countersign-dev/operator.toml";
+
+/// A sandbox with a server in it. Commands run as the operator unless they say otherwise.
+struct Desk {
+    sandbox: Sandbox,
+    server: crate::support::Server,
+}
+
+impl Desk {
+    fn new() -> Self {
+        let sandbox = Sandbox::new();
+        let server = sandbox.dev();
+        Self { sandbox, server }
+    }
+
+    fn json(&self, line: &str) -> Value {
+        self.sandbox.json(OPERATOR, &words(line))
+    }
+
+    /// The line of a command that the server refuses.
+    #[track_caller]
+    fn refused(&self, line: &str) -> String {
+        self.run(line).failed(3)
+    }
+
+    fn run(&self, line: &str) -> Finished {
+        self.sandbox.run(&[&words(line)[..], &["--credentials", OPERATOR]].concat())
+    }
+
+    /// A token for `credentials`.
+    fn token(&self, credentials: &str) -> String {
+        let issued = self.sandbox.json(credentials, &["token", "issue"]);
+        issued["access_token"].as_str().expect("a token").to_owned()
+    }
+
+    /// What the server says of a token to `credentials`.
+    fn validate(&self, credentials: &str, token: &str) -> Finished {
+        let validate = ["token", "validate", "--credentials", credentials, "--format", "json", "-"];
+        self.sandbox.run_with_input(&validate, token)
+    }
+}
+
+fn words(line: &str) -> Vec<&str> {
+    line.split(' ').collect()
+}
+
+/// The members of a list of objects under a key.
+fn column<'a>(list: &'a Value, key: &str) -> Vec<&'a str> {
+    let entries = list.as_array().expect("a list").iter();
+    entries.map(|entry| entry[key].as_str().expect("text")).collect()
+}
+
+/// What people read. After a wanted change: `TRYCMD=overwrite cargo test --test process`, and review
+/// the difference; ids, times and secrets are `[..]`.
+#[test]
+fn transcripts() {
+    for transcript in ["clients", "keys"] {
+        let Desk { sandbox, server } = Desk::new();
+        let cases = trycmd::TestCases::new();
+        // Set to nothing, which is as good as unset.
+        for name in ["URL", "CLIENT_ID", "CLIENT_SECRET"] {
+            cases.env(format!("COUNTERSIGN_{name}_FILE"), "");
+        }
+        cases
+            .env("COUNTERSIGN_URL", &server.url)
+            .env("COUNTERSIGN_CLIENT_ID", "operator")
+            .env("COUNTERSIGN_CLIENT_SECRET", sandbox.credential(OPERATOR, "client_secret"))
+            .case(format!("tests/process/transcripts/{transcript}.trycmd"))
+            .run();
+        server.stop();
+    }
+}
+
+#[test]
+fn a_client_is_made_shown_changed_and_deleted() {
+    let desk = Desk::new();
+    let made =
+        desk.json("client create cron --grant demo=demo:read --secret-ttl 90d --out cron.toml");
+    assert_eq!(
+        (made["client_id"].as_str(), made["file"].as_str()),
+        (Some("cron"), Some("cron.toml"))
+    );
+    assert!(made["secret"]["expire_time"].is_string(), "{made}");
+    assert_eq!(desk.sandbox.mode("cron.toml"), 0o600);
+    assert_eq!(desk.sandbox.credential("cron.toml", "url"), desk.server.url);
+    let token = desk.token("cron.toml");
+    assert_eq!(desk.validate(DEMO, &token).json()["claims"]["client_id"], "cron");
+
+    let listed = desk.json("client list");
+    assert_eq!(column(&listed["clients"], "client_id"), ["cron", "demo", "operator"]);
+    let shown = desk.json("client show cron");
+    assert_eq!(shown["grants"], json!([{ "audience": "demo", "scopes": ["demo:read"] }]));
+    assert_eq!((&shown["max_token_ttl"], &shown["disabled"]), (&Value::Null, &json!(false)));
+    assert!(!shown.to_string().contains(&desk.sandbox.credential("cron.toml", "client_secret")));
+
+    let changed = desk.json("client update cron --max-token-ttl 5m --add-grant orders=orders:read");
+    assert_eq!(
+        (&changed["max_token_ttl"], changed["grants"].as_array().map(Vec::len)),
+        (&json!(300), Some(2))
+    );
+    assert_ne!(changed["etag"], shown["etag"]);
+
+    let disabled = desk.json("client update cron --disable");
+    assert_eq!(disabled["disabled"], true);
+    let rejected = desk.sandbox.run(&["token", "issue", "--credentials", "cron.toml"]).failed(3);
+    assert!(rejected.contains("CLIENT_REJECTED"), "{rejected}");
+    let inactive = desk.validate(DEMO, &token);
+    assert_eq!(inactive.code, Some(3));
+    assert!(
+        inactive.stdout.contains(r#""active":false,"inactive_reason":"revoked""#),
+        "{inactive:?}"
+    );
+
+    desk.json("client update cron --enable");
+    assert_eq!(desk.json("client delete cron"), json!({ "client_id": "cron" }));
+    assert!(desk.refused("client show cron").contains("CLIENT_NOT_FOUND"));
+    assert!(desk.refused("client delete cron").contains("CLIENT_NOT_FOUND"));
+    desk.server.stop();
+}
+
+#[test]
+fn a_client_has_several_secrets_each_revoked_by_its_id() {
+    let desk = Desk::new();
+    let created = desk.run("client create cron --grant demo=demo:read").ok();
+    let first = created.trim();
+    assert!(first.starts_with("csec_") && created.lines().count() == 1, "{created}");
+    let second = desk.json("client secret create cron --out second.toml");
+    let listed = desk.json("client secret list cron");
+    assert_eq!(column(&listed["secrets"], "secret_id").len(), 2);
+
+    let id = second["secret"]["secret_id"].as_str().expect("an id");
+    let token = desk.token("second.toml");
+    let revoked = desk.json(&format!("client secret revoke cron {id}"));
+    assert_eq!(revoked, json!({ "client_id": "cron", "secret_id": id }));
+    assert_eq!(desk.sandbox.run(&["token", "issue", "--credentials", "second.toml"]).code, Some(3));
+    // What it got before lives on, and so does the other secret.
+    desk.validate(DEMO, &token).json();
+    let second = desk.sandbox.text("second.toml");
+    let secret = desk.sandbox.credential("second.toml", "client_secret");
+    fs::write(desk.sandbox.path("second.toml"), second.replace(&secret, first))
+        .expect("it is ours");
+    desk.token("second.toml");
+    let listed = desk.json("client secret list cron");
+    assert!(listed["secrets"][0]["last_use_time"].is_string(), "{listed}");
+
+    assert!(desk.refused(&format!("client secret revoke cron {id}")).contains("SECRET_NOT_FOUND"));
+    for _ in 0..7 {
+        desk.json("client secret create cron");
+    }
+    assert!(desk.refused("client secret create cron").contains("SECRET_LIMIT"));
+    desk.server.stop();
+}
+
+#[test]
+fn tokens_are_issued_validated_inspected_and_revoked() {
+    let desk = Desk::new();
+    let issued =
+        desk.sandbox.json(DEMO, &["token", "issue", "--scope", "demo:read", "--ttl", "5m"]);
+    assert_eq!((&issued["token_type"], &issued["scope"]), (&json!("Bearer"), &json!("demo:read")));
+    assert_eq!((&issued["expires_in"], &issued["audience"]), (&json!(300), &json!("demo")));
+    let token = issued["access_token"].as_str().expect("a token");
+
+    let inspected = desk.sandbox.run_with_input(&words("token inspect - --format json"), token);
+    assert!(inspected.stderr.starts_with("NOTHING WAS VERIFIED"), "{}", inspected.stderr);
+    let inspected = inspected.json();
+    assert_eq!(
+        (&inspected["verified"], &inspected["header"]["typ"]),
+        (&json!(false), &json!("at+jwt"))
+    );
+
+    let validated = desk.validate(DEMO, token).json();
+    assert_eq!(
+        (&validated["active"], &validated["claims"]["client_id"]),
+        (&json!(true), &json!("demo"))
+    );
+    let jti = inspected["claims"]["jti"].as_str().expect("an id");
+    assert_eq!(validated["claims"]["token_id"], jti);
+
+    let revoke = words("token revoke - --format json --credentials countersign-dev/demo.toml");
+    assert_eq!(desk.sandbox.run_with_input(&revoke, token).json(), json!({ "revoked": true }));
+    assert_eq!(desk.validate(DEMO, token).code, Some(3));
+
+    let another = desk.token(DEMO);
+    let inspected =
+        desk.sandbox.run_with_input(&words("token inspect - --format json"), &another).json();
+    let jti = inspected["claims"]["jti"].as_str().expect("an id");
+    // By its id alone only an operator may.
+    let as_demo = ["token", "revoke", "--token-id", jti, "--credentials", DEMO];
+    assert!(desk.sandbox.run(&as_demo).failed(3).contains("SCOPE_MISSING"));
+    desk.json(&format!("token revoke --token-id {jti}"));
+    assert_eq!(desk.validate(DEMO, &another).code, Some(3));
+
+    let third = desk.token(DEMO);
+    let cut = desk.json("client revoke-tokens demo");
+    assert!(cut["revoked_before"].is_string(), "{cut}");
+    assert_eq!(desk.validate(DEMO, &third).code, Some(3));
+    let fourth = desk.token(DEMO);
+    desk.validate(DEMO, &fourth).json();
+    desk.server.stop();
+}
+
+#[test]
+fn keys_are_listed_rotated_and_revoked() {
+    let desk = Desk::new();
+    let before = desk.json("keys list");
+    assert_eq!(column(&before["keys"], "state"), ["next", "active"]);
+    let kids = column(&before["keys"], "kid");
+    let token = desk.token(DEMO);
+
+    let rotated = desk.json("keys rotate");
+    assert_eq!(
+        (&rotated["active"]["kid"], &rotated["retired"]["kid"]),
+        (&json!(kids[0]), &json!(kids[1]))
+    );
+    assert_eq!(rotated["verifiers_behind"], json!([]));
+    desk.validate(DEMO, &token).json();
+
+    let revoked = desk.json(&format!("keys revoke {}", kids[1]));
+    assert_eq!(
+        (&revoked["revoked"]["kid"], &revoked["active"]["kid"]),
+        (&json!(kids[1]), &json!(kids[0]))
+    );
+    assert_eq!(desk.validate(DEMO, &token).code, Some(3));
+    assert!(desk.refused(&format!("keys revoke {}", kids[1])).contains("KEY_REVOKED"));
+    assert!(desk.refused("keys revoke nothing").contains("KEY_NOT_FOUND"));
+
+    // Revoking the active key promotes the next one at once.
+    let next = revoked["next"]["kid"].as_str().expect("a kid");
+    let revoked = desk.json(&format!("keys revoke {}", kids[0]));
+    assert_eq!(revoked["active"]["kid"], next);
+    desk.validate(DEMO, &desk.token(DEMO)).json();
+    desk.server.stop();
+}
+
+#[test]
+fn operators_are_made_by_operators_or_on_the_host() {
+    let desk = Desk::new();
+    desk.json("operator create auditor --scope audit:read --out auditor.toml");
+    desk.sandbox.json("auditor.toml", &["audit", "list"]);
+    let denied = ["keys", "rotate", "--credentials", "auditor.toml"];
+    assert!(desk.sandbox.run(&denied).failed(3).contains("SCOPE_"));
+
+    let recover =
+        words("operator recover --operator-id rescue --out rescue.toml --data-dir countersign-dev");
+    let line = desk.sandbox.run(&recover).failed(1);
+    assert!(line.contains("another process has the store"), "{line}");
+    assert!(!desk.sandbox.path("rescue.toml").exists());
+    desk.server.stop();
+
+    desk.sandbox.run(&recover).ok();
+    assert_eq!(desk.sandbox.mode("rescue.toml"), 0o600);
+    let again = words("operator recover --operator-id rescue --data-dir countersign-dev");
+    assert!(desk.sandbox.run(&again).failed(3).contains("there is a client rescue already"));
+
+    let server = desk.sandbox.dev();
+    let text = desk.sandbox.text("rescue.toml").replace("http://127.0.0.1:9443", &server.url);
+    fs::write(desk.sandbox.path("rescue.toml"), text).expect("it is ours");
+    desk.sandbox.json("rescue.toml", &["operator", "create", "another"]);
+    let audit = desk.sandbox.json("rescue.toml", &["audit", "list"]);
+    let recovered = audit["events"].as_array().expect("a list").iter();
+    let recovered: Vec<_> =
+        recovered.filter(|event| event["action"] == "operator.recover").collect();
+    assert_eq!(recovered.len(), 1);
+    assert_eq!(
+        (&recovered[0]["actor"], &recovered[0]["target"]),
+        (&json!("host"), &json!("rescue"))
+    );
+    server.stop();
+}
+
+#[test]
+fn the_audit_log_is_listed_exported_and_proven() {
+    let desk = Desk::new();
+    desk.json("keys rotate");
+    let listed = desk.json("audit list --limit 1");
+    assert_eq!(column(&listed["events"], "action"), ["keys.rotate"]);
+    assert_eq!(column(&desk.json("audit list")["events"], "action"), ["keys.rotate", "store.init"]);
+
+    // While the server runs.
+    let on_host = |line: &str| desk.sandbox.run(&[&words(line)[..], &["--data-dir", DEV]].concat());
+    let head = on_host("audit head --format json").ok();
+    fs::write(desk.sandbox.path("head.json"), &head).expect("the sandbox is ours");
+    desk.json("keys rotate");
+    let verified = on_host("audit verify --head head.json --format json").json();
+    assert_eq!(
+        (&verified["ok"], &verified["first"], &verified["head"]["sequence"]),
+        (&json!(true), &json!(1), &json!(3))
+    );
+
+    let other = head.replace(r#""mac":""#, r#""mac":"0"#);
+    fs::write(desk.sandbox.path("head.json"), other).expect("the sandbox is ours");
+    let line = on_host("audit verify --head head.json").failed(3);
+    assert!(line.contains("row 2 is not the one that the exported head names"), "{line}");
+    fs::write(desk.sandbox.path("head.json"), "{}").expect("the sandbox is ours");
+    assert!(
+        on_host("audit verify --head head.json")
+            .failed(1)
+            .contains("is not a head of the audit log")
+    );
+    desk.server.stop();
+}
+
+#[test]
+fn exit_codes_tell_usage_refusal_and_silence_apart() {
+    let desk = Desk::new();
+    assert_eq!(desk.run("client").code, Some(2));
+    assert_eq!(desk.run("client create cron --grant nonsense").code, Some(2));
+    assert_eq!(desk.run("client update cron").code, Some(2));
+    assert!(desk.refused("client create operator").contains("CLIENT_EXISTS"));
+    assert!(desk.refused("client create a/b").contains("client_id"));
+    assert!(desk.refused("token issue --audience elsewhere").contains("AUDIENCE_DENIED"));
+    let as_demo = ["keys", "list", "--credentials", DEMO];
+    assert!(desk.sandbox.run(&as_demo).failed(3).contains("SCOPE_DENIED"));
+    let Desk { sandbox, server } = desk;
+    server.stop();
+    let line = sandbox.run(&["keys", "list", "--credentials", OPERATOR]).failed(4);
+    assert!(line.contains("cannot reach http://127.0.0.1:"), "{line}");
+}

@@ -1,0 +1,104 @@
+//! `kill -9`: what was acknowledged is there.
+
+use std::collections::BTreeSet;
+
+use countersign::rpc;
+use countersign::rpc::client_service_client::ClientServiceClient;
+use countersign::rpc::issue_token_request::Credential;
+use countersign::rpc::token_service_client::TokenServiceClient;
+use tokio::sync::mpsc;
+use tonic::Request;
+use tonic::transport::Channel;
+
+use crate::support::Sandbox;
+
+const OPERATOR: &str = "countersign-dev/operator.toml";
+
+/// How many writers are at it at the same time.
+const WRITERS: usize = 8;
+
+async fn operator_token(sandbox: &Sandbox, channel: &Channel) -> String {
+    let request = rpc::IssueTokenRequest {
+        client_id: "operator".to_owned(),
+        credential: Some(Credential::ClientSecret(sandbox.credential(OPERATOR, "client_secret"))),
+        audience: "countersign".to_owned(),
+        ..Default::default()
+    };
+    let issued = TokenServiceClient::new(channel.clone()).issue_token(request).await;
+    issued.expect("the operator gets a token").into_inner().access_token
+}
+
+fn bearing<M>(token: &str, message: M) -> Request<M> {
+    let mut request = Request::new(message);
+    let value = format!("Bearer {token}").parse().expect("a token is ASCII");
+    request.metadata_mut().insert("authorization", value);
+    request
+}
+
+/// Registers one client after the other until the server is gone. Says which were acknowledged.
+async fn write_on(
+    channel: Channel,
+    token: String,
+    prefix: String,
+    acknowledged: mpsc::UnboundedSender<String>,
+) {
+    for n in 0.. {
+        let client_id = format!("{prefix}-{n}");
+        let client = rpc::Client { client_id: client_id.clone(), ..Default::default() };
+        let request = rpc::CreateClientRequest { client: Some(client), ..Default::default() };
+        let answer =
+            ClientServiceClient::new(channel.clone()).create_client(bearing(&token, request)).await;
+        if answer.is_err() || acknowledged.send(client_id).is_err() {
+            return;
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_was_acknowledged_survives_a_kill() {
+    let sandbox = Sandbox::new();
+    let mut acknowledged = BTreeSet::from(["demo".to_owned(), "operator".to_owned()]);
+    for (round, enough) in [1, 10, 25, 60, 100].into_iter().enumerate() {
+        let server = sandbox.dev();
+        let channel = server.channel().await;
+        let token = operator_token(&sandbox, &channel).await;
+        let (sender, mut receiver) = mpsc::unbounded_channel();
+        for writer in 0..WRITERS {
+            let prefix = format!("r{round}w{writer}");
+            tokio::spawn(write_on(channel.clone(), token.clone(), prefix, sender.clone()));
+        }
+        drop(sender);
+        for _ in 0..enough {
+            acknowledged.insert(receiver.recv().await.expect("the writers are at it"));
+        }
+        server.kill();
+        // The last answers that were on their way; the writers end when nobody answers any more.
+        while let Some(client_id) = receiver.recv().await {
+            acknowledged.insert(client_id);
+        }
+        assert_survived(&sandbox, &acknowledged);
+    }
+}
+
+fn assert_survived(sandbox: &Sandbox, acknowledged: &BTreeSet<String>) {
+    sandbox.run(&["audit", "verify", "--data-dir", "countersign-dev"]).ok();
+    let server = sandbox.dev();
+    let listed = sandbox.json(OPERATOR, &["client", "list"]);
+    let names = |list: &serde_json::Value, key: &str| -> Vec<String> {
+        let entries = list.as_array().expect("a list").iter();
+        entries.map(|entry| entry[key].as_str().expect("a name").to_owned()).collect()
+    };
+    let there = BTreeSet::from_iter(names(&listed["clients"], "client_id"));
+    let lost: Vec<_> = acknowledged.difference(&there).collect();
+    assert!(lost.is_empty(), "acknowledged and lost: {lost:?}");
+
+    // An act and its event are one: no client without its event, no event without its client.
+    let mut audit = sandbox.json(OPERATOR, &["audit", "list", "--limit", "100000"]);
+    let events = audit["events"].as_array_mut().expect("a list");
+    events.retain(|event| event["action"] == "client.create");
+    let mut recorded = names(&audit["events"], "target");
+    recorded.extend(["demo", "operator"].map(str::to_owned));
+    assert_eq!(recorded.len(), there.len());
+    assert_eq!(BTreeSet::from_iter(recorded), there);
+    server.stop();
+}

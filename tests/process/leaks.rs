@@ -1,0 +1,179 @@
+//! Secrets stay secret: a busy run, then everything that it wrote is searched for them.
+
+use std::collections::BTreeSet;
+use std::fs;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+
+use crate::support::Sandbox;
+use crate::support::listing;
+
+const DEV: &str = "countersign-dev";
+const DEMO: &str = "countersign-dev/demo.toml";
+const OPERATOR: &str = "countersign-dev/operator.toml";
+
+/// A run that collects every secret and token that comes up in it.
+struct BusyRun {
+    sandbox: Sandbox,
+    secrets: BTreeSet<String>,
+    /// The key-encryption key itself.
+    kek: Vec<u8>,
+    /// What the commands said to people.
+    said: String,
+}
+
+impl BusyRun {
+    fn secret(&mut self, text: &str) -> String {
+        assert!(text.len() >= 32, "{text:?} is no secret");
+        self.secrets.insert(text.to_owned());
+        text.to_owned()
+    }
+
+    /// Runs a command, whose stdout may be a secret, and whose stderr never shows one.
+    fn run(&mut self, credentials: &str, line: &str, input: &str) -> String {
+        let args: Vec<&str> = line.split(' ').chain(["--credentials", credentials]).collect();
+        let end = self.sandbox.run_with_input(&args, input);
+        self.said.push_str(&end.stderr);
+        end.stdout.trim().to_owned()
+    }
+
+    fn operate(&mut self, line: &str) -> String {
+        self.run(OPERATOR, line, "")
+    }
+
+    fn token(&mut self, credentials: &str) -> String {
+        let token = self.run(credentials, "token issue", "");
+        self.secret(&token)
+    }
+
+    fn credentials(&mut self, name: &str, client_id: &str, secret: &str) -> String {
+        let url = self.sandbox.credential(DEMO, "url");
+        let text =
+            format!("url = {url:?}\nclient_id = {client_id:?}\nclient_secret = {secret:?}\n");
+        fs::write(self.sandbox.path(name), text).expect("the sandbox is ours");
+        self.sandbox.set_mode(name, 0o600);
+        name.to_owned()
+    }
+}
+
+#[test]
+fn no_log_audit_or_database_ever_holds_a_secret() {
+    for format in ["human", "json"] {
+        let sandbox = Sandbox::new();
+        let server = sandbox.serve(&["--dev", "--log-filter", "trace", "--log-format", format]);
+        let mut run =
+            BusyRun { sandbox, secrets: BTreeSet::new(), kek: Vec::new(), said: String::new() };
+        be_busy(&mut run);
+        // While it runs: the write-ahead log is full.
+        assert_clean(&run, &database(&run.sandbox), "the running database");
+        let audit = run.operate("audit list --limit 100000 --format json");
+        assert!(audit.contains("keys.rotate"), "{audit}");
+        assert_clean(&run, audit.as_bytes(), "the audit log");
+
+        let end = server.stop();
+        for part in ["IssueToken", "unknown_client", "wrong_secret", "h2::"] {
+            assert!(end.stderr.contains(part), "{part} is in the log");
+        }
+        assert_clean(&run, end.stderr.as_bytes(), "the log");
+        assert_clean(&run, end.stdout.as_bytes(), "what the server prints");
+        assert_clean(&run, run.said.as_bytes(), "what the commands say");
+        assert_clean(&run, &database(&run.sandbox), "the database");
+    }
+}
+
+/// Every command, well and badly, with every secret in every place that it may be mistaken for.
+fn be_busy(run: &mut BusyRun) {
+    let kek = run.sandbox.text("countersign-dev/kek").trim().to_owned();
+    let bytes = URL_SAFE_NO_PAD.decode(kek.trim_start_matches("ckek_")).expect("it is base64url");
+    let hex = bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+    for shape in [kek, hex, STANDARD.encode(&bytes)] {
+        run.secret(&shape);
+    }
+    run.kek = bytes;
+    for file in [DEMO, OPERATOR] {
+        let secret = run.sandbox.credential(file, "client_secret");
+        run.secret(&secret);
+    }
+
+    let cron = run.operate("client create cron --grant demo=demo:read --serves cron");
+    let cron = run.secret(&cron);
+    let second = run.operate("client secret create cron");
+    let second = run.secret(&second);
+    let operator = run.operate("operator create another");
+    let operator = run.secret(&operator);
+    let cron_file = run.credentials("cron.toml", "cron", &cron);
+    let another_file = run.credentials("another.toml", "another", &operator);
+
+    let token = run.token(DEMO);
+    run.run(DEMO, "token validate -", &token);
+    run.run(DEMO, "token inspect -", &token);
+    run.run(&cron_file, "token validate -", &token);
+    run.run(&cron_file, "token validate - --scope demo:write", &token);
+    let cron_token = run.token(&cron_file);
+    run.run(DEMO, "token revoke -", &cron_token);
+    run.run(DEMO, "token revoke -", &token);
+    run.run(&another_file, "keys rotate", "");
+    run.run(&another_file, "keys rotate --force", "");
+    for line in [
+        "client list",
+        "client show cron",
+        "client update cron --description nightly",
+        "client revoke-tokens cron",
+        "keys list",
+        "audit list",
+        "policy show",
+    ] {
+        run.operate(line);
+    }
+
+    // Mistakes: a secret or a token where a name belongs, and credentials that are not good.
+    let revoked = second.replace(|c: char| c.is_ascii_lowercase(), "x");
+    let wrong = run.secret(&revoked);
+    for (n, (client_id, secret)) in [
+        ("cron", wrong.as_str()),
+        ("nobody", second.as_str()),
+        (second.as_str(), second.as_str()),
+        (wrong.as_str(), cron.as_str()),
+        ("cron", token.as_str()),
+        (token.as_str(), cron.as_str()),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let file = run.credentials(&format!("mistake-{n}.toml"), client_id, secret);
+        assert_eq!(run.run(&file, "token issue", ""), "");
+    }
+    for line in [
+        "client show ",
+        "client delete ",
+        "client secret create ",
+        "keys revoke ",
+        "token revoke --token-id ",
+    ] {
+        for secret in [&second, &token] {
+            run.operate(&format!("{line}{secret}"));
+        }
+    }
+    run.operate(&format!("client secret revoke cron {second}"));
+    run.run(DEMO, "token validate -", &second);
+    run.operate("client delete cron");
+}
+
+/// All files of the database together.
+fn database(sandbox: &Sandbox) -> Vec<u8> {
+    let directory = sandbox.path(DEV);
+    let names = listing(&directory).into_iter().filter(|name| name.starts_with("countersign."));
+    names.flat_map(|name| fs::read(directory.join(name)).expect("it is there")).collect()
+}
+
+#[track_caller]
+fn assert_clean(run: &BusyRun, haystack: &[u8], what: &str) {
+    let text = String::from_utf8_lossy(haystack);
+    for secret in &run.secrets {
+        let before = text.find(secret).map(|at| text[..at].lines().last().unwrap_or_default());
+        assert_eq!(before, None, "{what} holds a secret");
+    }
+    assert!(!haystack.windows(32).any(|window| window == run.kek), "{what} holds the KEK");
+}

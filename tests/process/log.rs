@@ -1,0 +1,43 @@
+//! The log: one line a request, for people or for machines.
+
+use serde_json::Value;
+
+use crate::support::Sandbox;
+
+const DEMO: &str = "countersign-dev/demo.toml";
+
+#[test]
+fn each_request_is_one_line_that_says_who_what_and_how_it_ended() {
+    let sandbox = Sandbox::new();
+    let server = sandbox.serve(&["--dev", "--log-format", "json"]);
+    sandbox.json(DEMO, &["token", "issue"]);
+    sandbox.run(&["token", "issue", "--credentials", DEMO, "--scope", "other"]).failed(3);
+    sandbox.run_with_input(&["token", "validate", "--credentials", DEMO, "-"], "noise");
+    let log = server.stop().stderr;
+
+    let lines = log.lines().map(|line| serde_json::from_str(line).expect("each line is JSON"));
+    let requests: Vec<Value> = lines.filter(|line: &Value| line["message"] == "request").collect();
+    let told = |key: &str| {
+        let values = requests.iter().map(|request| request[key].as_str().expect("text").to_owned());
+        values.collect::<Vec<_>>()
+    };
+    let path = |method: &str| format!("{:?}", format!("/countersign.v1.TokenService/{method}"));
+    assert_eq!(told("path"), ["IssueToken", "IssueToken", "IssueToken", "ValidateToken"].map(path));
+    assert_eq!(told("client"), ["demo"; 4]);
+    assert_eq!(told("outcome"), ["ok", "SCOPE_DENIED", "ok", "ok"]);
+    assert_eq!(told("audience"), ["demo", "", "countersign", ""]);
+    assert!(
+        requests.iter().all(|request| request["micros"].is_u64() && request["level"] == "INFO")
+    );
+    let mut ids = told("id");
+    ids.dedup();
+    assert_eq!(ids.len(), 4);
+}
+
+#[test]
+fn at_warn_a_server_that_is_well_says_nothing() {
+    let sandbox = Sandbox::new();
+    let server = sandbox.serve(&["--dev", "--log-filter", "warn"]);
+    sandbox.json(DEMO, &["token", "issue"]);
+    assert_eq!(server.stop().stderr, "");
+}

@@ -1,0 +1,11 @@
+//! The program as its users run it: a process, with signals, files and a terminal's commands.
+
+mod commands;
+mod crash;
+mod faults;
+mod leaks;
+mod log;
+mod pasted;
+mod start;
+mod stop;
+mod support;

@@ -1,0 +1,234 @@
+//! Starting: what is made, what is found again, and what stands in the way.
+
+use std::fs;
+use std::net::TcpListener;
+
+use crate::support::PROGRAM;
+use crate::support::Sandbox;
+use crate::support::Server;
+use crate::support::finish;
+
+const DEV: &str = "countersign-dev";
+const DEMO: &str = "countersign-dev/demo.toml";
+const OPERATOR: &str = "countersign-dev/operator.toml";
+
+#[test]
+fn what_is_made_is_for_its_owner_only() {
+    let sandbox = Sandbox::new();
+    let server = sandbox.dev();
+    assert_eq!(sandbox.mode(DEV), 0o700);
+    let files = sandbox.listing(DEV);
+    assert_eq!(
+        files,
+        [
+            "countersign.db",
+            "countersign.db-shm",
+            "countersign.db-wal",
+            "countersign.lock",
+            "demo.toml",
+            "kek",
+            "operator.toml"
+        ]
+    );
+    for file in files {
+        assert_eq!(sandbox.mode(&format!("{DEV}/{file}")), 0o600, "{file}");
+    }
+    server.stop();
+    assert_eq!(
+        sandbox.listing(DEV),
+        ["countersign.db", "countersign.lock", "demo.toml", "kek", "operator.toml"]
+    );
+    assert_eq!(sandbox.listing(""), [DEV]);
+}
+
+#[test]
+fn a_second_start_finds_the_same_state() {
+    let sandbox = Sandbox::new();
+    let first = sandbox.dev();
+    let first_url = first.url.clone();
+    let keys = sandbox.json(OPERATOR, &["keys", "list"]);
+    let clients = sandbox.json(OPERATOR, &["client", "list"]);
+    let secrets = [DEMO, OPERATOR].map(|file| sandbox.credential(file, "client_secret"));
+    let token = sandbox.json(DEMO, &["token", "issue"]);
+    first.stop();
+
+    let second = sandbox.dev();
+    for file in [DEMO, OPERATOR] {
+        assert_eq!(sandbox.credential(file, "url"), second.url);
+        assert_eq!(sandbox.mode(file), 0o600);
+    }
+    assert_eq!([DEMO, OPERATOR].map(|file| sandbox.credential(file, "client_secret")), secrets);
+    assert_eq!(sandbox.json(OPERATOR, &["keys", "list"]), keys);
+    let ids = |clients: &serde_json::Value| {
+        let clients = clients["clients"].as_array().expect("a list").iter();
+        clients
+            .map(|client| (client["client_id"].clone(), client["etag"].clone()))
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(ids(&sandbox.json(OPERATOR, &["client", "list"])), ids(&clients));
+
+    // A token of the first process is good in the second; the issuer stays what it was.
+    let token = token["access_token"].as_str().expect("a token");
+    let validate = ["token", "validate", "--credentials", DEMO, "--format", "json", "-"];
+    let validated = sandbox.run_with_input(&validate, token).json();
+    assert_eq!(validated["claims"]["issuer"], first_url);
+    second.stop();
+}
+
+#[test]
+fn a_second_process_on_the_store_is_refused_and_spoils_nothing() {
+    let sandbox = Sandbox::new();
+    let server = sandbox.dev();
+    let line = sandbox.run(&["serve", "--dev", "--listen", "127.0.0.1:0"]).failed(1);
+    assert!(line.contains("another process has the store"), "{line}");
+    // The credentials still lead to the server that runs.
+    assert_eq!(sandbox.credential(DEMO, "url"), server.url);
+    sandbox.json(DEMO, &["token", "issue"]);
+
+    let recover = ["operator", "recover", "--operator-id", "rescue", "--data-dir", DEV];
+    let line = sandbox.run(&recover).failed(1);
+    assert!(line.contains("another process has the store"), "{line}");
+    server.stop();
+}
+
+#[test]
+fn dev_never_leaves_loopback() {
+    let sandbox = Sandbox::new();
+    for args in [
+        &["serve", "--dev", "--listen", "0.0.0.0:0"][..],
+        &["serve", "--dev", "--listen", "[::]:0", "--insecure-plaintext"],
+    ] {
+        let line = sandbox.run(args).failed(2);
+        assert!(line.contains("never leaves loopback"), "{line}");
+    }
+    assert!(sandbox.listing("").is_empty());
+}
+
+#[test]
+fn a_port_in_use_is_one_line_and_nothing_is_made() {
+    let sandbox = Sandbox::new();
+    let taken = TcpListener::bind("127.0.0.1:0").expect("loopback is there");
+    let address = taken.local_addr().expect("it is bound").to_string();
+    let line = sandbox.run(&["serve", "--dev", "--listen", &address]).failed(1);
+    assert_eq!(
+        line,
+        format!(
+            "countersign: {address} is in use by another process; choose another with --listen\n"
+        )
+    );
+    assert!(sandbox.listing("").is_empty());
+}
+
+#[test]
+fn a_kek_that_is_not_there_not_private_or_not_the_one_changes_nothing() {
+    let sandbox = Sandbox::new();
+    sandbox.dev().stop();
+    let kek = format!("{DEV}/kek");
+    let text = sandbox.text(&kek);
+    let before = snapshot(&sandbox);
+    let refused = |what: &str| {
+        for args in [
+            &["serve", "--dev", "--listen", "127.0.0.1:0"][..],
+            &["audit", "verify", "--data-dir", DEV],
+            &["operator", "recover", "--operator-id", "x", "--data-dir", DEV, "--out", "x.toml"],
+        ] {
+            let line = sandbox.run(args).failed(1);
+            assert!(line.contains(what), "{line}");
+        }
+        assert!(snapshot(&sandbox) == before, "{what}: something was changed");
+        assert_eq!(sandbox.listing(""), [DEV]);
+    };
+
+    fs::remove_file(sandbox.path(&kek)).expect("it is ours");
+    refused("cannot read the key-encryption key countersign-dev/kek");
+
+    let another = "ckek_AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";
+    for (content, what) in [
+        ("", "not a key-encryption key"),
+        (&text[..20], "not a key-encryption key"),
+        (another, "this is not the key-encryption key that the store's keys are sealed with"),
+    ] {
+        fs::write(sandbox.path(&kek), content).expect("it is ours");
+        sandbox.set_mode(&kek, 0o600);
+        refused(what);
+    }
+
+    fs::write(sandbox.path(&kek), &text).expect("it is ours");
+    sandbox.set_mode(&kek, 0o644);
+    refused(
+        "countersign-dev/kek can be read by others (mode 0644); run: chmod 600 countersign-dev/kek",
+    );
+    sandbox.set_mode(&kek, 0o600);
+    sandbox.dev().stop();
+}
+
+/// What must stay as it is when a start is refused.
+fn snapshot(sandbox: &Sandbox) -> [Vec<u8>; 3] {
+    ["countersign.db", "demo.toml", "operator.toml"]
+        .map(|name| fs::read(sandbox.path(&format!("{DEV}/{name}"))).expect("it is there"))
+}
+
+#[test]
+fn init_makes_a_store_once() {
+    let sandbox = Sandbox::new();
+    let init = ["init", "--issuer", "https://auth.test", "--data-dir", "data", "--kek-file", "kek"];
+    let said = sandbox.run(&init).ok();
+    assert!(said.contains("Keep a copy elsewhere"), "{said}");
+    assert_eq!(sandbox.listing("data"), ["countersign.db", "countersign.lock", "operator.toml"]);
+    assert_eq!(sandbox.mode("data"), 0o700);
+    for file in ["kek", "data/countersign.db", "data/countersign.lock", "data/operator.toml"] {
+        assert_eq!(sandbox.mode(file), 0o600, "{file}");
+    }
+
+    let files = ["kek", "data/countersign.db", "data/operator.toml"];
+    let before = files.map(|file| fs::read(sandbox.path(file)).expect("it is there"));
+    let line = sandbox.run(&init).failed(1);
+    assert!(line.contains("data/operator.toml exists already"), "{line}");
+    let line = sandbox.run(&[&init[..], &["--operator-id", "another"]].concat()).failed(1);
+    assert!(
+        line.contains("there is a store at data/countersign.db already; it was not touched"),
+        "{line}"
+    );
+    assert!(files.map(|file| fs::read(sandbox.path(file)).expect("it is there")) == before);
+    assert!(!sandbox.path("data/another.toml").exists());
+
+    let server = sandbox.serve(&["--data-dir", "data", "--kek-file", "kek"]);
+    let credentials =
+        sandbox.text("data/operator.toml").replace("http://127.0.0.1:9443", &server.url);
+    fs::write(sandbox.path("data/operator.toml"), credentials).expect("it is ours");
+    let issue =
+        ["token", "issue", "--audience", "countersign", "--credentials", "data/operator.toml"];
+    let token = sandbox.run(&issue).ok();
+    let inspected =
+        sandbox.run_with_input(&["token", "inspect", "-", "--format", "json"], &token).json();
+    assert_eq!(inspected["claims"]["iss"], "https://auth.test");
+    server.stop();
+
+    let line = sandbox.run(&["serve", "--data-dir", "elsewhere"]).failed(1);
+    assert!(line.contains("countersign init"), "{line}");
+    assert!(!sandbox.path("elsewhere").exists());
+}
+
+#[test]
+fn a_kek_in_the_environment_leaves_no_file() {
+    let sandbox = Sandbox::new();
+    let kek = "ckek_AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";
+    let dev = || {
+        let mut command = sandbox.program(PROGRAM);
+        command.args(["serve", "--dev", "--listen", "127.0.0.1:0"]);
+        command
+    };
+    for _ in 0..2 {
+        let server = Server::start(dev().env("COUNTERSIGN_KEK", kek));
+        sandbox.json(DEMO, &["token", "issue"]);
+        server.stop();
+        assert!(!sandbox.listing(DEV).contains(&"kek".to_owned()));
+    }
+    let line = finish(dev().env("COUNTERSIGN_KEK", "nonsense"), "").failed(1);
+    assert!(line.contains("COUNTERSIGN_KEK: not a key-encryption key"), "{line}");
+    assert!(!line.contains("nonsense"), "{line}");
+    // Without it there is nothing to open the store with, and no new one is made.
+    let line = finish(&mut dev(), "").failed(1);
+    assert!(line.contains("cannot read the key-encryption key"), "{line}");
+    assert!(!sandbox.listing(DEV).contains(&"kek".to_owned()));
+}

@@ -1,0 +1,125 @@
+//! Stopping: in order, with calls still under way, and at once.
+
+use std::net::TcpStream;
+use std::time::Duration;
+use std::time::Instant;
+
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::Streaming;
+use tonic_health::ServingStatus;
+use tonic_health::pb::HealthCheckRequest;
+use tonic_health::pb::health_client::HealthClient;
+use tonic_reflection::pb::v1::ServerReflectionRequest;
+use tonic_reflection::pb::v1::ServerReflectionResponse;
+use tonic_reflection::pb::v1::server_reflection_client::ServerReflectionClient;
+use tonic_reflection::pb::v1::server_reflection_request::MessageRequest;
+
+use crate::support::Sandbox;
+use crate::support::Server;
+
+/// A call that is under way until one side goes: it answered once, and could be asked again.
+struct CallUnderWay {
+    answers: Streaming<ServerReflectionResponse>,
+    _questions: mpsc::Sender<ServerReflectionRequest>,
+}
+
+async fn call_under_way(server: &Server) -> CallUnderWay {
+    let mut reflection = ServerReflectionClient::new(server.channel().await);
+    let (questions, asked) = mpsc::channel(1);
+    let question = ServerReflectionRequest {
+        host: String::new(),
+        message_request: Some(MessageRequest::ListServices(String::new())),
+    };
+    questions.send(question).await.expect("there is room for one");
+    let answers = reflection.server_reflection_info(ReceiverStream::new(asked)).await;
+    let mut answers = answers.expect("it answers").into_inner();
+    answers.message().await.expect("it answers").expect("a first answer");
+    CallUnderWay { answers, _questions: questions }
+}
+
+#[tokio::test]
+async fn those_who_watch_its_health_are_told_and_do_not_hold_it_up() {
+    let sandbox = Sandbox::new();
+    let server = sandbox.serve(&["--dev", "--shutdown-grace", "1h"]);
+    let mut health = HealthClient::new(server.channel().await);
+    let request = HealthCheckRequest { service: String::new() };
+    let mut answers = health.watch(request).await.expect("it answers").into_inner();
+    let first = answers.message().await.expect("it answers").expect("a first answer");
+    assert_eq!(first.status, ServingStatus::Serving as i32);
+    server.signal("TERM");
+    let mut last = first.status;
+    while let Ok(Some(answer)) = answers.message().await {
+        last = answer.status;
+    }
+    assert_eq!(last, ServingStatus::NotServing as i32);
+    drop(health);
+    assert_eq!(server.end().code, Some(0));
+}
+
+#[test]
+fn either_signal_stops_it_in_order() {
+    for signal in ["TERM", "INT"] {
+        let sandbox = Sandbox::new();
+        let server = sandbox.dev();
+        server.signal(signal);
+        let end = server.end();
+        assert_eq!(end.code, Some(0), "{signal}: {}", end.stderr);
+        // The write-ahead log went back into the database.
+        assert!(!sandbox.path("countersign-dev/countersign.db-wal").exists());
+    }
+}
+
+#[tokio::test]
+async fn a_second_signal_ends_it_while_calls_are_under_way() {
+    for (first, second) in [("TERM", "TERM"), ("INT", "INT"), ("TERM", "INT")] {
+        let sandbox = Sandbox::new();
+        let mut server = sandbox.serve(&["--dev", "--shutdown-grace", "1h"]);
+        let call = call_under_way(&server).await;
+        server.signal(first);
+        server.wait_for_log("a second signal ends at once");
+        server.signal(second);
+        assert_eq!(server.end().code, Some(130));
+        drop(call);
+    }
+}
+
+#[tokio::test]
+async fn calls_under_way_are_waited_for_but_not_for_longer_than_the_grace() {
+    let sandbox = Sandbox::new();
+    let server = sandbox.serve(&["--dev", "--shutdown-grace", "1s"]);
+    let call = call_under_way(&server).await;
+    let asked = Instant::now();
+    server.signal("TERM");
+    let end = server.end();
+    assert_eq!(end.code, Some(0), "{}", end.stderr);
+    assert!(asked.elapsed() >= Duration::from_secs(1));
+    assert!(
+        end.stderr.contains("calls were still under way after the grace period"),
+        "{}",
+        end.stderr
+    );
+    drop(call);
+}
+
+/// The connection goes on while the test waits for the process.
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn while_it_drains_it_takes_no_new_connection_and_ends_with_the_last_call() {
+    let sandbox = Sandbox::new();
+    let mut server = sandbox.serve(&["--dev", "--shutdown-grace", "1h"]);
+    let address = server.url.replace("http://", "");
+    let mut call = call_under_way(&server).await;
+    server.signal("TERM");
+    server.wait_for_log("a second signal ends at once");
+    // The call is still there: it is not cut off by the signal.
+    let waiting = tokio::time::timeout(Duration::ZERO, call.answers.message()).await;
+    assert!(waiting.is_err(), "{waiting:?}");
+    // The listener goes right after that line.
+    while TcpStream::connect(&address).is_ok() {
+        std::thread::yield_now();
+    }
+    drop(call);
+    let end = server.end();
+    assert_eq!(end.code, Some(0), "{}", end.stderr);
+    assert!(!end.stderr.contains("still under way"), "{}", end.stderr);
+}

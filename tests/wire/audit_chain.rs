@@ -1,0 +1,226 @@
+//! The audit log: nobody changes it unseen, and it forgets only what is past retention.
+
+use std::path::Path;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use countersign::authority::Authority;
+use countersign::authority::Settings;
+use countersign::claims::Timestamp;
+use countersign::rpc;
+use countersign::store;
+use countersign::store::AuditHead;
+use countersign::store::AuditReport;
+use countersign::store::ChainError;
+use countersign::store::Kek;
+use countersign::store::StoreError;
+use rusqlite::Connection;
+use tempfile::TempDir;
+
+use crate::support::START;
+use crate::support::TestServer;
+
+/// A closed store whose audit log has five rows, to be tampered with.
+struct Log {
+    server: TestServer,
+    copies: TempDir,
+}
+
+impl Log {
+    const ROWS: u64 = 5;
+
+    async fn new() -> Self {
+        let mut server = TestServer::start().await;
+        for _ in 1..Self::ROWS {
+            rotate(&server).await;
+        }
+        server.stop().await;
+        Self { server, copies: TempDir::new().expect("a temporary directory") }
+    }
+
+    /// A copy with something done to it.
+    fn tampered(&self, sql: &str) -> PathBuf {
+        let path = self.copies.path().join("copy.db");
+        std::fs::copy(self.server.database(), &path).expect("there is room");
+        let connection = Connection::open(&path).expect("it is a database");
+        connection.execute_batch(sql).expect("it can be done");
+        path
+    }
+
+    fn verify(&self, path: &Path, head: Option<&AuditHead>) -> Result<AuditReport, ChainError> {
+        store::verify_audit(path, &self.server.kek(), head).expect("it can be read")
+    }
+
+    fn head(&self) -> AuditHead {
+        self.verify(&self.server.database(), None).expect("it holds").head
+    }
+
+    /// What a server does on a copy: opens it, and adds to the log.
+    async fn use_store(&self, path: &Path, retention: Duration) {
+        let authority = authority(path, self.server.kek(), retention, START);
+        let refused = countersign::authority::IssueRequest {
+            client_id: &crate::support::id("nobody"),
+            client_secret: "wrong",
+            token: countersign::policy::TokenRequest {
+                audience: None,
+                scopes: countersign::claims::ScopeSet::parse("").expect("none"),
+                requested_ttl: None,
+            },
+            peer: "",
+        };
+        authority.issue(&refused, START).expect_err("nobody is nobody");
+        authority.maintain(START).await.expect("the store takes it");
+    }
+}
+
+async fn rotate(server: &TestServer) {
+    let rotate = rpc::RotateKeysRequest::default();
+    server.keys().rotate_keys(server.as_operator(rotate).await).await.expect("it is allowed");
+}
+
+fn authority(path: &Path, kek: Kek, audit_retention: Duration, now: Timestamp) -> Authority {
+    let settings = Settings { default_ttl: Duration::from_secs(900), audit_retention };
+    Authority::open(path, kek, settings, now).expect("the store opens")
+}
+
+const YEAR: Duration = Duration::from_secs(365 * 86_400);
+
+#[tokio::test]
+async fn a_log_that_was_changed_is_found_out_and_the_row_named() {
+    let log = Log::new().await;
+    let untouched = log.verify(&log.server.database(), None).expect("it holds");
+    assert_eq!((untouched.first, untouched.head.sequence), (1, Log::ROWS));
+
+    for change in [
+        "at = at + 1",
+        "actor = 'someone'",
+        "action = 'keys.revoke'",
+        "target = ''",
+        "outcome = 'refused'",
+        "peer = '10.0.0.1'",
+        "count = 2",
+        "detail = detail || ' '",
+        "mac = zeroblob(32)",
+        "mac = x'00'",
+        "target = target || 'o', outcome = 'k'",
+    ] {
+        let path = log.tampered(&format!("UPDATE audit SET {change} WHERE sequence = 3"));
+        assert_eq!(log.verify(&path, None), Err(ChainError::BadRow(3)), "{change}");
+    }
+    for (sql, found) in [
+        ("DELETE FROM audit WHERE sequence = 3", ChainError::MissingRow(3)),
+        ("DELETE FROM audit WHERE sequence = 1", ChainError::MissingRow(1)),
+        ("DELETE FROM audit WHERE sequence = 5", ChainError::CutAfter(4)),
+        ("DELETE FROM audit WHERE sequence > 2", ChainError::CutAfter(2)),
+        ("DELETE FROM audit", ChainError::CutAfter(0)),
+        (
+            "INSERT INTO audit SELECT 6, at, actor, action, target, outcome, peer, count, detail, mac FROM audit WHERE sequence = 5",
+            ChainError::BadRow(6),
+        ),
+        (
+            "UPDATE audit SET sequence = 9 WHERE sequence = 3; UPDATE audit SET sequence = 3 WHERE sequence = 4; UPDATE audit SET sequence = 4 WHERE sequence = 9",
+            ChainError::BadRow(3),
+        ),
+        ("UPDATE meta SET value = zeroblob(72) WHERE name = 'audit_head'", ChainError::BadAnchor),
+        (
+            "UPDATE meta SET value = (SELECT value FROM meta WHERE name = 'audit_start') WHERE name = 'audit_head'",
+            ChainError::BadAnchor,
+        ),
+        ("UPDATE meta SET value = x'' WHERE name = 'audit_start'", ChainError::BadAnchor),
+        ("DELETE FROM meta WHERE name = 'audit_head'", ChainError::BadAnchor),
+        ("DELETE FROM meta WHERE name = 'audit_start'", ChainError::BadAnchor),
+    ] {
+        assert_eq!(log.verify(&log.tampered(sql), None), Err(found), "{sql}");
+    }
+}
+
+#[tokio::test]
+async fn an_exported_head_shows_that_an_old_state_was_put_back() {
+    let mut log = Log::new().await;
+    let old = log.tampered("");
+    let old_head = log.head();
+    log.server.restart().await;
+    rotate(&log.server).await;
+    log.server.stop().await;
+    let head = log.head();
+
+    assert_eq!(
+        log.verify(&log.server.database(), Some(&head)).map(|report| report.head),
+        Ok(head.clone())
+    );
+    assert!(log.verify(&log.server.database(), Some(&old_head)).is_ok());
+    // The old state is whole in itself.
+    assert!(log.verify(&old, None).is_ok());
+    assert_eq!(log.verify(&old, Some(&head)), Err(ChainError::HeadMismatch(head.sequence)));
+    let other = AuditHead { sequence: 2, ..head };
+    assert_eq!(log.verify(&log.server.database(), Some(&other)), Err(ChainError::HeadMismatch(2)));
+
+    let other_kek = Kek::generate().expect("randomness");
+    let wrong = store::verify_audit(&old, &other_kek, None).map(|_| ());
+    assert_eq!(wrong, Err(StoreError::WrongKek));
+}
+
+#[tokio::test]
+async fn a_server_that_goes_on_with_a_log_that_was_cut_does_not_cover_it_up() {
+    let log = Log::new().await;
+    for (sql, found) in [
+        ("DELETE FROM audit WHERE sequence = 5", ChainError::MissingRow(5)),
+        ("DELETE FROM audit", ChainError::MissingRow(1)),
+        (
+            "DELETE FROM audit WHERE sequence = 5; DELETE FROM meta WHERE name = 'audit_head'",
+            ChainError::BadRow(5),
+        ),
+        ("DELETE FROM audit; DELETE FROM meta WHERE name = 'audit_head'", ChainError::BadRow(1)),
+        ("UPDATE audit SET mac = zeroblob(32) WHERE sequence = 5", ChainError::BadRow(5)),
+        ("UPDATE audit SET sequence = 7 WHERE sequence = 5", ChainError::MissingRow(5)),
+    ] {
+        let path = log.tampered(sql);
+        log.use_store(&path, YEAR).await;
+        assert_eq!(log.verify(&path, None), Err(found), "{sql}");
+    }
+}
+
+#[tokio::test]
+async fn a_row_that_was_dated_back_is_kept_and_found_out() {
+    let log = Log::new().await;
+    let path = log.tampered("UPDATE audit SET at = 0 WHERE sequence = 4");
+    log.use_store(&path, YEAR).await;
+    assert_eq!(log.verify(&path, None), Err(ChainError::BadRow(4)));
+    let path = log.tampered("UPDATE audit SET at = 0");
+    log.use_store(&path, YEAR).await;
+    assert_eq!(log.verify(&path, None), Err(ChainError::BadRow(1)));
+}
+
+#[tokio::test]
+async fn retention_forgets_the_oldest_and_the_rest_still_holds() {
+    let mut log = Log::new().await;
+    let oldest = AuditHead { sequence: 1, mac: String::new() };
+    let kept_from = log.head();
+    log.server.restart().await;
+    log.server.advance(3000);
+    rotate(&log.server).await;
+    log.server.stop().await;
+    let head = log.head();
+
+    let (hour, now) = (Duration::from_secs(3600), log.server.clock.now());
+    let authority = authority(&log.server.database(), log.server.kek(), hour, now);
+    authority.maintain(START + Duration::from_secs(3600)).await.expect("the store takes it");
+    let report = log.verify(&log.server.database(), None).expect("it holds");
+    assert_eq!(report.first, 1, "an hour old is not too old");
+    authority.maintain(START + Duration::from_secs(3601)).await.expect("the store takes it");
+    let report = log.verify(&log.server.database(), Some(&head)).expect("it holds");
+    assert_eq!((report.first, report.head), (Log::ROWS + 1, head.clone()));
+    // The last row that went is still anchored; those before it are not known any more.
+    assert!(log.verify(&log.server.database(), Some(&kept_from)).is_ok());
+    assert_eq!(log.verify(&log.server.database(), Some(&oldest)), Err(ChainError::HeadExpired(1)));
+
+    // With all of them gone the chain goes on from where it was.
+    authority.maintain(START + 3 * hour).await.expect("the store takes it");
+    drop(authority);
+    let report = log.verify(&log.server.database(), Some(&head)).expect("it holds");
+    assert_eq!((report.first, report.head), (Log::ROWS + 2, head));
+    log.server.restart().await;
+    rotate(&log.server).await;
+    log.server.stop().await;
+    assert_eq!(log.head().sequence, Log::ROWS + 2);
+}

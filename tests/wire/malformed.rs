@@ -1,0 +1,152 @@
+//! Requests that are none, and errors that come from deeper down than any method.
+
+use countersign::rpc;
+use http::uri::PathAndQuery;
+use prost::Message;
+use tonic::Code;
+use tonic::Request;
+use tonic::Response;
+use tonic::Status;
+use tonic_prost::ProstCodec;
+use tonic_types::StatusExt;
+
+use crate::caller::client;
+use crate::support::TestServer;
+use crate::support::assert_field;
+use crate::support::assert_refused;
+use crate::support::bearing;
+
+/// Sends any message to any method.
+async fn send<M: Message + Default + 'static>(
+    server: &TestServer,
+    path: &'static str,
+    message: M,
+) -> Result<(), Status> {
+    let mut grpc = tonic::client::Grpc::new(server.channel.clone());
+    grpc.ready().await.expect("the server is there");
+    let request = bearing(&server.operator_token().await, message);
+    let codec = ProstCodec::<M, ()>::default();
+    grpc.unary(request, PathAndQuery::from_static(path), codec).await.map(Response::into_inner)
+}
+
+#[tokio::test]
+async fn what_is_no_message_of_the_method_is_malformed() {
+    let server = TestServer::start().await;
+    for path in [
+        "/countersign.v1.TokenService/IssueToken",
+        "/countersign.v1.TokenService/RevokeToken",
+        "/countersign.v1.ClientService/GetClient",
+        "/countersign.v1.KeyService/RevokeKey",
+    ] {
+        // Field 1 is text, and this is none; nor is a number.
+        let answer = send(&server, path, b"\xff\xfe".to_vec()).await;
+        assert_refused(answer, Code::InvalidArgument, "REQUEST_MALFORMED");
+        let answer = send(&server, path, 7_u64).await;
+        assert_refused(answer, Code::InvalidArgument, "REQUEST_MALFORMED");
+        // Text is, whatever the method makes of it.
+        if let Err(status) = send(&server, path, "noise".to_owned()).await {
+            let info = status.get_details_error_info().expect("every error carries ErrorInfo");
+            assert_ne!(info.reason, "REQUEST_MALFORMED", "{path}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_call_without_a_message_is_malformed() {
+    let server = TestServer::start().await;
+    let mut grpc = tonic::client::Grpc::new(server.channel.clone());
+    grpc.ready().await.expect("the server is there");
+    let path = PathAndQuery::from_static("/countersign.v1.TokenService/IssueToken");
+    let nothing = Request::new(tokio_stream::empty());
+    let answer = grpc.client_streaming(nothing, path, ProstCodec::<(), ()>::default()).await;
+    assert_refused(answer, Code::InvalidArgument, "REQUEST_MALFORMED");
+}
+
+#[tokio::test]
+async fn a_compressed_message_is_refused_with_what_is_understood() {
+    let server = TestServer::start().await;
+    let list = |encoding: &'static str| {
+        let mut keys = server.keys();
+        let server = &server;
+        async move {
+            let mut request = server.as_operator(rpc::ListKeysRequest::default()).await;
+            request.metadata_mut().insert("grpc-encoding", encoding.parse().expect("ASCII"));
+            keys.list_keys(request).await.map(drop)
+        }
+    };
+    list("identity").await.expect("that is none");
+    let status = list("gzip").await.expect_err("refused");
+    assert_eq!(status.metadata().get("grpc-accept-encoding").expect("it is set"), "identity");
+    assert_refused::<()>(Err(status), Code::Unimplemented, "ENCODING_UNSUPPORTED");
+}
+
+#[tokio::test]
+async fn a_message_has_a_largest_size() {
+    let server = TestServer::start().await;
+    let operator = server.operator().await;
+    let list = |size: usize| {
+        let request = rpc::ListKeysRequest { page_size: 0, page_token: "x".repeat(size) };
+        let request = bearing(&operator.token, request);
+        let mut keys = server.keys();
+        async move { keys.list_keys(request).await.map(drop) }
+    };
+    assert_field(list(60 * 1024).await, "page_token");
+    assert_refused(list(64 * 1024).await, Code::ResourceExhausted, "REQUEST_TOO_LARGE");
+
+    // Those of `ClientService` may be larger.
+    let describe =
+        |size: usize| rpc::Client { description: "x".repeat(size), ..client("order", &[], &[]) };
+    assert_field(operator.create(&server, describe(500 * 1024)).await, "client.description");
+    let answer = operator.create(&server, describe(512 * 1024)).await;
+    assert_refused(answer, Code::ResourceExhausted, "REQUEST_TOO_LARGE");
+}
+
+#[tokio::test]
+async fn a_client_with_all_that_it_may_have_fits() {
+    let server = TestServer::start().await;
+    let operator = server.operator().await;
+    // 64 grants of the longest audiences, each with as many of the longest scopes as a set takes.
+    let scopes: Vec<String> = (0..31).map(|n| format!("{n:x>128}")).collect();
+    let audience = |n: usize| format!("{n:x>255}");
+    let settings = rpc::Client {
+        description: "\u{1f511}".repeat(256),
+        grants: (0..64)
+            .map(|n| rpc::Grant { audience: audience(n), scopes: scopes.clone() })
+            .collect(),
+        serves: (0..64).map(audience).collect(),
+        ..client("order", &[], &[])
+    };
+    let created = operator.create(&server, settings.clone()).await.expect("it fits");
+    assert_eq!(created.grants.len(), 64);
+    assert_eq!(operator.read(&server, "order").await.expect("it is there"), created);
+}
+
+#[tokio::test]
+async fn a_caller_that_set_a_deadline_is_told_that_it_has_passed() {
+    let server = TestServer::start().await;
+    // A call that never gets to its end, since its message does not come. By hand, because tonic's
+    // own client would not wait for the answer.
+    let stream = tokio::net::TcpStream::connect(server.address()).await.expect("it listens");
+    let (mut client, connection) = h2::client::handshake(stream).await.expect("HTTP/2");
+    tokio::spawn(connection);
+    let request = http::Request::post("http://localhost/countersign.v1.TokenService/IssueToken")
+        .header("content-type", "application/grpc")
+        .header("te", "trailers")
+        .header("grpc-timeout", "1m")
+        .body(())
+        .expect("a valid request");
+    let (response, _message) = client.send_request(request, false).expect("sent");
+    let response = response.await.expect("an answer");
+    let status = Status::from_header_map(response.headers()).expect("it is over");
+    assert_refused::<()>(Err(status), Code::DeadlineExceeded, "DEADLINE_EXCEEDED");
+}
+
+#[tokio::test]
+async fn a_deadline_that_makes_no_sense_is_none() {
+    let server = TestServer::start().await;
+    for deadline in ["99999999H", "noise", "S", "1", "-1S", "123456789n", ""] {
+        let mut request = server.as_operator(rpc::ListKeysRequest::default()).await;
+        request.metadata_mut().insert("grpc-timeout", deadline.parse().expect("ASCII"));
+        server.keys().list_keys(request).await.expect("it is answered");
+    }
+}

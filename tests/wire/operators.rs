@@ -1,0 +1,250 @@
+//! Operators: what they may do to each other, and that one is always left.
+
+use std::future::Future;
+
+use countersign::rpc;
+use tonic::Code;
+use tonic::Status;
+
+use crate::caller::ALL_SCOPES;
+use crate::caller::Caller;
+use crate::caller::client;
+use crate::support::TestServer;
+use crate::support::ask;
+use crate::support::assert_field;
+use crate::support::assert_refused;
+use crate::support::grant;
+
+const STOCK: &[(&str, &[&str])] = &[("inventory", &["stock:read"])];
+const READER: &[(&str, &[&str])] = &[("countersign", &["keys:read"])];
+
+fn grant_only(scopes: &'static [&'static str]) -> impl FnOnce(&mut rpc::Client) {
+    move |client| client.grants = vec![grant("countersign", scopes)]
+}
+
+#[tokio::test]
+async fn without_operators_write_operators_cannot_be_touched() {
+    let server = TestServer::start().await;
+    let all_but_one: Vec<&str> =
+        ALL_SCOPES.iter().copied().filter(|scope| *scope != "operators:write").collect();
+    let caller = server.operator_with("deputy", &all_but_one).await;
+    server.register("reader", READER, &[]).await;
+    server.register("order", STOCK, &[]).await;
+    let reader = server.operator().await.read(&server, "reader").await.expect("it is there");
+    let secret = &reader.secrets[0].secret_id;
+    let refused = |answer: Result<(), Status>| {
+        assert_refused(answer, Code::PermissionDenied, "SCOPE_MISSING");
+    };
+
+    refused(caller.create(&server, client("new", READER, &[])).await.map(drop));
+    let promote = caller.change(&server, "order", &["grants"], grant_only(&["keys:read"])).await;
+    refused(promote.map(drop));
+    let describe = caller.change(&server, "reader", &["description"], |_| ()).await;
+    refused(describe.map(drop));
+    let demote = caller.change(&server, "reader", &["grants"], |client| client.grants.clear());
+    refused(demote.await.map(drop));
+    refused(caller.delete(&server, "reader", "").await);
+    refused(caller.new_secret(&server, "reader", None).await.map(drop));
+    refused(caller.revoke_secret(&server, "reader", secret).await);
+    refused(caller.revoke_tokens(&server, "reader").await.map(drop));
+    assert_eq!(server.operator().await.read(&server, "reader").await.expect("there"), reader);
+
+    // Others it can, also one with an ordinary scope of Countersign's own.
+    caller.change(&server, "order", &["description"], |_| ()).await.expect("updated");
+    let watcher = client("watcher", &[("countersign", &["trust:watch"])], &[]);
+    caller.create(&server, watcher).await.expect("created");
+    caller.new_secret(&server, "order", None).await.expect("created");
+    caller.revoke_tokens(&server, "order").await.expect("revoked");
+    caller.delete(&server, "order", "").await.expect("deleted");
+}
+
+#[tokio::test]
+async fn nobody_grants_a_scope_that_they_lack() {
+    let server = TestServer::start().await;
+    let scopes = ["clients:read", "clients:write", "operators:write"];
+    let caller = server.operator_with("staff", &scopes).await;
+
+    let answer = caller.create(&server, client("new", READER, &[])).await;
+    assert_refused(answer, Code::PermissionDenied, "SCOPE_DENIED");
+    let own = [("countersign", &["clients:read", "clients:write"][..])];
+    caller.create(&server, client("new", &own, &[])).await.expect("it holds these");
+    let add = grant_only(&["clients:read", "clients:write", "tokens:revoke"]);
+    let answer = caller.change(&server, "new", &["grants"], add).await;
+    assert_refused(answer, Code::PermissionDenied, "SCOPE_DENIED");
+    // Not to itself either.
+    let add = grant_only(&["clients:read", "clients:write", "operators:write", "keys:rotate"]);
+    let answer = caller.change(&server, "staff", &["grants"], add).await;
+    assert_refused(answer, Code::PermissionDenied, "SCOPE_DENIED");
+
+    // What a client holds already it keeps when something else of it changes.
+    server.register("reader", READER, &[]).await;
+    caller.change(&server, "reader", &["description"], |_| ()).await.expect("updated");
+    let add = grant_only(&["keys:read", "clients:read"]);
+    caller.change(&server, "reader", &["grants"], add).await.expect("it adds one of its own");
+}
+
+#[tokio::test]
+async fn what_counts_is_the_token_not_what_its_client_could_have() {
+    let server = TestServer::start().await;
+    let request =
+        ask("operator", &server.operator_secret, "countersign", &["clients:read", "clients:write"]);
+    let issued = server.issue(request).await.expect("granted");
+    let caller = Caller { token: issued.access_token };
+    let answer = caller.create(&server, client("new", READER, &[])).await;
+    assert_refused(answer, Code::PermissionDenied, "SCOPE_MISSING");
+    caller.create(&server, client("new", STOCK, &[])).await.expect("no operator");
+}
+
+#[tokio::test]
+async fn countersign_has_the_scopes_that_it_has() {
+    let server = TestServer::start().await;
+    let operator = server.operator().await;
+    for scope in ["keys:reed", "root", "keys:*", "stock:read"] {
+        let settings = client("new", &[("countersign", &["keys:read", scope])], &[]);
+        let answer = operator.create(&server, settings).await;
+        assert_refused(answer.clone(), Code::InvalidArgument, "SCOPE_UNKNOWN");
+        assert_field(answer, "client.grants");
+    }
+    operator.create(&server, client("new", READER, &[])).await.expect("this one exists");
+    let answer = operator.change(&server, "new", &["grants"], grant_only(&["nothing"])).await;
+    assert_refused(answer, Code::InvalidArgument, "SCOPE_UNKNOWN");
+}
+
+#[tokio::test]
+async fn a_secret_for_an_operator_takes_all_that_it_opens() {
+    let server = TestServer::start().await;
+    let scopes = ["clients:write", "keys:read", "operators:write"];
+    let caller = server.operator_with("staff", &scopes).await;
+    server.register("reader", READER, &[]).await;
+
+    // Whoever has a secret of `operator` can do all that it can.
+    let answer = caller.new_secret(&server, "operator", None).await;
+    assert_refused(answer, Code::PermissionDenied, "SCOPE_DENIED");
+    caller.new_secret(&server, "reader", None).await.expect("it holds what the reader does");
+    caller.new_secret(&server, "staff", None).await.expect("its own");
+}
+
+/// What would leave nobody who can administer operators, done to the operator `who`.
+async fn each_way_out(server: &TestServer, by: &Caller, who: &str) -> Vec<Result<(), Status>> {
+    let read = || async { server.operator().await.read(server, who).await.expect("there") };
+    let demote = grant_only(&["clients:read", "clients:write", "keys:read"]);
+    let secret = read().await.secrets[0].secret_id.clone();
+    vec![
+        by.change(server, who, &["disabled"], |client| client.disabled = true).await.map(drop),
+        by.change(server, who, &["grants"], demote).await.map(drop),
+        by.change(server, who, &["grants"], |client| client.grants.clear()).await.map(drop),
+        by.revoke_secret(server, who, &secret).await,
+        by.delete(server, who, "").await,
+    ]
+}
+
+#[tokio::test]
+async fn the_last_operator_stays() {
+    let server = TestServer::start().await;
+    let operator = server.operator().await;
+    // None of these could take its place.
+    server.register("reader", READER, &[]).await;
+    let whole: &[(&str, &[&str])] = &[("countersign", ALL_SCOPES)];
+    operator.create(&server, client("without-secret", whole, &[])).await.expect("created");
+    operator.create(&server, client("expired", whole, &[])).await.expect("created");
+    operator.new_secret(&server, "expired", Some(1)).await.expect("created");
+    server.register("disabled", whole, &[]).await;
+    let disable = |client: &mut rpc::Client| client.disabled = true;
+    operator.change(&server, "disabled", &["disabled"], disable).await.expect("updated");
+    server.advance(1);
+
+    for answer in each_way_out(&server, &operator, "operator").await {
+        assert_refused(answer, Code::FailedPrecondition, "LAST_OPERATOR");
+    }
+    let known = operator.read(&server, "operator").await.expect("nothing happened to it");
+    assert!(!known.disabled && known.secrets.len() == 1);
+    // Short of that, it can be changed.
+    operator.change(&server, "operator", &["description"], |_| ()).await.expect("updated");
+    let narrow = grant_only(&["clients:read", "clients:write", "operators:write"]);
+    operator.change(&server, "operator", &["grants"], narrow).await.expect("updated");
+}
+
+#[tokio::test]
+async fn one_of_two_operators_may_go() {
+    // Each in its own way, on a server of its own.
+    async fn goes<F: Future<Output = Result<(), Status>>>(
+        way: impl FnOnce(TestServer, Caller) -> F,
+    ) {
+        let server = TestServer::start().await;
+        let second = server.operator_with("second", ALL_SCOPES).await;
+        way(server, second).await.expect("there is another");
+    }
+    goes(|server, by| async move { by.delete(&server, "operator", "").await }).await;
+    goes(|server, by| async move {
+        let disable = |client: &mut rpc::Client| client.disabled = true;
+        by.change(&server, "operator", &["disabled"], disable).await.map(drop)
+    })
+    .await;
+    goes(|server, by| async move {
+        let demote = grant_only(&["keys:read"]);
+        by.change(&server, "operator", &["grants"], demote).await.map(drop)
+    })
+    .await;
+    goes(|server, by| async move {
+        let known = by.read(&server, "operator").await?;
+        by.revoke_secret(&server, "operator", &known.secrets[0].secret_id).await?;
+        // Now the second is the last.
+        let answer = by.delete(&server, "second", "").await;
+        assert_refused(answer, Code::FailedPrecondition, "LAST_OPERATOR");
+        Ok(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn taking_an_administrative_scope_revokes_the_tokens_that_carry_it() {
+    let server = TestServer::start().await;
+    let operator = server.operator().await;
+    let scopes = ["keys:read", "keys:rotate"];
+    let secret = server.register("staff", &[("countersign", &scopes)], &[]).await;
+    let staff = server.token("staff", &secret, "countersign").await;
+    staff.keys(&server).await.expect("its token is good");
+
+    let add = grant_only(&["audit:read", "keys:read", "keys:rotate"]);
+    operator.change(&server, "staff", &["grants"], add).await.expect("updated");
+    staff.keys(&server).await.expect("more scopes revoke nothing");
+
+    operator
+        .change(&server, "staff", &["grants"], grant_only(&["audit:read", "keys:read"]))
+        .await
+        .expect("updated");
+    staff.assert_shut_out(&server, "TOKEN_REVOKED").await;
+    let staff = server.token("staff", &secret, "countersign").await;
+    staff.keys(&server).await.expect("a new token has what is left");
+    assert_refused(staff.rotate(&server).await, Code::PermissionDenied, "SCOPE_MISSING");
+
+    operator
+        .change(&server, "staff", &["grants"], |client| client.grants.clear())
+        .await
+        .expect("updated");
+    staff.assert_shut_out(&server, "TOKEN_REVOKED").await;
+}
+
+#[tokio::test]
+async fn a_deleted_operators_token_stays_dead_when_its_name_is_taken_again() {
+    let server = TestServer::start().await;
+    let operator = server.operator().await;
+    let former = server.operator_with("staff", &["clients:read", "keys:read"]).await;
+    former.keys(&server).await.expect("its token is good");
+    operator.delete(&server, "staff", "").await.expect("deleted");
+    former.assert_shut_out(&server, "TOKEN_REVOKED").await;
+    let staff = server.operator_with("staff", &["keys:read"]).await;
+    former.assert_shut_out(&server, "TOKEN_REVOKED").await;
+    staff.keys(&server).await.expect("the new one's token is good");
+}
+
+#[tokio::test]
+async fn of_two_operators_that_remove_each_other_one_is_left() {
+    let server = TestServer::start().await;
+    let first = server.operator().await;
+    let second = server.operator_with("second", ALL_SCOPES).await;
+    let (one, other) =
+        tokio::join!(first.delete(&server, "second", ""), second.delete(&server, "operator", ""));
+    // Whoever is slower is refused as the last operator, or at the guard if its token is dead by then.
+    assert_eq!(one.is_ok() as u8 + other.is_ok() as u8, 1, "{one:?} {other:?}");
+}

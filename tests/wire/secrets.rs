@@ -1,0 +1,133 @@
+//! Secrets of clients: how many, how long, and what is known of them.
+
+use countersign::client::ClientSecret;
+use countersign::rpc;
+use tonic::Code;
+
+use crate::caller::client;
+use crate::support::START;
+use crate::support::TestServer;
+use crate::support::ask;
+use crate::support::assert_field;
+use crate::support::assert_refused;
+use crate::support::bearing;
+
+const STOCK: &[(&str, &[&str])] = &[("inventory", &["stock:read"])];
+
+fn unix(time: Option<prost_types::Timestamp>) -> Option<u64> {
+    time.map(|time| time.seconds as u64)
+}
+
+#[tokio::test]
+async fn eight_secrets_work_and_a_ninth_is_refused() {
+    let server = TestServer::start().await;
+    let operator = server.operator().await;
+    operator.create(&server, client("order", STOCK, &[])).await.expect("created");
+    let mut secrets = Vec::new();
+    for n in 0..8 {
+        // The first is the only one that ends.
+        let ttl = (n == 0).then_some(60);
+        secrets.push(operator.new_secret(&server, "order", ttl).await.expect("there is room"));
+    }
+    for secret in &secrets {
+        assert!(ClientSecret::looks_like_one(&secret.client_secret));
+        server.issue(ask("order", &secret.client_secret, "", &[])).await.expect("each works");
+    }
+    let listed = operator.read(&server, "order").await.expect("it is there").secrets;
+    let ids = |secrets: &[rpc::ClientSecret]| {
+        secrets.iter().map(|secret| secret.secret_id.clone()).collect::<Vec<_>>()
+    };
+    let created: Vec<_> = secrets.iter().filter_map(|made| made.secret.clone()).collect();
+    assert_eq!(ids(&listed), ids(&created), "oldest first");
+
+    let ninth = operator.new_secret(&server, "order", None).await;
+    assert_refused(ninth, Code::FailedPrecondition, "SECRET_LIMIT");
+    server.advance(60);
+    operator.new_secret(&server, "order", None).await.expect("the expired one made room");
+    let listed = operator.read(&server, "order").await.expect("it is there").secrets;
+    assert_eq!(listed.len(), 8);
+    assert!(!ids(&listed).contains(&ids(&created)[0]));
+    let tenth = operator.new_secret(&server, "order", None).await;
+    assert_refused(tenth, Code::FailedPrecondition, "SECRET_LIMIT");
+
+    operator.revoke_secret(&server, "order", &ids(&created)[1]).await.expect("revoked");
+    operator.new_secret(&server, "order", None).await.expect("the revoked one made room");
+}
+
+#[tokio::test]
+async fn a_revoked_secret_works_no_more_and_the_others_do() {
+    let server = TestServer::start().await;
+    let operator = server.operator().await;
+    let kept = server.register("order", STOCK, &[]).await;
+    let made = operator.new_secret(&server, "order", None).await.expect("created");
+    let id = made.secret.expect("it is set").secret_id;
+
+    operator.revoke_secret(&server, "order", &id).await.expect("revoked");
+    let answer = server.issue(ask("order", &made.client_secret, "", &[])).await;
+    assert_refused(answer, Code::Unauthenticated, "CLIENT_REJECTED");
+    server.issue(ask("order", &kept, "", &[])).await.expect("the other one works");
+
+    let again = operator.revoke_secret(&server, "order", &id).await;
+    assert_refused(again, Code::NotFound, "SECRET_NOT_FOUND");
+    let of_another = operator.revoke_secret(&server, "operator", &id).await;
+    assert_refused(of_another, Code::NotFound, "SECRET_NOT_FOUND");
+    let of_nobody = operator.revoke_secret(&server, "nobody", &id).await;
+    assert_refused(of_nobody, Code::NotFound, "CLIENT_NOT_FOUND");
+    for noise in ["", "noise", "123"] {
+        assert_field(operator.revoke_secret(&server, "order", noise).await, "secret_id");
+    }
+    let for_nobody = operator.new_secret(&server, "nobody", None).await;
+    assert_refused(for_nobody, Code::NotFound, "CLIENT_NOT_FOUND");
+}
+
+#[tokio::test]
+async fn a_secret_may_end_but_not_at_once() {
+    let server = TestServer::start().await;
+    let operator = server.operator().await;
+    server.register("order", STOCK, &[]).await;
+    let made = operator.new_secret(&server, "order", Some(1)).await.expect("created");
+    let known = made.secret.expect("it is set");
+    assert_eq!(unix(known.create_time), Some(START.as_unix()));
+    assert_eq!(unix(known.expire_time), Some(START.as_unix() + 1));
+    for ttl in [0, -1, i64::MIN] {
+        assert_field(operator.new_secret(&server, "order", Some(ttl)).await, "ttl");
+    }
+}
+
+#[tokio::test]
+async fn the_last_use_of_a_secret_shows_and_outlasts_a_restart() {
+    let mut server = TestServer::start().await;
+    let secret = server.register("order", STOCK, &[]).await;
+    let operator = server.operator().await;
+    let last_use = |server: &TestServer| {
+        let (operator, clients) = (operator.clone(), server.clients());
+        let request = rpc::GetClientRequest { client_id: "order".to_owned() };
+        let mut clients = clients;
+        async move {
+            let answer = clients.get_client(bearing(&operator.token, request)).await;
+            let client = answer.expect("it is there").into_inner().client.expect("it is set");
+            unix(client.secrets[0].last_use_time)
+        }
+    };
+    assert_eq!(last_use(&server).await, None);
+    server.advance(7);
+    let refused = server.issue(ask("order", &server.operator_secret, "", &[])).await;
+    assert_refused(refused, Code::Unauthenticated, "CLIENT_REJECTED");
+    assert_eq!(last_use(&server).await, None, "nobody used it");
+    server.issue(ask("order", &secret, "", &[])).await.expect("granted");
+    assert_eq!(last_use(&server).await, Some(START.as_unix() + 7));
+    server.restart().await;
+    assert_eq!(last_use(&server).await, Some(START.as_unix() + 7));
+}
+
+#[tokio::test]
+async fn a_secret_is_in_no_answer_but_the_first() {
+    let mut server = TestServer::start().await;
+    let secret = server.register("order", STOCK, &[]).await;
+    server.restart().await;
+    let operator = server.operator().await;
+    let client = operator.read(&server, "order").await.expect("it is there");
+    let shown = prost::Message::encode_to_vec(&client);
+    assert!(!shown.windows(8).any(|part| part == &secret.as_bytes()[5..13]));
+    server.issue(ask("order", &secret, "", &[])).await.expect("it works all the same");
+}

@@ -1,0 +1,368 @@
+//! The store: what is not right with it is said clearly and changes nothing, and what was
+//! acknowledged is there.
+
+use std::fs;
+use std::path::Path;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use countersign::authority::Authority;
+use countersign::authority::OpenError;
+use countersign::authority::Settings;
+use countersign::keys::SigningKey;
+use countersign::rpc;
+use countersign::store::Kek;
+use countersign::store::StoreError;
+use rusqlite::Connection;
+use rusqlite::params;
+use tempfile::TempDir;
+use tokio::task::JoinSet;
+use tonic::Code;
+use tonic::Status;
+use tonic_types::StatusExt;
+
+use crate::support::START;
+use crate::support::TestServer;
+use crate::support::ask;
+use crate::support::assert_refused;
+use crate::support::bearing;
+
+const STOCK: &[(&str, &[&str])] = &[("inventory", &["stock:read"])];
+
+fn open(path: &Path, kek: Kek) -> Result<Authority, OpenError> {
+    let settings = Settings {
+        default_ttl: Duration::from_secs(900),
+        audit_retention: Duration::from_secs(365 * 86_400),
+    };
+    Authority::open(path, kek, settings, START)
+}
+
+/// Why a store does not open; nothing in its directory has changed then but the lock.
+#[track_caller]
+fn refused(path: &Path, kek: Kek) -> StoreError {
+    let before = snapshot(path);
+    let error = match open(path, kek) {
+        Err(OpenError::Store(error)) => error,
+        Err(OpenError::ClockBehind(error)) => panic!("{error}"),
+        Ok(_) => panic!("it opens"),
+    };
+    assert!(snapshot(path) == before, "{error}: something was changed");
+    error
+}
+
+/// The files of a store and what is in them.
+fn snapshot(path: &Path) -> Vec<(PathBuf, Vec<u8>)> {
+    let directory = path.parent().expect("it is in a directory");
+    let entries = fs::read_dir(directory).expect("it is there");
+    let paths = entries.map(|entry| entry.expect("it can be read").path());
+    let mut files: Vec<_> = paths
+        .filter(|path| path.extension().is_none_or(|extension| extension != "lock"))
+        .map(|path| (path.clone(), fs::read(path).expect("it can be read")))
+        .collect();
+    files.sort();
+    files
+}
+
+/// A closed store with a client, a secret and revocations in it, to be damaged.
+struct Closed {
+    server: TestServer,
+    copies: TempDir,
+}
+
+impl Closed {
+    async fn new() -> Self {
+        let mut server = TestServer::start().await;
+        server.register("order", STOCK, &["orders"]).await;
+        let cut =
+            rpc::RevokeClientTokensRequest { client_id: "order".to_owned(), ..Default::default() };
+        let cut = server.clients().revoke_client_tokens(server.as_operator(cut).await).await;
+        cut.expect("it is allowed");
+        let target = Some(rpc::revoke_token_request::Target::TokenId("a-token".to_owned()));
+        let revoke = server.as_operator(rpc::RevokeTokenRequest { target }).await;
+        server.tokens().revoke_token(revoke).await.expect("it is allowed");
+        server.stop().await;
+        Self { server, copies: TempDir::new().expect("a temporary directory") }
+    }
+
+    fn copy(&self) -> PathBuf {
+        let path = self.copies.path().join("copy.db");
+        fs::copy(self.server.database(), &path).expect("there is room");
+        path
+    }
+
+    /// Why a copy with something done to it does not open.
+    #[track_caller]
+    fn refused_after(&self, sql: &str) -> StoreError {
+        let path = self.copy();
+        let connection = Connection::open(&path).expect("it is a database");
+        connection.execute_batch(sql).expect("it can be done");
+        drop(connection);
+        refused(&path, self.server.kek())
+    }
+}
+
+#[tokio::test]
+async fn a_fresh_store_has_the_version_that_it_was_made_with() {
+    let store = Closed::new().await;
+    let connection = Connection::open(store.server.database()).expect("it is a database");
+    let pragma = |name: &str| {
+        connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0)).expect("it has one")
+    };
+    assert_eq!((pragma("user_version"), pragma("application_id")), (1, 0x4353_474e));
+    let mode: String =
+        connection.pragma_query_value(None, "journal_mode", |row| row.get(0)).expect("it has one");
+    assert_eq!(mode, "wal");
+    drop(connection);
+    drop(open(&store.server.database(), store.server.kek()).expect("it opens"));
+}
+
+#[tokio::test]
+async fn a_newer_store_is_not_touched() {
+    let store = Closed::new().await;
+    let error = store.refused_after("PRAGMA user_version = 2");
+    assert_eq!(error, StoreError::TooNew { found: 2, known: 1 });
+    assert!(error.to_string().contains("use a newer program"), "{error}");
+    let path = store.copies.path().join("copy.db");
+    let audit = countersign::store::verify_audit(&path, &store.server.kek(), None);
+    assert_eq!(audit, Err(error));
+}
+
+#[tokio::test]
+async fn what_is_no_store_of_ours_is_not_touched() {
+    let kek = || Kek::generate().expect("randomness");
+    let directory = TempDir::new().expect("a temporary directory");
+    let path = directory.path().join("countersign.db");
+    assert_eq!(refused(&path, kek()), StoreError::NotFound(path.clone()));
+    assert!(snapshot(&path).is_empty());
+
+    for content in [&b""[..], b"hello", &[0; 8192], b"SQLite format 3\0 or so it says"] {
+        fs::write(&path, content).expect("it is ours");
+        assert_eq!(refused(&path, kek()), StoreError::NotOurs(path.clone()));
+    }
+    fs::remove_file(&path).expect("it is ours");
+    let other = Connection::open(&path).expect("a new database");
+    other.execute_batch("CREATE TABLE meta (name TEXT); PRAGMA user_version = 1").expect("it can");
+    drop(other);
+    assert_eq!(refused(&path, kek()), StoreError::NotOurs(path.clone()));
+}
+
+#[tokio::test]
+async fn another_kek_opens_nothing() {
+    let store = Closed::new().await;
+    let other = Kek::generate().expect("randomness");
+    assert_eq!(refused(&store.server.database(), other), StoreError::WrongKek);
+    drop(open(&store.server.database(), store.server.kek()).expect("the right one does"));
+}
+
+#[tokio::test]
+async fn a_signing_key_that_was_tampered_with_is_not_used() {
+    let store = Closed::new().await;
+    let bad = |sql: &str| match store.refused_after(sql) {
+        StoreError::BadSealedKey(kid) => kid,
+        error => panic!("{sql}: {error}"),
+    };
+    for sql in [
+        // Swapped, cut, and replaced.
+        "CREATE TEMP TABLE k AS SELECT * FROM keys;
+         UPDATE keys SET sealed = (SELECT sealed FROM k WHERE k.kid <> keys.kid)",
+        "UPDATE keys SET sealed = substr(sealed, 1, length(sealed) - 1) WHERE state = 'active'",
+        "UPDATE keys SET sealed = substr(sealed, 1, 10) WHERE state = 'next'",
+        "UPDATE keys SET sealed = zeroblob(72) WHERE state = 'next'",
+        "UPDATE keys SET sealed = x'' WHERE state = 'active'",
+        // Another public key under the old name.
+        "CREATE TEMP TABLE k AS SELECT * FROM keys;
+         UPDATE keys SET public = (SELECT public FROM k WHERE k.kid <> keys.kid)",
+    ] {
+        bad(sql);
+    }
+    let sealed: Vec<u8> = Connection::open(store.copy())
+        .expect("it is a database")
+        .query_row("SELECT sealed FROM keys WHERE state = 'active'", [], |row| row.get(0))
+        .expect("there is one");
+    // In the nonce, in the ciphertext, in its tag.
+    for place in [0, 24, sealed.len() - 1] {
+        let mut changed = sealed.clone();
+        changed[place] ^= 1;
+        let hex: String = changed.iter().map(|byte| format!("{byte:02x}")).collect();
+        bad(&format!("UPDATE keys SET sealed = x'{hex}' WHERE state = 'active'"));
+    }
+
+    // Another public key with its own name: only the seal tells.
+    let other = SigningKey::from_seed(&[7; 32]);
+    let path = store.copy();
+    let connection = Connection::open(&path).expect("it is a database");
+    connection
+        .execute(
+            "UPDATE keys SET kid = ?1, public = ?2 WHERE state = 'active'",
+            params![other.kid().as_str(), other.public().as_bytes()],
+        )
+        .expect("it can be done");
+    drop(connection);
+    assert_eq!(
+        refused(&path, store.server.kek()),
+        StoreError::BadSealedKey(other.kid().to_string())
+    );
+}
+
+#[tokio::test]
+async fn a_store_that_lacks_what_it_needs_is_damaged() {
+    let store = Closed::new().await;
+    for sql in [
+        "DELETE FROM meta WHERE name = 'store_id'",
+        "DELETE FROM meta WHERE name = 'kek'",
+        "DELETE FROM meta WHERE name = 'issuer'",
+        "UPDATE meta SET value = x'ff' WHERE name = 'issuer'",
+        "UPDATE meta SET value = x'00' WHERE name = 'epoch'",
+        "DELETE FROM keys WHERE state = 'active'",
+        "DELETE FROM keys WHERE state = 'next'",
+        "UPDATE keys SET activated_at = NULL",
+        "UPDATE clients SET grants = '[{' WHERE client_id = 'order'",
+        "UPDATE clients SET client_id = 'a b' WHERE client_id = 'operator'",
+        "UPDATE secrets SET hash = x'00'",
+        "UPDATE revoked_tokens SET token_id = ''",
+        "UPDATE revoked_clients SET client_id = ''",
+        "DROP TABLE secrets",
+    ] {
+        let error = store.refused_after(&format!("PRAGMA foreign_keys = OFF; {sql}"));
+        assert!(matches!(error, StoreError::Corrupt(_)), "{sql}: {error}");
+        assert!(error.to_string().contains("restore it from a backup"), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn damaged_pages_are_found_at_the_start() {
+    const PAGE: usize = 4096;
+    let store = Closed::new().await;
+    let pages: Vec<(String, usize)> = {
+        let connection = Connection::open(store.server.database()).expect("it is a database");
+        let mut roots = connection
+            .prepare("SELECT name, rootpage FROM sqlite_schema WHERE type = 'table'")
+            .expect("it has tables");
+        let rows = roots.query_map([], |row| Ok((row.get(0)?, row.get::<_, i64>(1)? as usize)));
+        rows.expect("it has tables").map(|row| row.expect("it can be read")).collect()
+    };
+    assert_eq!(pages.len(), 8);
+    let whole = fs::read(store.server.database()).expect("it is there");
+    for (table, page) in pages.iter().filter(|(table, _)| table != "requests") {
+        for noise in [0x00, 0xff, 0x5a] {
+            let mut bytes = whole.clone();
+            bytes[(page - 1) * PAGE..page * PAGE].fill(noise);
+            let path = store.copy();
+            fs::write(&path, bytes).expect("there is room");
+            let error = refused(&path, store.server.kek());
+            assert!(matches!(error, StoreError::Corrupt(_)), "{table} {noise}: {error}");
+        }
+    }
+    for length in [PAGE, 2 * PAGE, whole.len() - PAGE] {
+        let path = store.copy();
+        fs::write(&path, &whole[..length]).expect("there is room");
+        let error = refused(&path, store.server.kek());
+        assert!(matches!(error, StoreError::Corrupt(_)), "{length} bytes: {error}");
+    }
+}
+
+#[tokio::test]
+async fn two_processes_do_not_share_a_store() {
+    let mut server = TestServer::start().await;
+    let Err(OpenError::Store(error)) = open(&server.database(), server.kek()) else {
+        panic!("it opens twice")
+    };
+    assert_eq!(error, StoreError::InUse(server.database()));
+    server.restart().await;
+}
+
+async fn create(server: &TestServer, token: &str, client_id: &str) -> Result<(), Status> {
+    let client = rpc::Client { client_id: client_id.to_owned(), ..Default::default() };
+    let request = rpc::CreateClientRequest { client: Some(client), ..Default::default() };
+    server.clients().create_client(bearing(token, request)).await.map(|_| ())
+}
+
+async fn client_ids(server: &TestServer) -> Vec<String> {
+    let request = rpc::ListClientsRequest { page_size: 1000, page_token: String::new() };
+    let listed = server.clients().list_clients(server.as_operator(request).await).await;
+    let clients = listed.expect("it is allowed").into_inner().clients;
+    clients.into_iter().map(|client| client.client_id).collect()
+}
+
+#[tokio::test]
+async fn a_locked_store_fails_writes_until_the_lock_is_gone_and_nothing_else() {
+    let mut server = TestServer::start().await;
+    let secret = server.register("order", STOCK, &[]).await;
+    let token = server.operator_token().await;
+    let other = Connection::open(server.database()).expect("another process may");
+    other.execute_batch("BEGIN EXCLUSIVE").expect("nobody writes now");
+
+    let (one, two, issued) = tokio::join!(
+        create(&server, &token, "one"),
+        create(&server, &token, "two"),
+        server.issue(ask("order", &secret, "", &[])),
+    );
+    issued.expect("issuing touches no disk");
+    let status = one.clone().expect_err("it is locked");
+    assert!(status.message().contains("nothing was changed"), "{}", status.message());
+    assert!(status.message().contains("locked by another process"), "{}", status.message());
+    assert!(status.get_details_retry_info().is_some());
+    assert_refused(one, Code::Unavailable, "STORE_UNAVAILABLE");
+    assert_refused(two, Code::Unavailable, "STORE_UNAVAILABLE");
+    // Reading goes on as well, from memory and from the log.
+    assert_eq!(client_ids(&server).await, ["operator", "order"]);
+    let events = rpc::ListAuditEventsRequest::default();
+    let events = server.audit().list_audit_events(bearing(&token, events)).await;
+    assert_eq!(events.expect("it can be read").into_inner().events.len(), 3);
+
+    other.execute_batch("ROLLBACK").expect("it holds the lock");
+    create(&server, &token, "one").await.expect("it can be written again");
+    server.restart().await;
+    assert_eq!(client_ids(&server).await, ["one", "operator", "order"]);
+    server.stop().await;
+    let audit = countersign::store::verify_audit(&server.database(), &server.kek(), None);
+    let report = audit.expect("it can be read").expect("it holds");
+    assert_eq!(report.head.sequence, 4);
+}
+
+#[tokio::test]
+async fn writes_at_the_same_time_are_all_there_after_a_restart() {
+    let mut server = TestServer::start().await;
+    let token = server.operator_token().await;
+    let mut writes = JoinSet::new();
+    for n in 0..64 {
+        let (mut clients, token) = (server.clients(), token.clone());
+        writes.spawn(async move {
+            let client = rpc::Client { client_id: format!("c{n:02}"), ..Default::default() };
+            let request = rpc::CreateClientRequest { client: Some(client), ..Default::default() };
+            let created = clients.create_client(bearing(&token, request)).await;
+            created.expect("there is room").into_inner().client.expect("it is created").etag
+        });
+    }
+    // Each has its own place in the order of changes.
+    let mut etags = writes.join_all().await;
+    etags.sort();
+    etags.dedup();
+    assert_eq!(etags.len(), 64);
+    let expected: Vec<_> =
+        (0..64).map(|n| format!("c{n:02}")).chain(["operator".to_owned()]).collect();
+    assert_eq!(client_ids(&server).await, expected);
+    server.restart().await;
+    assert_eq!(client_ids(&server).await, expected);
+}
+
+#[tokio::test]
+async fn of_the_same_write_many_times_at_once_one_succeeds() {
+    let server = TestServer::start().await;
+    let token = server.operator_token().await;
+    let mut writes = JoinSet::new();
+    for _ in 0..16 {
+        let (mut clients, token) = (server.clients(), token.clone());
+        writes.spawn(async move {
+            let client = rpc::Client { client_id: "one".to_owned(), ..Default::default() };
+            let request = rpc::CreateClientRequest { client: Some(client), ..Default::default() };
+            clients.create_client(bearing(&token, request)).await
+        });
+    }
+    let (created, refused): (Vec<_>, Vec<_>) =
+        writes.join_all().await.into_iter().partition(Result::is_ok);
+    assert_eq!((created.len(), refused.len()), (1, 15));
+    for answer in refused {
+        assert_refused(answer, Code::AlreadyExists, "CLIENT_EXISTS");
+    }
+}
