@@ -23,6 +23,7 @@ use countersign::claims::Timestamp;
 use countersign::claims::TokenId;
 use countersign::guard::Access;
 use countersign::guard::Guard;
+use countersign::guard::GuardedBody;
 use countersign::guard::MethodPolicy;
 use countersign::guard::ServicePolicy;
 use countersign::guard::Trust;
@@ -109,7 +110,7 @@ impl Bench {
     fn guarded_call(&self) -> impl FnMut() {
         let trust = Trust::fixed(self.bundle.clone());
         let guard = Guard::builder(trust).services(SERVICES).clock(Clock::fixed(NOW)).build();
-        let mut service = guard.layer(service_fn(|_: http::Request<()>| {
+        let mut service = guard.layer(service_fn(|_: http::Request<GuardedBody<()>>| {
             ready(Ok::<_, Infallible>(http::Response::new(())))
         }));
         let authorization: http::HeaderValue =

@@ -84,6 +84,7 @@
 //! cli -> server -> authority -> store -> policy -> client -> trust -> token -> keys -> claims
 //!           \-> guard -> trust
 //! cli, mesh -> guard, token
+//! testing -> guard, trust, token, keys, claims
 //! build, cli -> codegen, which stands alone
 //! the generated protos (rpc) are seen by mesh, server and cli only
 //! ```
@@ -96,6 +97,7 @@
 //! | [`trust`] | keys and revocations at one epoch: what a verifier asks |
 //! | `guard` | the tower layer that verifies and enforces |
 //! | `mesh` | what services link: sessions whose calls carry fresh tokens |
+//! | `testing` | an issuer for the tests of guarded services |
 //! | `rpc` | the generated protos |
 //! | `client` | registered clients, their secrets, the proof that they authenticated |
 //! | `policy` | who gets what, as pure functions |
@@ -129,6 +131,8 @@ pub mod guard;
 pub mod mesh;
 #[cfg(feature = "mesh")]
 pub mod rpc;
+#[cfg(feature = "mesh")]
+pub mod testing;
 
 #[cfg(feature = "server")]
 pub mod authority;

@@ -1,17 +1,17 @@
 //! The layer itself.
 
-use std::future::Ready;
+use std::future::Future;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::task::Context;
 use std::task::Poll;
-use std::time::Duration;
+use std::task::ready;
 
-use futures_util::future::Either;
-use http::HeaderMap;
 use http::Request;
 use http::Response;
 use http::header::AUTHORIZATION;
-use quick_cache::sync::Cache;
+use metrics::SharedString;
+use pin_project_lite::pin_project;
 use tonic::server::NamedService;
 use tower::Layer;
 use tower::Service;
@@ -21,34 +21,31 @@ use crate::claims::Clock;
 use crate::claims::DEFAULT_LEEWAY;
 use crate::claims::Timestamp;
 use crate::guard::ServicePolicy;
+use crate::guard::admission::Checks;
+use crate::guard::admission::Refused;
 use crate::guard::policy_table::Demand;
 use crate::guard::policy_table::PolicyTable;
+use crate::guard::policy_table::Streams;
 use crate::guard::refusal::Refusal;
+use crate::guard::report::Enforcement;
+use crate::guard::report::RefusalLog;
+use crate::guard::report::Reports;
+use crate::guard::report::UNDECLARED;
+use crate::guard::stream::GuardedBody;
+use crate::guard::stream::Lease;
 use crate::guard::trust::Trust;
-use crate::token::Audiences;
-use crate::token::Rejection;
 use crate::token::VerifiedToken;
-use crate::trust::TrustBundle;
 
-/// How many verified tokens are remembered. Each bearer brings the same one many times.
-const CACHED_TOKENS: usize = 10_000;
-
-/// Verifies and enforces: a tower [`Layer`] over a whole server. Cheap to clone.
+/// Verifies and enforces: a tower [`Layer`] over a whole gRPC server. Cheap to clone.
 ///
 /// Refused calls get a gRPC status with `google.rpc.ErrorInfo`; the [`Refusal`] is in the extensions
 /// of the response, for layers that log. Accepted ones carry an `Arc<VerifiedToken>` in the
-/// extensions of the request.
+/// extensions of the request, see [`caller`](crate::guard::caller), and no `authorization` any more.
 #[derive(Clone)]
 pub struct Guard {
-    checks: Arc<Checks>,
-}
-
-struct Checks {
-    policies: PolicyTable,
-    trust: Trust,
-    clock: Clock,
-    leeway: Duration,
-    verified: Cache<Box<str>, Arc<VerifiedToken>>,
+    pub(super) checks: Arc<Checks>,
+    /// What HTTP routes are of.
+    pub(super) audience: Option<Audience>,
 }
 
 impl Guard {
@@ -63,12 +60,15 @@ impl Guard {
             trust: trust.into(),
             policies: PolicyTable::default(),
             clock: Clock::system(),
+            outliving: Vec::new(),
+            report_only_until: None,
+            refusal_log: RefusalLog::Written,
         }
     }
 
     /// One service behind this guard, where the guard is not to stand before the whole server.
     pub fn wrap<S>(&self, inner: S) -> Guarded<S> {
-        Guarded { inner, checks: Arc::clone(&self.checks) }
+        Guarded { inner, guard: self.clone() }
     }
 }
 
@@ -77,6 +77,9 @@ pub struct GuardBuilder {
     trust: Trust,
     policies: PolicyTable,
     clock: Clock,
+    outliving: Vec<String>,
+    report_only_until: Option<Timestamp>,
+    refusal_log: RefusalLog,
 }
 
 impl GuardBuilder {
@@ -101,6 +104,31 @@ impl GuardBuilder {
         self
     }
 
+    /// Lets the streams of a service, by its full name, go on when the token that opened them has
+    /// expired or is revoked. For services that look after that themselves.
+    pub fn streams_outlive_tokens(mut self, service: &str) -> Self {
+        self.outliving.push(service.to_owned());
+        self
+    }
+
+    /// Refuses nothing until this time, and reports what it would refuse: in the log, in
+    /// `countersign_guard_refusals_total{enforced="false"}`, and by `countersign_guard_report_only`
+    /// being 1. For rolling a guard out on a live mesh; afterwards it enforces by itself.
+    ///
+    /// A call that would be refused goes on as it came and carries no
+    /// [`VerifiedToken`], so that a handler cannot take it for verified.
+    pub fn report_only_until(mut self, until: Timestamp) -> Self {
+        self.report_only_until = Some(until);
+        self
+    }
+
+    /// Writes refused calls to the log at debug level only, for servers whose own request log has
+    /// them: the [`Refusal`] is in the response's extensions. They are counted all the same.
+    pub fn without_refusal_log(mut self) -> Self {
+        self.refusal_log = RefusalLog::LeftOut;
+        self
+    }
+
     /// Reads the time from this clock instead of the system's.
     pub fn clock(mut self, clock: Clock) -> Self {
         self.clock = clock;
@@ -109,75 +137,73 @@ impl GuardBuilder {
 
     /// The guard.
     pub fn build(self) -> Guard {
-        let Self { trust, policies, clock } = self;
-        let verified = Cache::new(CACHED_TOKENS);
-        Guard {
-            checks: Arc::new(Checks { policies, trust, clock, leeway: DEFAULT_LEEWAY, verified }),
-        }
+        let Self { trust, mut policies, clock, outliving, report_only_until, refusal_log } = self;
+        outliving.iter().for_each(|service| policies.outlive_tokens(service));
+        let reports = Reports::new(report_only_until, refusal_log, clock.now());
+        let checks = Checks::new(policies, trust, clock, DEFAULT_LEEWAY, reports);
+        Guard { checks: Arc::new(checks), audience: None }
     }
 }
 
-impl Checks {
-    /// Admits a call: with its token, or without one where none is demanded.
-    fn admit(
-        &self,
-        path: &str,
-        headers: &HeaderMap,
-    ) -> Result<Option<Arc<VerifiedToken>>, Refusal> {
-        let (audience, scopes) = match self.policies.demand(path) {
-            None => return Err(Refusal::MethodUndeclared),
-            Some(Demand::Nothing) => return Ok(None),
-            Some(Demand::Token { audience, scopes }) => (audience, scopes),
-        };
-        let token = bearer(headers, audience)?;
-        let bundle = self.trust.bundle().ok_or(Refusal::TrustUnavailable)?;
-        let verified =
-            self.verify(&bundle, token, audience, self.clock.now()).map_err(|rejection| {
-                if rejection == Rejection::KeyUnknown {
-                    self.trust.report_missing_key();
-                }
-                Refusal::of(&rejection, audience)
-            })?;
-        match verified.claims().scopes.first_missing(scopes) {
-            Some(scope) => Err(Refusal::ScopeMissing { scope: scope.into() }),
-            None => Ok(Some(verified)),
-        }
-    }
+/// What a call goes on with.
+#[derive(Default)]
+struct Admitted {
+    token: Option<Arc<VerifiedToken>>,
+    lease: Option<Arc<Lease>>,
+}
 
-    fn verify(
+impl Guard {
+    fn admit<B>(
         &self,
-        bundle: &TrustBundle,
-        token: &str,
-        audience: &Audience,
+        request: &Request<B>,
         now: Timestamp,
-    ) -> Result<Arc<VerifiedToken>, Rejection> {
-        if let Some(known) = self.verified.get(token) {
-            bundle.recheck(&known, now, self.leeway)?;
-            return if known.claims().audience == *audience {
-                Ok(known)
-            } else {
-                Err(Rejection::AudienceMismatch)
-            };
-        }
-        let audiences = Audiences::OneOf(std::slice::from_ref(audience));
-        let verified = Arc::new(bundle.verify(token, audiences, now, self.leeway)?);
-        self.verified.insert(token.into(), Arc::clone(&verified));
-        Ok(verified)
+    ) -> Result<Admitted, (SharedString, Refused)> {
+        let path = request.uri().path();
+        let Some(method) = self.checks.policies.method(path) else {
+            return Err((UNDECLARED, Refusal::MethodUndeclared.into()));
+        };
+        let admitted = match &method.demand {
+            Demand::Nothing => Admitted::default(),
+            Demand::Token { audience, scopes } => {
+                let token = self
+                    .checks
+                    .admit(request.headers(), audience, scopes, now)
+                    .map_err(|refused| (method.label.clone(), refused))?;
+                let lease = match method.streams {
+                    Streams::OutliveToken => None,
+                    Streams::EndWithToken => {
+                        Some(Arc::new(Lease::new(&self.checks, &token, &method.label, now)))
+                    }
+                };
+                Admitted { token: Some(token), lease }
+            }
+        };
+        self.checks.reports.admitted(&method.admitted, &method.label);
+        Ok(admitted)
     }
-}
 
-/// The one bearer token of a call (RFC 6750 §2.1). Two headers, or anything but one token in it,
-/// could be read differently by whoever stands before or behind us.
-fn bearer<'a>(headers: &'a HeaderMap, audience: &Audience) -> Result<&'a str, Refusal> {
-    let mut values = headers.get_all(AUTHORIZATION).iter();
-    let value =
-        values.next().ok_or_else(|| Refusal::TokenMissing { audience: audience.clone() })?;
-    if values.next().is_some() {
-        return Err(Refusal::TokenInvalid);
+    /// Prepares an admitted request: what is in it is proof, and the token goes no further.
+    pub(super) fn hand_on<B>(request: &mut Request<B>, token: Option<Arc<VerifiedToken>>) {
+        request.headers_mut().remove(AUTHORIZATION);
+        request.extensions_mut().remove::<Arc<VerifiedToken>>();
+        if let Some(token) = token {
+            request.extensions_mut().insert(token);
+        }
     }
-    let (scheme, token) =
-        value.to_str().ok().and_then(|value| value.split_once(' ')).ok_or(Refusal::TokenInvalid)?;
-    if scheme.eq_ignore_ascii_case("bearer") { Ok(token) } else { Err(Refusal::TokenInvalid) }
+
+    /// Tells of a refusal, and whether it is one; if not, sees that the request proves nothing.
+    pub(super) fn refuse<B>(
+        &self,
+        request: &mut Request<B>,
+        label: SharedString,
+        refused: &Refused,
+        now: Timestamp,
+    ) -> Enforcement {
+        let enforcement = self.checks.reports.enforcement(now);
+        self.checks.reports.refused(label, request.uri().path(), refused, enforcement);
+        request.extensions_mut().remove::<Arc<VerifiedToken>>();
+        enforcement
+    }
 }
 
 impl<S> Layer<S> for Guard {
@@ -191,7 +217,7 @@ impl<S> Layer<S> for Guard {
 #[derive(Clone)]
 pub struct Guarded<S> {
     inner: S,
-    checks: Arc<Checks>,
+    guard: Guard,
 }
 
 /// What is guarded keeps its name, so that a guarded service can be added to a server like any other.
@@ -201,31 +227,78 @@ impl<S: NamedService> NamedService for Guarded<S> {
 
 impl<S, B, R> Service<Request<B>> for Guarded<S>
 where
-    S: Service<Request<B>, Response = Response<R>>,
+    S: Service<Request<GuardedBody<B>>, Response = Response<R>>,
     R: Default,
 {
-    type Response = Response<R>;
+    type Response = Response<GuardedBody<R>>;
     type Error = S::Error;
-    type Future = Either<Ready<Result<Response<R>, S::Error>>, S::Future>;
+    type Future = GuardedCall<S::Future, R>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
         self.inner.poll_ready(cx)
     }
 
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
-        match self.checks.admit(request.uri().path(), request.headers()) {
-            Ok(verified) => {
-                // Nobody further in needs the token itself.
-                request.headers_mut().remove(AUTHORIZATION);
-                if let Some(verified) = verified {
-                    request.extensions_mut().insert(verified);
-                }
-                Either::Right(self.inner.call(request))
+        let now = self.guard.checks.clock.now();
+        let lease = match self.guard.admit(&request, now) {
+            Ok(Admitted { token, lease }) => {
+                Guard::hand_on(&mut request, token);
+                lease
             }
-            Err(refusal) => {
-                let mut response = refusal.to_status().into_http();
-                response.extensions_mut().insert(refusal);
-                Either::Left(std::future::ready(Ok(response)))
+            Err((label, refused)) => match self.guard.refuse(&mut request, label, &refused, now) {
+                Enforcement::Enforced => return GuardedCall::refused(refused.refusal),
+                Enforcement::Reported => None,
+            },
+        };
+        let (parts, body) = request.into_parts();
+        let body = GuardedBody::request(body, lease.clone());
+        let call = self.inner.call(Request::from_parts(parts, body));
+        GuardedCall { state: State::Admitted { call, lease } }
+    }
+}
+
+pin_project! {
+    /// The answer of a [`Guarded`] service.
+    pub struct GuardedCall<F, R> {
+        #[pin]
+        state: State<F, R>,
+    }
+}
+
+pin_project! {
+    #[project = StateProjection]
+    enum State<F, R> {
+        Admitted {
+            #[pin]
+            call: F,
+            lease: Option<Arc<Lease>>,
+        },
+        Refused { response: Option<Response<GuardedBody<R>>> },
+    }
+}
+
+impl<F, R: Default> GuardedCall<F, R> {
+    fn refused(refusal: Refusal) -> Self {
+        let mut response = refusal.to_status().into_http();
+        response.extensions_mut().insert(refusal);
+        Self { state: State::Refused { response: Some(response) } }
+    }
+}
+
+impl<F, R, E> Future for GuardedCall<F, R>
+where
+    F: Future<Output = Result<Response<R>, E>>,
+{
+    type Output = Result<Response<GuardedBody<R>>, E>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        match self.project().state.project() {
+            StateProjection::Admitted { call, lease } => {
+                let response = ready!(call.poll(cx))?;
+                Poll::Ready(Ok(response.map(|body| GuardedBody::response(body, lease.take()))))
+            }
+            StateProjection::Refused { response } => {
+                Poll::Ready(Ok(response.take().expect("a future is not polled once it is ready")))
             }
         }
     }
@@ -238,6 +311,7 @@ mod tests {
     use std::future::ready;
     use std::pin::pin;
     use std::task::Waker;
+    use std::time::Duration;
 
     use tower::ServiceExt;
     use tower::service_fn;
@@ -256,6 +330,7 @@ mod tests {
     use crate::token::Minter;
     use crate::trust::ClientRevocation;
     use crate::trust::Revocations;
+    use crate::trust::TrustBundle;
 
     const NOW: Timestamp = Timestamp::from_unix(1_800_000_000);
 
@@ -347,7 +422,7 @@ mod tests {
             for value in authorization {
                 request = request.header(AUTHORIZATION, *value);
             }
-            let service = service_fn(|request: Request<()>| {
+            let service = service_fn(|request: Request<GuardedBody<()>>| {
                 assert!(
                     !request.headers().contains_key(AUTHORIZATION),
                     "the token goes no further"
@@ -365,7 +440,7 @@ mod tests {
             };
             match response.extensions().get::<Refusal>() {
                 Some(refusal) => Err(refusal.clone()),
-                None => Ok(response.into_body()),
+                None => Ok(response.into_body().into_inner().flatten()),
             }
         }
 

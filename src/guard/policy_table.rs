@@ -1,6 +1,10 @@
 //! What each method demands: generated from the annotations, looked up for each call.
 
 use std::collections::HashMap;
+use std::sync::OnceLock;
+
+use metrics::Counter;
+use metrics::SharedString;
 
 use crate::claims::Audience;
 use crate::claims::InvalidName;
@@ -36,11 +40,40 @@ pub enum Access {
 }
 
 /// All that is declared, ready for look-up.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(super) struct PolicyTable {
-    methods: HashMap<&'static str, Demand>,
-    /// Prefixes of paths, `/grpc.health.v1.Health/`, of services that anyone may call.
-    public_services: Vec<String>,
+    methods: HashMap<&'static str, Method>,
+    /// Services that anyone may call, each with the prefix of its paths, `/grpc.health.v1.Health/`.
+    public_services: Vec<(String, Method)>,
+}
+
+/// What is known of a method before it is called.
+pub(super) struct Method {
+    /// What it goes by in metrics: its path, or the name of a service that is public as a whole.
+    /// Never the caller's own text.
+    pub(super) label: SharedString,
+    /// What a call must bring.
+    pub(super) demand: Demand,
+    /// Whether its streams go on when their token is over.
+    pub(super) streams: Streams,
+    /// How many calls were admitted. Looked up once, when the first one is.
+    pub(super) admitted: OnceLock<Counter>,
+}
+
+/// What becomes of streams whose token is over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Streams {
+    /// They end with it.
+    EndWithToken,
+    /// They go on: the service has opted out.
+    OutliveToken,
+}
+
+impl Method {
+    fn new(label: impl Into<SharedString>, demand: Demand) -> Self {
+        let streams = Streams::EndWithToken;
+        Self { label: label.into(), demand, streams, admitted: OnceLock::new() }
+    }
 }
 
 /// What a call must bring.
@@ -78,7 +111,9 @@ impl PolicyTable {
     pub(super) fn declare_as(&mut self, audience: &str, service: &ServicePolicy) {
         for method in service.methods {
             match Demand::of(audience, method.access) {
-                Ok(demand) => drop(self.methods.insert(method.path, demand)),
+                Ok(demand) => {
+                    self.methods.insert(method.path, Method::new(method.path, demand));
+                }
                 Err(error) => {
                     tracing::error!(path = method.path, %error, "left out: a policy that cannot be")
                 }
@@ -87,16 +122,35 @@ impl PolicyTable {
     }
 
     pub(super) fn declare_public(&mut self, service: &str) {
-        self.public_services.push(format!("/{service}/"));
+        let method = Method::new(service.to_owned(), Demand::Nothing);
+        self.public_services.push((format!("/{service}/"), method));
     }
 
-    /// What a call of this path must bring; `None` when nobody declared it.
-    pub(super) fn demand(&self, path: &str) -> Option<&Demand> {
+    /// Lets the streams of a service, declared already, outlive their tokens.
+    pub(super) fn outlive_tokens(&mut self, service: &str) {
+        let prefix = format!("/{service}/");
+        for (_, method) in self.methods.iter_mut().filter(|(path, _)| path.starts_with(&prefix)) {
+            method.streams = Streams::OutliveToken;
+        }
+    }
+
+    /// The method that calls of this path are for; `None` when nobody declared it.
+    pub(super) fn method(&self, path: &str) -> Option<&Method> {
         self.methods.get(path).or_else(|| {
             let public =
-                self.public_services.iter().any(|prefix| path.starts_with(prefix.as_str()));
-            public.then_some(&Demand::Nothing)
+                self.public_services.iter().find(|(prefix, _)| path.starts_with(prefix.as_str()));
+            public.map(|(_, method)| method)
         })
+    }
+
+    /// The audience of all that is declared, if it is one and the same.
+    pub(super) fn only_audience(&self) -> Option<&Audience> {
+        let mut audiences = self.methods.values().filter_map(|method| match &method.demand {
+            Demand::Nothing => None,
+            Demand::Token { audience, .. } => Some(audience),
+        });
+        let first = audiences.next()?;
+        audiences.all(|audience| audience == first).then_some(first)
     }
 }
 
@@ -106,6 +160,10 @@ mod tests {
 
     fn service(audience: &'static str, methods: &'static [MethodPolicy]) -> ServicePolicy {
         ServicePolicy { service: "inventory.v1.Inventory", audience, methods }
+    }
+
+    fn demand_of<'a>(table: &'a PolicyTable, path: &str) -> Option<&'a Demand> {
+        table.method(path).map(|method| &method.demand)
     }
 
     const METHODS: &[MethodPolicy] = &[
@@ -120,8 +178,8 @@ mod tests {
     fn a_call_must_bring_what_is_declared_and_nothing_undeclared_is_found() {
         let mut table = PolicyTable::default();
         table.declare(&service("inventory", METHODS));
-        assert!(matches!(table.demand("/inventory.v1.Inventory/Ping"), Some(Demand::Nothing)));
-        let demand = table.demand("/inventory.v1.Inventory/CheckStock");
+        assert!(matches!(demand_of(&table, "/inventory.v1.Inventory/Ping"), Some(Demand::Nothing)));
+        let demand = demand_of(&table, "/inventory.v1.Inventory/CheckStock");
         let Some(Demand::Token { audience, scopes }) = demand else {
             panic!("not a demand for a token: {demand:?}");
         };
@@ -138,7 +196,7 @@ mod tests {
             "/inventory.v1.Inventory/%50ing",
             "/inventory.v1.Other/Ping",
         ] {
-            assert!(table.demand(undeclared).is_none(), "{undeclared}");
+            assert!(demand_of(&table, undeclared).is_none(), "{undeclared}");
         }
     }
 
@@ -146,7 +204,7 @@ mod tests {
     fn a_public_service_is_public_by_its_whole_name() {
         let mut table = PolicyTable::default();
         table.declare_public("grpc.health.v1.Health");
-        let public = |path| matches!(table.demand(path), Some(Demand::Nothing));
+        let public = |path| matches!(demand_of(&table, path), Some(Demand::Nothing));
         assert!(public("/grpc.health.v1.Health/Check"));
         assert!(!public("/grpc.health.v1.HealthAdmin/Check"));
         assert!(!public("/x/grpc.health.v1.Health/Check"));
@@ -157,7 +215,7 @@ mod tests {
         let mut table = PolicyTable::default();
         table.declare_public("inventory.v1.Inventory");
         table.declare(&service("inventory", METHODS));
-        let demand = table.demand("/inventory.v1.Inventory/CheckStock");
+        let demand = demand_of(&table, "/inventory.v1.Inventory/CheckStock");
         assert!(matches!(demand, Some(Demand::Token { .. })));
     }
 
@@ -172,12 +230,12 @@ mod tests {
         {
             let mut table = PolicyTable::default();
             table.declare(&bad);
-            assert!(table.demand("/inventory.v1.Inventory/CheckStock").is_none(), "{bad:?}");
+            assert!(demand_of(&table, "/inventory.v1.Inventory/CheckStock").is_none(), "{bad:?}");
         }
         let mut table = PolicyTable::default();
         table.declare(&service("", &METHODS[..1]));
         assert!(
-            table.demand("/inventory.v1.Inventory/Ping").is_some(),
+            demand_of(&table, "/inventory.v1.Inventory/Ping").is_some(),
             "all public: no audience needed"
         );
     }

@@ -75,9 +75,26 @@ impl Refusal {
         }
     }
 
-    /// What the caller is told.
+    /// What the caller is told, as a gRPC status with `google.rpc.ErrorInfo`.
     pub fn to_status(&self) -> Status {
-        let (code, message) = match self {
+        let (code, message) = self.told();
+        let mut metadata = HashMap::new();
+        match self {
+            Self::TokenMissing { audience } | Self::AudienceMismatch { audience } => {
+                metadata.insert("audience".to_owned(), audience.to_string());
+            }
+            Self::ScopeMissing { scope } => {
+                metadata.insert("scope".to_owned(), scope.to_string());
+            }
+            _ => {}
+        }
+        let details = ErrorDetails::with_error_info(self.reason(), ERROR_DOMAIN, metadata);
+        Status::with_error_details(code, message, details)
+    }
+
+    /// What the caller is told: the code, and a sentence for people.
+    pub(super) fn told(&self) -> (Code, String) {
+        match self {
             // To a caller, a method that nobody declared is not there.
             Self::MethodUndeclared => {
                 (Code::Unimplemented, "there is no such method here".to_owned())
@@ -111,18 +128,6 @@ impl Refusal {
             Self::ScopeMissing { scope } => {
                 (Code::PermissionDenied, format!("the token does not carry the scope {scope}"))
             }
-        };
-        let mut metadata = HashMap::new();
-        match self {
-            Self::TokenMissing { audience } | Self::AudienceMismatch { audience } => {
-                metadata.insert("audience".to_owned(), audience.to_string());
-            }
-            Self::ScopeMissing { scope } => {
-                metadata.insert("scope".to_owned(), scope.to_string());
-            }
-            _ => {}
         }
-        let details = ErrorDetails::with_error_info(self.reason(), ERROR_DOMAIN, metadata);
-        Status::with_error_details(code, message, details)
     }
 }

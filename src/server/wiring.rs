@@ -158,7 +158,9 @@ impl Health {
 /// Countersign's own services are protected like anyone's, by their own annotations.
 fn guard(authority: &Authority, clock: &Clock) -> Guard {
     let trust = Trust::live(authority.trust(), Arc::default());
-    let guard = Guard::builder(trust).services(rpc::POLICIES).clock(clock.clone());
+    // The request log has the refusals.
+    let guard =
+        Guard::builder(trust).services(rpc::POLICIES).clock(clock.clone()).without_refusal_log();
     PUBLIC_SERVICES.iter().fold(guard, |guard, name| guard.public_service(name)).build()
 }
 

@@ -1,0 +1,125 @@
+//! Whether a call is admitted: the bearer token, what it is worth today, and the scopes.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::HeaderMap;
+use http::header::AUTHORIZATION;
+use quick_cache::sync::Cache;
+
+use crate::claims::Audience;
+use crate::claims::ClientId;
+use crate::claims::Clock;
+use crate::claims::ScopeSet;
+use crate::claims::Timestamp;
+use crate::guard::policy_table::PolicyTable;
+use crate::guard::refusal::Refusal;
+use crate::guard::report::Reports;
+use crate::guard::trust::Trust;
+use crate::token::Audiences;
+use crate::token::Rejection;
+use crate::token::VerifiedToken;
+use crate::trust::TrustBundle;
+
+/// How many verified tokens are remembered. Each bearer brings the same one many times.
+const CACHED_TOKENS: usize = 10_000;
+
+/// All that a guard decides by. Shared by its clones and its calls.
+pub(super) struct Checks {
+    pub(super) policies: PolicyTable,
+    pub(super) trust: Trust,
+    pub(super) clock: Clock,
+    pub(super) leeway: Duration,
+    pub(super) reports: Reports,
+    pub(super) verified: Cache<Box<str>, Arc<VerifiedToken>>,
+}
+
+/// A refusal, and what the log may know of it and the caller need not.
+pub(super) struct Refused {
+    pub(super) refusal: Refusal,
+    /// Why exactly.
+    pub(super) rejection: Option<Rejection>,
+    /// Whose token it is, once it has verified.
+    pub(super) client: Option<ClientId>,
+}
+
+impl From<Refusal> for Refused {
+    fn from(refusal: Refusal) -> Self {
+        Self { refusal, rejection: None, client: None }
+    }
+}
+
+impl Checks {
+    pub(super) fn new(
+        policies: PolicyTable,
+        trust: Trust,
+        clock: Clock,
+        leeway: Duration,
+        reports: Reports,
+    ) -> Self {
+        let verified = Cache::new(CACHED_TOKENS);
+        Self { policies, trust, clock, leeway, reports, verified }
+    }
+
+    /// The verified token of a call, if it is one for this audience with these scopes.
+    pub(super) fn admit(
+        &self,
+        headers: &HeaderMap,
+        audience: &Audience,
+        scopes: &ScopeSet,
+        now: Timestamp,
+    ) -> Result<Arc<VerifiedToken>, Refused> {
+        let token = bearer(headers, audience)?;
+        let bundle = self.trust.bundle().ok_or(Refusal::TrustUnavailable)?;
+        let verified = self.verify(&bundle, token, audience, now).map_err(|rejection| {
+            if rejection == Rejection::KeyUnknown {
+                self.trust.report_missing_key();
+            }
+            let refusal = Refusal::of(&rejection, audience);
+            Refused { refusal, rejection: Some(rejection), client: None }
+        })?;
+        match verified.claims().scopes.first_missing(scopes) {
+            Some(scope) => Err(Refused {
+                refusal: Refusal::ScopeMissing { scope: scope.into() },
+                rejection: None,
+                client: Some(verified.claims().client_id.clone()),
+            }),
+            None => Ok(verified),
+        }
+    }
+
+    fn verify(
+        &self,
+        bundle: &TrustBundle,
+        token: &str,
+        audience: &Audience,
+        now: Timestamp,
+    ) -> Result<Arc<VerifiedToken>, Rejection> {
+        if let Some(known) = self.verified.get(token) {
+            bundle.recheck(&known, now, self.leeway)?;
+            return if known.claims().audience == *audience {
+                Ok(known)
+            } else {
+                Err(Rejection::AudienceMismatch)
+            };
+        }
+        let audiences = Audiences::OneOf(std::slice::from_ref(audience));
+        let verified = Arc::new(bundle.verify(token, audiences, now, self.leeway)?);
+        self.verified.insert(token.into(), Arc::clone(&verified));
+        Ok(verified)
+    }
+}
+
+/// The one bearer token of a call (RFC 6750 §2.1). Two headers, or anything but one token in it,
+/// could be read differently by whoever stands before or behind us.
+fn bearer<'a>(headers: &'a HeaderMap, audience: &Audience) -> Result<&'a str, Refusal> {
+    let mut values = headers.get_all(AUTHORIZATION).iter();
+    let value =
+        values.next().ok_or_else(|| Refusal::TokenMissing { audience: audience.clone() })?;
+    if values.next().is_some() {
+        return Err(Refusal::TokenInvalid);
+    }
+    let (scheme, token) =
+        value.to_str().ok().and_then(|value| value.split_once(' ')).ok_or(Refusal::TokenInvalid)?;
+    if scheme.eq_ignore_ascii_case("bearer") { Ok(token) } else { Err(Refusal::TokenInvalid) }
+}

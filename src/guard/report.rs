@@ -1,0 +1,175 @@
+//! What operators see of a guard: a line and a count for each refusal, a count of what was admitted,
+//! and whether it only reports.
+
+use std::sync::OnceLock;
+use std::sync::atomic::AtomicU8;
+use std::sync::atomic::Ordering;
+
+use metrics::Counter;
+use metrics::SharedString;
+
+use crate::claims::ClientId;
+use crate::claims::Timestamp;
+use crate::guard::admission::Refused;
+use crate::guard::refusal::Refusal;
+use crate::token::VerifiedToken;
+
+/// Calls of paths that nobody declared go by this name in metrics: their own text has no bound.
+pub(super) const UNDECLARED: SharedString = SharedString::const_str("undeclared");
+
+/// Calls of HTTP routes go by this name in metrics: their paths carry ids.
+pub(super) const HTTP_ROUTE: SharedString = SharedString::const_str("http");
+
+/// How a guard reports.
+pub(super) struct Reports {
+    report_only: Option<ReportOnly>,
+    refusal_log: RefusalLog,
+}
+
+/// Whether refused calls get a line in the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum RefusalLog {
+    /// Each one.
+    Written,
+    /// Somebody else writes it.
+    LeftOut,
+}
+
+/// What becomes of what is not in order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Enforcement {
+    /// It is refused.
+    Enforced,
+    /// It goes on, and is reported.
+    Reported,
+}
+
+impl Enforcement {
+    fn as_label(self) -> &'static str {
+        match self {
+            Self::Enforced => "true",
+            Self::Reported => "false",
+        }
+    }
+}
+
+struct ReportOnly {
+    until: Timestamp,
+    /// What the gauge shows: nothing yet, on, or over.
+    shown: AtomicU8,
+}
+
+const SHOWN_ON: u8 = 1;
+const SHOWN_OVER: u8 = 2;
+
+impl Reports {
+    pub(super) fn new(
+        report_only_until: Option<Timestamp>,
+        refusal_log: RefusalLog,
+        now: Timestamp,
+    ) -> Self {
+        let report_only = report_only_until.map(|until| {
+            if now < until {
+                tracing::warn!(
+                    until = until.as_unix(),
+                    "the guard only reports, and refuses nothing"
+                );
+            }
+            // Shown again with the first call: the program may install its recorder later than this.
+            show(until, now);
+            ReportOnly { until, shown: AtomicU8::new(0) }
+        });
+        Self { report_only, refusal_log }
+    }
+
+    /// Until when nothing is refused, if that is not over.
+    pub(super) fn only_until(&self, now: Timestamp) -> Option<Timestamp> {
+        let ReportOnly { until, shown } = self.report_only.as_ref()?;
+        let state = if now < *until { SHOWN_ON } else { SHOWN_OVER };
+        if shown.load(Ordering::Relaxed) != state && shown.swap(state, Ordering::Relaxed) != state {
+            show(*until, now);
+        }
+        (now < *until).then_some(*until)
+    }
+
+    /// What becomes of a call that is not in order.
+    pub(super) fn enforcement(&self, now: Timestamp) -> Enforcement {
+        match self.only_until(now) {
+            Some(_) => Enforcement::Reported,
+            None => Enforcement::Enforced,
+        }
+    }
+
+    /// Tells of a call that is, or would be, refused.
+    pub(super) fn refused(
+        &self,
+        label: SharedString,
+        path: &str,
+        refused: &Refused,
+        enforcement: Enforcement,
+    ) {
+        let reason = refused.refusal.reason();
+        metrics::counter!(
+            "countersign_guard_refusals_total",
+            "reason" => reason,
+            "method" => label,
+            "enforced" => enforcement.as_label(),
+        )
+        .increment(1);
+        let client = refused.client.as_ref().map_or("", ClientId::as_str);
+        let detail = refused.rejection.as_ref().map(tracing::field::debug);
+        // The path is the caller's own text; `Debug` keeps control characters out of the log.
+        match (enforcement, self.refusal_log) {
+            (Enforcement::Reported, _) => {
+                tracing::warn!(?path, reason, client, detail, "call would be refused")
+            }
+            (Enforcement::Enforced, RefusalLog::Written) => {
+                tracing::info!(?path, reason, client, detail, "call refused")
+            }
+            (Enforcement::Enforced, RefusalLog::LeftOut) => {
+                tracing::debug!(?path, reason, client, detail, "call refused")
+            }
+        }
+    }
+
+    /// Tells of a call whose token is over while it streams. No request log knows of that.
+    pub(super) fn ended(
+        &self,
+        label: SharedString,
+        token: &VerifiedToken,
+        refusal: &Refusal,
+        enforcement: Enforcement,
+    ) {
+        let reason = refusal.reason();
+        let client = token.claims().client_id.as_str();
+        match enforcement {
+            Enforcement::Reported => {
+                tracing::warn!(path = &*label, reason, client, "stream would be ended")
+            }
+            Enforcement::Enforced => tracing::info!(path = &*label, reason, client, "stream ended"),
+        }
+        metrics::counter!(
+            "countersign_guard_streams_ended_total",
+            "reason" => reason,
+            "method" => label,
+            "enforced" => enforcement.as_label(),
+        )
+        .increment(1);
+    }
+
+    /// Counts an admitted call. The counter is looked up once, when there is something to count.
+    pub(super) fn admitted(&self, counter: &OnceLock<Counter>, label: &SharedString) {
+        let counter = counter.get_or_init(
+            || metrics::counter!("countersign_guard_admitted_total", "method" => label.clone()),
+        );
+        counter.increment(1);
+    }
+}
+
+fn show(until: Timestamp, now: Timestamp) {
+    let gauge = metrics::gauge!(
+        "countersign_guard_report_only",
+        "until" => until.as_unix().to_string(),
+    );
+    gauge.set(if now < until { 1.0 } else { 0.0 });
+}

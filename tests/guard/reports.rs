@@ -1,0 +1,229 @@
+//! What operators see: lines, counts, and a guard that only reports.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::Arc;
+use std::sync::Mutex;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use countersign::testing::START;
+use countersign::token::Audiences;
+use metrics::Counter;
+use metrics::Gauge;
+use metrics::Histogram;
+use metrics::Key;
+use metrics::KeyName;
+use metrics::Metadata;
+use metrics::Recorder;
+use metrics::SharedString;
+use metrics::Unit;
+use tonic::Request;
+use tracing::subscriber::DefaultGuard;
+
+use crate::support::Rig;
+use crate::support::SERVER_STREAM;
+use crate::support::UNARY;
+use crate::support::UNDECLARED;
+use crate::support::next;
+use crate::support::reason;
+
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// Keeps what is counted, by name and labels.
+#[derive(Default)]
+struct Counts(Mutex<BTreeMap<String, Arc<AtomicU64>>>);
+
+impl Counts {
+    fn cell(&self, key: &Key) -> Arc<AtomicU64> {
+        let mut labels: Vec<String> =
+            key.labels().map(|label| format!("{}={}", label.key(), label.value())).collect();
+        labels.sort();
+        let name = format!("{} {}", key.name(), labels.join(" "));
+        let mut cells = self.0.lock().expect("no panic");
+        Arc::clone(cells.entry(name.trim_end().to_owned()).or_default())
+    }
+
+    fn all(&self) -> Vec<(String, u64)> {
+        let cells = self.0.lock().expect("no panic");
+        cells.iter().map(|(name, cell)| (name.clone(), cell.load(Ordering::SeqCst))).collect()
+    }
+
+    fn gauge(&self) -> f64 {
+        let until = START + DAY;
+        let name = format!("countersign_guard_report_only until={}", until.as_unix());
+        let cells = self.0.lock().expect("no panic");
+        f64::from_bits(cells[&name].load(Ordering::SeqCst))
+    }
+}
+
+impl Recorder for Counts {
+    fn describe_counter(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+    fn describe_gauge(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+    fn describe_histogram(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+    fn register_counter(&self, key: &Key, _: &Metadata<'_>) -> Counter {
+        Counter::from_arc(self.cell(key))
+    }
+    fn register_gauge(&self, key: &Key, _: &Metadata<'_>) -> Gauge {
+        Gauge::from_arc(self.cell(key))
+    }
+    fn register_histogram(&self, _: &Key, _: &Metadata<'_>) -> Histogram {
+        Histogram::noop()
+    }
+}
+
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl io::Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().expect("no panic").extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Log {
+    fn start() -> (Self, DefaultGuard) {
+        let log = Self::default();
+        let writer = log.clone();
+        let subscriber = tracing_subscriber::fmt()
+            .without_time()
+            .with_ansi(false)
+            .with_target(false)
+            .with_writer(move || writer.clone())
+            .finish();
+        (log, tracing::subscriber::set_default(subscriber))
+    }
+
+    fn lines(&self) -> Vec<String> {
+        let bytes = self.0.lock().expect("no panic").clone();
+        let text = String::from_utf8(bytes).expect("UTF-8");
+        text.lines().map(|line| line.trim().to_owned()).collect()
+    }
+}
+
+#[tokio::test]
+async fn each_refusal_is_one_line_and_one_count() {
+    let counts = Counts::default();
+    let _recorder = metrics::set_default_local_recorder(&counts);
+    let mut rig = Rig::new();
+    let (log, _subscriber) = Log::start();
+    let order = || rig.issuer.token("order").audience("echo");
+    let (forged, scopeless) = (order().forged().mint(), order().mint());
+
+    rig.unary(UNARY, rig.token().on(())).await.expect("admitted");
+    rig.unary(UNARY, rig.token().on(())).await.expect("admitted");
+    rig.unary(UNARY, forged.on(())).await.expect_err("forged");
+    rig.unary(UNARY, scopeless.on(())).await.expect_err("no scope");
+    rig.unary(UNDECLARED, Request::new(())).await.expect_err("undeclared");
+
+    assert_eq!(
+        log.lines(),
+        [
+            r#"INFO call refused path="/test.Echo/Unary" reason="TOKEN_INVALID" client="" detail=SignatureInvalid"#,
+            r#"INFO call refused path="/test.Echo/Unary" reason="SCOPE_MISSING" client="order""#,
+            r#"INFO call refused path="/test.Echo/Undeclared" reason="METHOD_UNDECLARED" client="""#,
+        ]
+    );
+    let refusals = "countersign_guard_refusals_total enforced=true";
+    assert_eq!(
+        counts.all(),
+        [
+            ("countersign_guard_admitted_total method=/test.Echo/Unary".to_owned(), 2),
+            (format!("{refusals} method=/test.Echo/Unary reason=SCOPE_MISSING"), 1),
+            (format!("{refusals} method=/test.Echo/Unary reason=TOKEN_INVALID"), 1),
+            (format!("{refusals} method=undeclared reason=METHOD_UNDECLARED"), 1),
+        ]
+    );
+}
+
+#[tokio::test]
+async fn a_server_with_its_own_request_log_gets_no_second_line() {
+    let mut rig = Rig::with(|guard| guard.without_refusal_log());
+    let (log, _subscriber) = Log::start();
+    rig.unary(UNARY, Request::new(())).await.expect_err("no token");
+    assert_eq!(log.lines(), [""; 0]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_that_ends_is_told_of_once() {
+    let counts = Counts::default();
+    let _recorder = metrics::set_default_local_recorder(&counts);
+    let mut rig = Rig::new();
+    let (log, _subscriber) = Log::start();
+    let mut stream = rig.bidi(rig.token().on(())).await.expect("admitted");
+    next(&mut stream).await.expect("a message");
+    next(&mut stream).await.expect_err("it ends");
+    rig.handler_error().await;
+    assert_eq!(
+        log.lines(),
+        [r#"INFO stream ended path="/test.Echo/Bidi" reason="TOKEN_EXPIRED" client="order""#]
+    );
+    let ended = "countersign_guard_streams_ended_total enforced=true method=/test.Echo/Bidi reason=TOKEN_EXPIRED";
+    assert!(counts.all().contains(&(ended.to_owned(), 1)), "{:?}", counts.all());
+}
+
+#[tokio::test]
+async fn a_guard_that_only_reports_refuses_nothing_until_its_date() {
+    let counts = Counts::default();
+    let _recorder = metrics::set_default_local_recorder(&counts);
+    let mut rig = Rig::with(|guard| guard.report_only_until(START + DAY));
+    let (log, _subscriber) = Log::start();
+    assert_eq!(counts.gauge(), 1.0);
+    let scopeless = |rig: &Rig| rig.issuer.token("order").audience("echo").mint();
+
+    assert_eq!(rig.unary(UNARY, rig.token().on(())).await.expect("admitted"), "order");
+    assert_eq!(rig.unary(UNARY, Request::new(())).await.expect("reported"), "nobody");
+    let reported = rig.unary(UNARY, scopeless(&rig).on(())).await.expect("reported");
+    assert_eq!(reported, "nobody", "it is verified, and yet it would be refused");
+    assert_eq!(rig.unary(UNDECLARED, Request::new(())).await.expect("reported"), "nobody");
+    assert_eq!(
+        log.lines(),
+        [
+            r#"WARN call would be refused path="/test.Echo/Unary" reason="TOKEN_MISSING" client="""#,
+            r#"WARN call would be refused path="/test.Echo/Unary" reason="SCOPE_MISSING" client="order""#,
+            r#"WARN call would be refused path="/test.Echo/Undeclared" reason="METHOD_UNDECLARED" client="""#,
+        ]
+    );
+
+    rig.issuer.advance(DAY - Duration::from_secs(1));
+    rig.unary(UNARY, Request::new(())).await.expect("reported to the last second");
+    assert_eq!(counts.gauge(), 1.0);
+    rig.issuer.advance(Duration::from_secs(1));
+    let status = rig.unary(UNARY, Request::new(())).await.expect_err("now it enforces");
+    assert_eq!(reason(&status), "TOKEN_MISSING");
+    assert_eq!(rig.unary(UNARY, rig.token().on(())).await.expect("admitted"), "order");
+    assert_eq!(counts.gauge(), 0.0);
+}
+
+#[tokio::test]
+async fn what_is_only_reported_is_not_vouched_for_by_anyone_else() {
+    let mut rig = Rig::with(|guard| guard.report_only_until(START + DAY));
+    let token = rig.token();
+    let verified =
+        rig.issuer.bundle().verify(token.expose(), Audiences::Any, START, Duration::ZERO);
+    let mut request = Request::new(());
+    request.extensions_mut().insert(Arc::new(verified.expect("a good token")));
+    assert_eq!(rig.unary(UNARY, request).await.expect("reported"), "nobody");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_guard_that_only_reports_ends_no_stream_until_its_date() {
+    let mut rig = Rig::with(|guard| guard.report_only_until(START + DAY));
+    let (log, _subscriber) = Log::start();
+    let token = rig.token();
+    let mut stream = rig.server_stream(SERVER_STREAM, token.on(())).await.expect("admitted");
+    next(&mut stream).await.expect("a message");
+    rig.issuer.revoke_token(&token);
+    let waited = tokio::time::timeout(DAY - Duration::from_secs(1), stream.message()).await;
+    assert!(waited.is_err(), "it goes on: {waited:?}");
+    rig.issuer.advance(DAY);
+    let status = next(&mut stream).await.expect_err("it ends");
+    assert_eq!(reason(&status), "TOKEN_REVOKED");
+    let says = |what: &str| log.lines().iter().filter(|line| line.contains(what)).count();
+    assert_eq!((says("WARN stream would be ended"), says("INFO stream ended")), (1, 1));
+}

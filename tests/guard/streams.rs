@@ -1,0 +1,148 @@
+//! Streams end when their token does. Time is tokio's, and stands still until it is moved.
+
+use std::time::Duration;
+
+use countersign::testing::TestToken;
+use tokio::time::Instant;
+use tokio::time::advance;
+use tonic::Code;
+use tonic::Status;
+
+use crate::support::BUSY_STREAM;
+use crate::support::Rig;
+use crate::support::SERVER_STREAM;
+use crate::support::Seen;
+use crate::support::UNARY;
+use crate::support::in_time;
+use crate::support::next;
+use crate::support::reason;
+
+/// The life of a token, and the leeway.
+const OVER: Duration = Duration::from_secs(15 * 60 + 30);
+
+#[track_caller]
+fn assert_ended(status: &Status, expected: &str) {
+    assert_eq!((status.code(), reason(status).as_str()), (Code::Unauthenticated, expected));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_response_stream_ends_when_its_token_expires() {
+    let mut rig = Rig::new();
+    let started = Instant::now();
+    let mut stream = rig.server_stream(SERVER_STREAM, rig.token().on(())).await.expect("admitted");
+    assert_eq!(next(&mut stream).await.expect("a message").as_deref(), Some("first"));
+    assert_ended(&next(&mut stream).await.expect_err("it ends"), "TOKEN_EXPIRED");
+    assert_eq!(started.elapsed().as_secs(), OVER.as_secs());
+    assert!(
+        matches!(in_time(rig.seen.recv()).await, Some(Seen::ResponseDropped)),
+        "the handler is let go"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_response_stream_that_never_waits_ends_too() {
+    let mut rig = Rig::new();
+    let mut stream = rig.server_stream(BUSY_STREAM, rig.token().on(())).await.expect("admitted");
+    for _ in 0..10 {
+        next(&mut stream).await.expect("a message");
+    }
+    advance(OVER).await;
+    let mut left = 0;
+    let status = loop {
+        match next(&mut stream).await {
+            Ok(_) => left += 1,
+            Err(status) => break status,
+        }
+        assert!(left < 10, "it goes on");
+    };
+    assert_ended(&status, "TOKEN_EXPIRED");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_stream_ends_for_the_handler_and_the_caller() {
+    let mut rig = Rig::new();
+    let status = rig.client_stream(rig.token().on(())).await.expect_err("it ends");
+    assert_ended(&status, "TOKEN_EXPIRED");
+    assert_ended(&rig.handler_error().await, "TOKEN_EXPIRED");
+}
+
+#[tokio::test(start_paused = true)]
+async fn both_directions_of_a_stream_end() {
+    let mut rig = Rig::new();
+    let mut stream = rig.bidi(rig.token().on(())).await.expect("admitted");
+    assert_eq!(next(&mut stream).await.expect("a message").as_deref(), Some("first"));
+    assert_ended(&next(&mut stream).await.expect_err("it ends"), "TOKEN_EXPIRED");
+    assert_ended(&rig.handler_error().await, "TOKEN_EXPIRED");
+}
+
+#[tokio::test(start_paused = true)]
+async fn revocation_of_token_client_or_key_ends_streams_at_once() {
+    let revocations: [fn(&Rig, &TestToken); 3] = [
+        |rig, token| rig.issuer.revoke_token(token),
+        |rig, _| rig.issuer.revoke_client("order"),
+        |rig, _| rig.issuer.revoke_key(),
+    ];
+    for revoke in revocations {
+        let mut rig = Rig::new();
+        let started = Instant::now();
+        let token = rig.token();
+        let mut stream = rig.bidi(token.on(())).await.expect("admitted");
+        next(&mut stream).await.expect("a message");
+        revoke(&rig, &token);
+        assert_ended(&next(&mut stream).await.expect_err("it ends"), "TOKEN_REVOKED");
+        assert_ended(&rig.handler_error().await, "TOKEN_REVOKED");
+        assert_eq!(started.elapsed().as_secs(), 0);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_revoked_between_admission_and_the_first_wait_is_noticed() {
+    let mut rig = Rig::new();
+    let token = rig.token();
+    let mut stream = rig.server_stream(SERVER_STREAM, token.on(())).await.expect("admitted");
+    rig.issuer.revoke_token(&token);
+    next(&mut stream).await.expect("what was ready goes out");
+    assert_ended(&next(&mut stream).await.expect_err("it ends"), "TOKEN_REVOKED");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_change_of_trust_that_is_not_about_the_token_ends_nothing() {
+    let mut rig = Rig::new();
+    let started = Instant::now();
+    let mut stream = rig.server_stream(SERVER_STREAM, rig.token().on(())).await.expect("admitted");
+    next(&mut stream).await.expect("a message");
+    rig.issuer.revoke_client("somebody-else");
+    rig.issuer.rotate_key();
+    assert_ended(&next(&mut stream).await.expect_err("in time"), "TOKEN_EXPIRED");
+    assert_eq!(started.elapsed().as_secs(), OVER.as_secs());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_service_may_opt_out() {
+    let mut rig = Rig::with(|guard| guard.streams_outlive_tokens("test.Echo"));
+    let token = rig.token();
+    let mut stream = rig.server_stream(SERVER_STREAM, token.on(())).await.expect("admitted");
+    next(&mut stream).await.expect("a message");
+    rig.issuer.revoke_token(&token);
+    let waited = tokio::time::timeout(OVER * 2, stream.message()).await;
+    assert!(waited.is_err(), "it goes on: {waited:?}");
+    rig.unary(UNARY, token.on(())).await.expect_err("a new call is another matter");
+
+    let mut other = Rig::with(|guard| guard.streams_outlive_tokens("test.Ech"));
+    let mut stream =
+        other.server_stream(SERVER_STREAM, other.token().on(())).await.expect("admitted");
+    next(&mut stream).await.expect("a message");
+    next(&mut stream).await.expect_err("another service has opted out");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_token_without_end_is_no_trouble() {
+    let mut rig = Rig::new();
+    let forever =
+        rig.issuer.token("order").audience("echo").scopes("echo:call").life(Duration::MAX);
+    let token = forever.mint();
+    let mut stream = rig.server_stream(SERVER_STREAM, token.on(())).await.expect("admitted");
+    next(&mut stream).await.expect("a message");
+    let waited = tokio::time::timeout(OVER, stream.message()).await;
+    assert!(waited.is_err(), "it goes on: {waited:?}");
+}
