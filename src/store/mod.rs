@@ -8,6 +8,7 @@
 mod audit;
 mod kek;
 mod migrations;
+mod reservation;
 mod sqlite;
 mod state;
 mod writer;
@@ -19,6 +20,8 @@ pub use self::audit::AuditRow;
 pub use self::audit::ChainError;
 pub use self::kek::InvalidKek;
 pub use self::kek::Kek;
+pub use self::reservation::Reservation;
+pub use self::reservation::reserve;
 pub use self::sqlite::StoreError;
 pub use self::sqlite::create;
 pub use self::sqlite::verify_audit;

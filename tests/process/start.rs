@@ -1,7 +1,9 @@
 //! Starting: what is made, what is found again, and what stands in the way.
 
 use std::fs;
+use std::fs::File;
 use std::net::TcpListener;
+use std::process::Stdio;
 
 use crate::support::PROGRAM;
 use crate::support::Sandbox;
@@ -89,6 +91,48 @@ fn a_second_process_on_the_store_is_refused_and_spoils_nothing() {
     let line = sandbox.run(&recover).failed(1);
     assert!(line.contains("another process has the store"), "{line}");
     server.stop();
+}
+
+#[test]
+fn a_first_start_leaves_everything_alone_while_another_is_at_it() {
+    let sandbox = Sandbox::new();
+    fs::create_dir(sandbox.path(DEV)).expect("it is ours");
+    let lock = File::create(sandbox.path("countersign-dev/countersign.lock")).expect("it is ours");
+    lock.lock().expect("nobody has it");
+    // What the other has made so far.
+    for file in [DEMO, "countersign-dev/kek"] {
+        fs::write(sandbox.path(file), "theirs").expect("it is ours");
+    }
+    for args in [
+        &["serve", "--dev", "--listen", "127.0.0.1:0"][..],
+        &["init", "--issuer", "https://auth.test", "--data-dir", DEV],
+    ] {
+        let line = sandbox.run(args).failed(1);
+        assert!(line.contains("another process has the store"), "{line}");
+        assert_eq!(sandbox.listing(DEV), ["countersign.lock", "demo.toml", "kek"]);
+        assert_eq!(sandbox.text(DEMO), "theirs");
+    }
+}
+
+#[test]
+fn stores_that_are_made_at_once_with_one_kek_all_open() {
+    let sandbox = Sandbox::new();
+    let stores = ["a", "a", "b", "b", "c", "c"];
+    let spawned = stores.map(|store| {
+        let args = ["init", "--issuer", "https://auth.test", "--kek-file", "kek", "--data-dir"];
+        let mut command = sandbox.program(PROGRAM);
+        command.args(args).arg(store).stdout(Stdio::null()).stderr(Stdio::null());
+        command.spawn().expect("the program is there")
+    });
+    let made = spawned.map(|mut child| child.wait().expect("it ends").success());
+    for pair in made.chunks(2) {
+        assert_eq!(pair.iter().filter(|made| **made).count(), 1, "{made:?}");
+    }
+    for store in ["a", "b", "c"] {
+        sandbox.run(&["audit", "verify", "--kek-file", "kek", "--data-dir", store]).ok();
+        assert_eq!(sandbox.credential(&format!("{store}/operator.toml"), "client_id"), "operator");
+    }
+    assert_eq!(sandbox.listing(""), ["a", "b", "c", "kek"]);
 }
 
 #[test]
@@ -183,7 +227,7 @@ fn init_makes_a_store_once() {
     let files = ["kek", "data/countersign.db", "data/operator.toml"];
     let before = files.map(|file| fs::read(sandbox.path(file)).expect("it is there"));
     let line = sandbox.run(&init).failed(1);
-    assert!(line.contains("data/operator.toml exists already"), "{line}");
+    assert!(line.contains("there is a store at data/countersign.db already"), "{line}");
     let line = sandbox.run(&[&init[..], &["--operator-id", "another"]].concat()).failed(1);
     assert!(
         line.contains("there is a store at data/countersign.db already; it was not touched"),

@@ -22,13 +22,25 @@ use crate::cli::host::write;
 use crate::client::GrantRule;
 use crate::client::Grants;
 use crate::client::Serves;
+use crate::store;
+use crate::store::Reservation;
+use crate::store::StoreError;
 
 const DEMO: &str = "demo.toml";
 const OPERATOR: &str = "operator.toml";
 
 /// Creates the store with a demo client and an operator, unless it is there.
 pub(super) fn prepare(place: &Place, address: SocketAddr, now: Timestamp) -> Result<(), Error> {
-    if place.database().exists() { Ok(()) } else { create(place, &url(address), now) }
+    if place.database().exists() {
+        return Ok(());
+    }
+    place.prepare()?;
+    match store::reserve(&place.database()) {
+        Ok(reservation) => create(place, &reservation, &url(address), now),
+        // Another process has just made it. Whether it serves it, too, shows when it is opened.
+        Err(StoreError::AlreadyExists(_)) => Ok(()),
+        Err(error) => Err(store_error(error)),
+    }
 }
 
 /// Makes the credentials name the address that is served now. Only once the store is open: until
@@ -46,8 +58,12 @@ fn url(address: SocketAddr) -> String {
     format!("http://{address}")
 }
 
-fn create(place: &Place, url: &str, now: Timestamp) -> Result<(), Error> {
-    place.prepare()?;
+fn create(
+    place: &Place,
+    reservation: &Reservation,
+    url: &str,
+    now: Timestamp,
+) -> Result<(), Error> {
     let issuer = Issuer::new(url).expect("an address makes a valid URL");
     let id = |text: &str| ClientId::new(text).expect("the names here are valid");
     let operator =
@@ -71,8 +87,7 @@ fn create(place: &Place, url: &str, now: Timestamp) -> Result<(), Error> {
     let operator_file = NewCredentialsFile::create(&place.directory().join(OPERATOR))?;
     let kek = place.create_kek()?;
     let clients = [demo, operator];
-    host::init(&place.database(), &kek.key, &issuer, &clients, now).map_err(store_error)?;
-    kek.keep();
+    host::init(reservation, &kek, &issuer, &clients, now).map_err(store_error)?;
     let [demo, operator] = &clients;
     write(demo_file, url, demo)?;
     write(operator_file, url, operator)

@@ -42,12 +42,13 @@ pub fn init(args: &InitArgs, store: StoreConfig, output: &mut Output<'_>) -> Res
     let now = Clock::system().now();
     let operator =
         NewClient::operator(operator_id, "The first operator", now).map_err(no_randomness)?;
+    // From here on nobody else makes or removes what is in these files.
+    let reservation = store::reserve(&place.database()).map_err(store_error)?;
     let credentials = place.directory().join(format!("{}.toml", operator.id()));
     let file = NewCredentialsFile::create(&credentials)?;
     let kek = place.create_kek()?;
-    host::init(&place.database(), &kek.key, &issuer, std::slice::from_ref(&operator), now)
+    host::init(&reservation, &kek, &issuer, std::slice::from_ref(&operator), now)
         .map_err(store_error)?;
-    kek.keep();
     let url = format!("http://{}", settings::LISTEN.default);
     write(file, &url, &operator)?;
 
