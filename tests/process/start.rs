@@ -115,6 +115,45 @@ fn a_first_start_leaves_everything_alone_while_another_is_at_it() {
 }
 
 #[test]
+fn credentials_are_complete_before_there_is_a_store() {
+    let sandbox = Sandbox::new();
+    sandbox.run(&["init", "--issuer", "https://auth.test", "--data-dir", "data"]).ok();
+    let written = |name: &str| {
+        let file = fs::metadata(sandbox.path(&format!("data/{name}"))).expect("it is there");
+        file.modified().expect("the system keeps it")
+    };
+    assert!(written("kek") <= written("countersign.db"));
+    assert!(written("operator.toml") <= written("countersign.db"));
+}
+
+#[test]
+fn a_first_start_that_came_to_nothing_is_no_obstacle_to_the_next() {
+    let sandbox = Sandbox::new();
+    // The database cannot be built where a directory is.
+    fs::create_dir_all(sandbox.path("countersign-dev/countersign.new/x")).expect("it is ours");
+    let dev = ["serve", "--dev", "--listen", "127.0.0.1:0"];
+    let init = ["init", "--issuer", "https://auth.test", "--data-dir", DEV];
+    for args in [&dev[..], &init] {
+        sandbox.run(args).failed(1);
+        assert_eq!(sandbox.listing(DEV), ["countersign.lock", "countersign.new", "kek"]);
+    }
+    fs::remove_dir_all(sandbox.path("countersign-dev/countersign.new")).expect("it is ours");
+
+    // One that was killed before it made the store leaves what it had made; nobody else's file is
+    // replaced by `init`.
+    for file in [DEMO, OPERATOR] {
+        fs::write(sandbox.path(file), "stale").expect("it is ours");
+    }
+    let line = sandbox.run(&init).failed(1);
+    assert!(line.contains("countersign-dev/operator.toml exists already"), "{line}");
+    assert_eq!(sandbox.text(OPERATOR), "stale");
+    let server = sandbox.dev();
+    sandbox.json(DEMO, &["token", "issue"]);
+    sandbox.json(OPERATOR, &["keys", "list"]);
+    server.stop();
+}
+
+#[test]
 fn stores_that_are_made_at_once_with_one_kek_all_open() {
     let sandbox = Sandbox::new();
     let stores = ["a", "a", "b", "b", "c", "c"];

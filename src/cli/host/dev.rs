@@ -12,13 +12,12 @@ use crate::claims::Issuer;
 use crate::claims::ScopeSet;
 use crate::claims::Timestamp;
 use crate::cli::credentials;
-use crate::cli::credentials::NewCredentialsFile;
 use crate::cli::credentials::shell_word;
 use crate::cli::error::Error;
+use crate::cli::host::credentials_file;
 use crate::cli::host::no_randomness;
 use crate::cli::host::place::Place;
 use crate::cli::host::store_error;
-use crate::cli::host::write;
 use crate::client::GrantRule;
 use crate::client::Grants;
 use crate::client::Serves;
@@ -83,14 +82,14 @@ fn create(
     for name in [DEMO, OPERATOR] {
         let _ = fs::remove_file(place.directory().join(name));
     }
-    let demo_file = NewCredentialsFile::create(&place.directory().join(DEMO))?;
-    let operator_file = NewCredentialsFile::create(&place.directory().join(OPERATOR))?;
     let kek = place.create_kek()?;
-    let clients = [demo, operator];
-    host::init(reservation, &kek, &issuer, &clients, now).map_err(store_error)?;
-    let [demo, operator] = &clients;
-    write(demo_file, url, demo)?;
-    write(operator_file, url, operator)
+    // The store comes last: where there is one, all that belongs to it is there, too.
+    let demo_file = credentials_file(&place.directory().join(DEMO), url, &demo)?;
+    let operator_file = credentials_file(&place.directory().join(OPERATOR), url, &operator)?;
+    host::init(reservation, &kek, &issuer, &[demo, operator], now).map_err(store_error)?;
+    demo_file.keep();
+    operator_file.keep();
+    Ok(())
 }
 
 /// What to type next, each command on a line of its own that can be pasted as it is.
