@@ -16,6 +16,7 @@ use crate::cli::environment::Environment;
 use crate::cli::error::Error;
 use crate::cli::secret::Secret;
 use crate::cli::toml_file;
+use crate::store;
 
 /// A client's credentials and the server that knows them.
 #[derive(Debug)]
@@ -194,12 +195,16 @@ impl NewCredentialsFile {
             *quoted(client_id),
             *quoted(client_secret.expose()),
         ));
-        self.file.write_all(text.as_bytes()).and_then(|()| self.file.sync_all()).map_err(|error| {
-            Error::failed(
-                format!("cannot write {}: {error}", self.path.display()),
-                "make room for it",
-            )
-        })
+        self.file
+            .write_all(text.as_bytes())
+            .and_then(|()| self.file.sync_all())
+            .and_then(|()| store::sync_name(&self.path))
+            .map_err(|error| {
+                Error::failed(
+                    format!("cannot write {}: {error}", self.path.display()),
+                    "make room for it",
+                )
+            })
     }
 }
 
@@ -218,7 +223,7 @@ pub fn point_to(path: &Path, url: &str) -> Result<(), Error> {
         &credentials.client_id,
         &credentials.client_secret,
     )?;
-    fs::rename(&beside, path).map_err(|error| {
+    fs::rename(&beside, path).and_then(|()| store::sync_name(path)).map_err(|error| {
         Error::failed(
             format!("cannot replace {}: {error}", path.display()),
             "name another directory with --data-dir",

@@ -6,6 +6,7 @@
 //! together.
 
 mod audit;
+mod durable;
 mod kek;
 mod migrations;
 mod reservation;
@@ -18,6 +19,7 @@ pub use self::audit::AuditHead;
 pub use self::audit::AuditReport;
 pub use self::audit::AuditRow;
 pub use self::audit::ChainError;
+pub use self::durable::sync_name;
 pub use self::kek::InvalidKek;
 pub use self::kek::Kek;
 pub use self::reservation::Reservation;

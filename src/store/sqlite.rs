@@ -27,6 +27,7 @@ use crate::store::audit::AuditHead;
 use crate::store::audit::AuditReport;
 use crate::store::audit::Chain;
 use crate::store::audit::ChainError;
+use crate::store::durable::sync_name;
 use crate::store::kek::Kek;
 use crate::store::migrations;
 use crate::store::reservation::Reservation;
@@ -174,7 +175,12 @@ pub fn create(
     transaction.commit()?;
     // Closing moves all of it from the journal to the database.
     connection.close().map_err(|(_, error)| StoreError::from(error))?;
-    fs::rename(&building, path).map_err(unavailable)
+    fs::rename(&building, path).map_err(unavailable)?;
+    sync_name(path).map_err(|error| {
+        // Its credentials go when this fails, so that it must not stay.
+        let _ = fs::remove_file(path);
+        unavailable(error)
+    })
 }
 
 /// Proves the audit log of a store that may be in use, and that an exported head is in it.

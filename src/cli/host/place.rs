@@ -17,6 +17,7 @@ use crate::cli::config;
 use crate::cli::config::StoreConfig;
 use crate::cli::error::Error;
 use crate::cli::host::no_randomness;
+use crate::store;
 use crate::store::Kek;
 
 /// Where the state is.
@@ -45,8 +46,12 @@ impl Place {
 
     /// Makes the directory, for its owner only.
     pub(super) fn prepare(&self) -> Result<(), Error> {
-        DirBuilder::new().recursive(true).mode(0o700).create(self.directory()).map_err(|error| {
-            let problem = format!("cannot create {}: {error}", self.directory().display());
+        let directory = self.directory();
+        let missing = directory.ancestors().take_while(|ancestor| !ancestor.exists());
+        let missing: Vec<&Path> = missing.collect();
+        let made = DirBuilder::new().recursive(true).mode(0o700).create(directory);
+        made.and_then(|()| missing.into_iter().try_for_each(store::sync_name)).map_err(|error| {
+            let problem = format!("cannot create {}: {error}", directory.display());
             Error::failed(problem, "name another directory with --data-dir")
         })
     }
@@ -54,10 +59,15 @@ impl Place {
     /// The key-encryption key for a new store: the one that is there, or a new one. Once there it
     /// stays, store or no store: another store may be sealed with it by then.
     pub(super) fn create_kek(&self) -> Result<Kek, Error> {
-        if let Some(path) = self.kek_file().filter(|path| !path.exists()) {
-            let key = Kek::generate().map_err(no_randomness)?;
-            let suffix = getrandom::u64().map_err(no_randomness)?;
-            write_kek(path, suffix, &key).map_err(|error| {
+        if let Some(path) = self.kek_file() {
+            let written = if path.exists() {
+                Ok(())
+            } else {
+                let suffix = getrandom::u64().map_err(no_randomness)?;
+                write_kek(path, suffix, &Kek::generate().map_err(no_randomness)?)
+            };
+            // Whoever wrote it: a store without the key that it is sealed with is of no use.
+            written.and_then(|()| store::sync_name(path)).map_err(|error| {
                 let problem =
                     format!("cannot write the key-encryption key to {}: {error}", path.display());
                 Error::failed(problem, "name another file with --kek-file")
