@@ -1,5 +1,5 @@
 # What CI runs.
-check: fmt clippy proto docs test shop
+check: fmt clippy signatures proto docs test shop
 
 fmt:
     cargo fmt --check
@@ -8,6 +8,10 @@ clippy:
     cargo clippy --all-targets -- -D warnings
     cargo clippy --no-default-features --features mesh --all-targets -- -D warnings
     cargo clippy --no-default-features --features build -- -D warnings
+
+# No dependency re-admits malleable signatures.
+signatures:
+    .ci/lenient-ed25519
 
 # Needs buf (npm: @bufbuild/buf).
 proto:

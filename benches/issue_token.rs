@@ -30,6 +30,7 @@ use countersign::rpc;
 use countersign::rpc::issue_token_request::Credential;
 use countersign::rpc::token_service_client::TokenServiceClient;
 use countersign::server;
+use countersign::store;
 use countersign::store::Kek;
 use ed25519_dalek::Signer;
 use tokio::net::TcpListener;
@@ -130,7 +131,7 @@ async fn measure() {
     .expect("randomness");
     let issuer: Issuer = "https://token.example.com".parse().expect("issuer");
     host::init(
-        &dir.path().join("countersign.db"),
+        &store::reserve(&dir.path().join("countersign.db")).expect("nothing is there"),
         &kek,
         &issuer,
         std::slice::from_ref(&client),

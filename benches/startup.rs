@@ -20,6 +20,7 @@ use countersign::claims::ScopeSet;
 use countersign::client::GrantRule;
 use countersign::client::Grants;
 use countersign::client::Serves;
+use countersign::store;
 use countersign::store::Kek;
 
 /// Set for a process that starts: the store.
@@ -107,5 +108,6 @@ fn create(database: &Path, kek: &Kek) {
         })
         .collect();
     let issuer: Issuer = "https://token.example.com".parse().expect("issuer");
-    host::init(database, kek, &issuer, &clients, now).expect("a fresh store");
+    let place = store::reserve(database).expect("nothing is there");
+    host::init(&place, kek, &issuer, &clients, now).expect("a fresh store");
 }

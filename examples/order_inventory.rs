@@ -35,6 +35,7 @@ use countersign::rpc;
 use countersign::rpc::key_service_client::KeyServiceClient;
 use countersign::server;
 use countersign::server::ServeError;
+use countersign::store;
 use countersign::store::Kek;
 use countersign::token::VerifiedToken;
 use tempfile::TempDir;
@@ -317,7 +318,7 @@ impl Countersign {
         let database = state.path().join("countersign.db");
         let issuer = Issuer::new(&format!("http://{address}"))?;
         let kek = Kek::generate()?;
-        host::init(&database, &kek, &issuer, &clients, clock.now())?;
+        host::init(&store::reserve(&database)?, &kek, &issuer, &clients, clock.now())?;
         let settings = Settings {
             default_ttl: Duration::from_secs(15 * 60),
             audit_retention: Duration::from_secs(24 * 60 * 60),

@@ -28,6 +28,7 @@ use crate::store::Change;
 use crate::store::CommitError;
 use crate::store::Decision;
 use crate::store::Kek;
+use crate::store::Reservation;
 use crate::store::State;
 use crate::store::Store;
 use crate::store::StoreError;
@@ -112,9 +113,9 @@ impl NewClient {
 /// Creates a store with fresh keys and its first clients.
 ///
 /// # Errors
-/// When there is one already, or the disk does not take it.
+/// When the disk does not take it.
 pub fn init(
-    path: &Path,
+    reservation: &Reservation,
     kek: &Kek,
     issuer: &Issuer,
     clients: &[NewClient],
@@ -126,7 +127,7 @@ pub fn init(
     let event =
         host_event("store.init", issuer.as_str(), format!("clients {}", names.join(" ")), now);
     store::create(
-        path,
+        reservation,
         kek,
         issuer,
         &ring,

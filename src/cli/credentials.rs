@@ -16,6 +16,7 @@ use crate::cli::environment::Environment;
 use crate::cli::error::Error;
 use crate::cli::secret::Secret;
 use crate::cli::toml_file;
+use crate::store;
 
 /// A client's credentials and the server that knows them.
 #[derive(Debug)]
@@ -136,11 +137,11 @@ impl Credentials {
 }
 
 /// A credentials file that is ours to write, made before the secret is, so that
-/// a secret shown only once has somewhere to go. Removed again unless written.
+/// a secret shown only once has somewhere to go. Removed again unless kept.
 pub struct NewCredentialsFile {
     path: PathBuf,
     file: File,
-    written: bool,
+    kept: bool,
 }
 
 impl NewCredentialsFile {
@@ -151,7 +152,7 @@ impl NewCredentialsFile {
     pub fn create(path: &Path) -> Result<Self, Error> {
         let created = File::options().write(true).create_new(true).mode(0o600).open(path);
         match created {
-            Ok(file) => Ok(Self { path: path.to_owned(), file, written: false }),
+            Ok(file) => Ok(Self { path: path.to_owned(), file, kept: false }),
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Err(Error::failed(
                 format!("{} exists already", path.display()),
                 "move it away or name another file",
@@ -163,9 +164,26 @@ impl NewCredentialsFile {
         }
     }
 
-    /// Writes the credentials and waits until they are on disk.
+    /// Writes the credentials and keeps the file.
     pub fn write(
         mut self,
+        url: &str,
+        client_id: &str,
+        client_secret: &Secret,
+    ) -> Result<(), Error> {
+        self.fill(url, client_id, client_secret)?;
+        self.keep();
+        Ok(())
+    }
+
+    /// The client exists: without this file nobody could speak for it.
+    pub fn keep(mut self) {
+        self.kept = true;
+    }
+
+    /// Writes credentials of a client that is yet to be made, and waits until they are on disk.
+    pub fn fill(
+        &mut self,
         url: &str,
         client_id: &str,
         client_secret: &Secret,
@@ -177,16 +195,16 @@ impl NewCredentialsFile {
             *quoted(client_id),
             *quoted(client_secret.expose()),
         ));
-        self.file.write_all(text.as_bytes()).and_then(|()| self.file.sync_all()).map_err(
-            |error| {
+        self.file
+            .write_all(text.as_bytes())
+            .and_then(|()| self.file.sync_all())
+            .and_then(|()| store::sync_name(&self.path))
+            .map_err(|error| {
                 Error::failed(
                     format!("cannot write {}: {error}", self.path.display()),
                     "make room for it",
                 )
-            },
-        )?;
-        self.written = true;
-        Ok(())
+            })
     }
 }
 
@@ -205,7 +223,7 @@ pub fn point_to(path: &Path, url: &str) -> Result<(), Error> {
         &credentials.client_id,
         &credentials.client_secret,
     )?;
-    fs::rename(&beside, path).map_err(|error| {
+    fs::rename(&beside, path).and_then(|()| store::sync_name(path)).map_err(|error| {
         Error::failed(
             format!("cannot replace {}: {error}", path.display()),
             "name another directory with --data-dir",
@@ -215,7 +233,7 @@ pub fn point_to(path: &Path, url: &str) -> Result<(), Error> {
 
 impl Drop for NewCredentialsFile {
     fn drop(&mut self) {
-        if !self.written {
+        if !self.kept {
             // Nothing of value is in it; that it stays is not worth an error.
             let _ = fs::remove_file(&self.path);
         }
@@ -393,7 +411,10 @@ mod tests {
         assert!(matches!(NewCredentialsFile::create(&path), Err(Error::Failed(_))));
 
         let abandoned = directory.path().join("abandoned.toml");
-        drop(NewCredentialsFile::create(&abandoned).expect("nothing is there"));
+        let mut file = NewCredentialsFile::create(&abandoned).expect("nothing is there");
+        file.fill("u", "cron", &secret).expect("there is room");
+        assert!(abandoned.exists());
+        drop(file);
         assert!(!abandoned.exists());
     }
 

@@ -144,6 +144,7 @@ impl Health {
 
     fn service(&self) -> HealthServer<HealthService> {
         HealthServer::new(HealthService::from_health_reporter(self.0.clone()))
+            .max_decoding_message_size(MAX_MESSAGE)
     }
 
     /// Tells those who watch, and ends their watching: it would outlast every other call.
@@ -224,6 +225,6 @@ fn routes(desk: &Desk, health: HealthServer<HealthService>) -> Result<Routes, Se
         AuditServiceServer::new(Audit(desk.clone())).max_decoding_message_size(MAX_MESSAGE),
     )
     .add_service(health)
-    .add_service(reflection)
-    .add_service(reflection_alpha))
+    .add_service(reflection.max_decoding_message_size(MAX_MESSAGE))
+    .add_service(reflection_alpha.max_decoding_message_size(MAX_MESSAGE)))
 }

@@ -6,8 +6,10 @@
 //! together.
 
 mod audit;
+mod durable;
 mod kek;
 mod migrations;
+mod reservation;
 mod sqlite;
 mod state;
 mod writer;
@@ -17,8 +19,11 @@ pub use self::audit::AuditHead;
 pub use self::audit::AuditReport;
 pub use self::audit::AuditRow;
 pub use self::audit::ChainError;
+pub use self::durable::sync_name;
 pub use self::kek::InvalidKek;
 pub use self::kek::Kek;
+pub use self::reservation::Reservation;
+pub use self::reservation::reserve;
 pub use self::sqlite::StoreError;
 pub use self::sqlite::create;
 pub use self::sqlite::verify_audit;

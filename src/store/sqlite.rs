@@ -4,9 +4,6 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::fs;
 use std::fs::File;
-use std::fs::OpenOptions;
-use std::fs::TryLockError;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -30,8 +27,12 @@ use crate::store::audit::AuditHead;
 use crate::store::audit::AuditReport;
 use crate::store::audit::Chain;
 use crate::store::audit::ChainError;
+use crate::store::durable::sync_name;
 use crate::store::kek::Kek;
 use crate::store::migrations;
+use crate::store::reservation::Reservation;
+use crate::store::reservation::lock;
+use crate::store::reservation::private_options;
 use crate::store::state::Change;
 use crate::store::state::State;
 use crate::store::writer::RequestKey;
@@ -137,9 +138,9 @@ pub(super) struct Database {
 /// Creates a store with its keys, its first clients and its first audit event, in one transaction.
 ///
 /// # Errors
-/// When there is one already, or the disk does not take it.
+/// When the disk does not take it.
 pub fn create(
-    path: &Path,
+    reservation: &Reservation,
     kek: &Kek,
     issuer: &Issuer,
     ring: &KeyRing,
@@ -149,10 +150,7 @@ pub fn create(
     let random = |_| StoreError::Unavailable("the system has no randomness to give".to_owned());
     let mut store_id = [0; 16];
     getrandom::fill(&mut store_id).map_err(random)?;
-    let _lock = lock(path)?;
-    if path.exists() {
-        return Err(StoreError::AlreadyExists(path.to_owned()));
-    }
+    let path = reservation.path();
     // Built beside, and moved to its place when it is complete: there is never half a store.
     let unavailable =
         |error: std::io::Error| StoreError::Unavailable(format!("{}: {error}", path.display()));
@@ -183,7 +181,12 @@ pub fn create(
     transaction.commit()?;
     // Closing moves all of it from the journal to the database.
     connection.close().map_err(|(_, error)| StoreError::from(error))?;
-    fs::rename(&building, path).map_err(unavailable)
+    fs::rename(&building, path).map_err(unavailable)?;
+    sync_name(path).map_err(|error| {
+        // Its credentials go when this fails, so that it must not stay.
+        let _ = fs::remove_file(path);
+        unavailable(error)
+    })
 }
 
 /// Proves the audit log of a store that may be in use, and that an exported head is in it.
@@ -286,26 +289,6 @@ impl Database {
     ) -> Result<(), StoreError> {
         Ok(rows::remember_answer(&self.connection, request, answer, now)?)
     }
-}
-
-/// One process at a time: two writers with a state in memory each would lie to their readers.
-fn lock(path: &Path) -> Result<File, StoreError> {
-    let path = path.with_extension("lock");
-    let unavailable =
-        |error: std::io::Error| StoreError::Unavailable(format!("{}: {error}", path.display()));
-    let file = private_options().create(true).truncate(false).open(&path).map_err(unavailable)?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(StoreError::InUse(path.with_extension("db"))),
-        Err(TryLockError::Error(error)) => Err(unavailable(error)),
-    }
-}
-
-fn private_options() -> OpenOptions {
-    let mut options = OpenOptions::new();
-    options.read(true).write(true);
-    options.mode(0o600);
-    options
 }
 
 /// Opens what is a Countersign database of a version that we know, and has not touched it yet.

@@ -1,7 +1,9 @@
 //! Starting: what is made, what is found again, and what stands in the way.
 
 use std::fs;
+use std::fs::File;
 use std::net::TcpListener;
+use std::process::Stdio;
 
 use crate::support::PROGRAM;
 use crate::support::Sandbox;
@@ -89,6 +91,87 @@ fn a_second_process_on_the_store_is_refused_and_spoils_nothing() {
     let line = sandbox.run(&recover).failed(1);
     assert!(line.contains("another process has the store"), "{line}");
     server.stop();
+}
+
+#[test]
+fn a_first_start_leaves_everything_alone_while_another_is_at_it() {
+    let sandbox = Sandbox::new();
+    fs::create_dir(sandbox.path(DEV)).expect("it is ours");
+    let lock = File::create(sandbox.path("countersign-dev/countersign.lock")).expect("it is ours");
+    lock.lock().expect("nobody has it");
+    // What the other has made so far.
+    for file in [DEMO, "countersign-dev/kek"] {
+        fs::write(sandbox.path(file), "theirs").expect("it is ours");
+    }
+    for args in [
+        &["serve", "--dev", "--listen", "127.0.0.1:0"][..],
+        &["init", "--issuer", "https://auth.test", "--data-dir", DEV],
+    ] {
+        let line = sandbox.run(args).failed(1);
+        assert!(line.contains("another process has the store"), "{line}");
+        assert_eq!(sandbox.listing(DEV), ["countersign.lock", "demo.toml", "kek"]);
+        assert_eq!(sandbox.text(DEMO), "theirs");
+    }
+}
+
+#[test]
+fn credentials_are_complete_before_there_is_a_store() {
+    let sandbox = Sandbox::new();
+    sandbox.run(&["init", "--issuer", "https://auth.test", "--data-dir", "data"]).ok();
+    let written = |name: &str| {
+        let file = fs::metadata(sandbox.path(&format!("data/{name}"))).expect("it is there");
+        file.modified().expect("the system keeps it")
+    };
+    assert!(written("kek") <= written("countersign.db"));
+    assert!(written("operator.toml") <= written("countersign.db"));
+}
+
+#[test]
+fn a_first_start_that_came_to_nothing_is_no_obstacle_to_the_next() {
+    let sandbox = Sandbox::new();
+    // The database cannot be built where a directory is.
+    fs::create_dir_all(sandbox.path("countersign-dev/countersign.new/x")).expect("it is ours");
+    let dev = ["serve", "--dev", "--listen", "127.0.0.1:0"];
+    let init = ["init", "--issuer", "https://auth.test", "--data-dir", DEV];
+    for args in [&dev[..], &init] {
+        sandbox.run(args).failed(1);
+        assert_eq!(sandbox.listing(DEV), ["countersign.lock", "countersign.new", "kek"]);
+    }
+    fs::remove_dir_all(sandbox.path("countersign-dev/countersign.new")).expect("it is ours");
+
+    // One that was killed before it made the store leaves what it had made; nobody else's file is
+    // replaced by `init`.
+    for file in [DEMO, OPERATOR] {
+        fs::write(sandbox.path(file), "stale").expect("it is ours");
+    }
+    let line = sandbox.run(&init).failed(1);
+    assert!(line.contains("countersign-dev/operator.toml exists already"), "{line}");
+    assert_eq!(sandbox.text(OPERATOR), "stale");
+    let server = sandbox.dev();
+    sandbox.json(DEMO, &["token", "issue"]);
+    sandbox.json(OPERATOR, &["keys", "list"]);
+    server.stop();
+}
+
+#[test]
+fn stores_that_are_made_at_once_with_one_kek_all_open() {
+    let sandbox = Sandbox::new();
+    let stores = ["a", "a", "b", "b", "c", "c"];
+    let spawned = stores.map(|store| {
+        let args = ["init", "--issuer", "https://auth.test", "--kek-file", "kek", "--data-dir"];
+        let mut command = sandbox.program(PROGRAM);
+        command.args(args).arg(store).stdout(Stdio::null()).stderr(Stdio::null());
+        command.spawn().expect("the program is there")
+    });
+    let made = spawned.map(|mut child| child.wait().expect("it ends").success());
+    for pair in made.chunks(2) {
+        assert_eq!(pair.iter().filter(|made| **made).count(), 1, "{made:?}");
+    }
+    for store in ["a", "b", "c"] {
+        sandbox.run(&["audit", "verify", "--kek-file", "kek", "--data-dir", store]).ok();
+        assert_eq!(sandbox.credential(&format!("{store}/operator.toml"), "client_id"), "operator");
+    }
+    assert_eq!(sandbox.listing(""), ["a", "b", "c", "kek"]);
 }
 
 #[test]
@@ -183,7 +266,7 @@ fn init_makes_a_store_once() {
     let files = ["kek", "data/countersign.db", "data/operator.toml"];
     let before = files.map(|file| fs::read(sandbox.path(file)).expect("it is there"));
     let line = sandbox.run(&init).failed(1);
-    assert!(line.contains("data/operator.toml exists already"), "{line}");
+    assert!(line.contains("there is a store at data/countersign.db already"), "{line}");
     let line = sandbox.run(&[&init[..], &["--operator-id", "another"]].concat()).failed(1);
     assert!(
         line.contains("there is a store at data/countersign.db already; it was not touched"),

@@ -7,7 +7,11 @@ use tonic::Code;
 use tonic::Request;
 use tonic::Response;
 use tonic::Status;
+use tonic_health::pb::HealthCheckRequest;
+use tonic_health::pb::health_client::HealthClient;
 use tonic_prost::ProstCodec;
+use tonic_reflection::pb::v1;
+use tonic_reflection::pb::v1alpha;
 use tonic_types::StatusExt;
 
 use crate::caller::client;
@@ -99,6 +103,48 @@ async fn a_message_has_a_largest_size() {
     assert_field(operator.create(&server, describe(500 * 1024)).await, "client.description");
     let answer = operator.create(&server, describe(512 * 1024)).await;
     assert_refused(answer, Code::ResourceExhausted, "REQUEST_TOO_LARGE");
+}
+
+#[tokio::test]
+async fn what_anyone_may_call_has_the_same_largest_size() {
+    let server = TestServer::start().await;
+    let check = |size: usize| {
+        let request = HealthCheckRequest { service: "x".repeat(size) };
+        let mut health = HealthClient::new(server.channel.clone());
+        async move { health.check(request).await.map(drop) }
+    };
+    let status = check(60 * 1024).await.expect_err("there is no such service");
+    assert_eq!(status.code(), Code::NotFound);
+    assert_refused(check(64 * 1024).await, Code::ResourceExhausted, "REQUEST_TOO_LARGE");
+
+    // Reflection answers message by message, and just ends after one that it could not read.
+    let v1 = |size: usize| {
+        let host = "x".repeat(size);
+        let list = v1::server_reflection_request::MessageRequest::ListServices(String::new());
+        let asked = v1::ServerReflectionRequest { host, message_request: Some(list) };
+        let channel = server.channel.clone();
+        async move {
+            let mut client = v1::server_reflection_client::ServerReflectionClient::new(channel);
+            let answers = client.server_reflection_info(tokio_stream::iter([asked])).await;
+            answers.expect("it is public").into_inner().message().await.expect("it ends well")
+        }
+    };
+    assert!(v1(60 * 1024).await.is_some());
+    assert!(v1(64 * 1024).await.is_none());
+    let v1alpha = |size: usize| {
+        let host = "x".repeat(size);
+        let list = v1alpha::server_reflection_request::MessageRequest::ListServices(String::new());
+        let asked = v1alpha::ServerReflectionRequest { host, message_request: Some(list) };
+        let channel = server.channel.clone();
+        async move {
+            let mut client =
+                v1alpha::server_reflection_client::ServerReflectionClient::new(channel);
+            let answers = client.server_reflection_info(tokio_stream::iter([asked])).await;
+            answers.expect("it is public").into_inner().message().await.expect("it ends well")
+        }
+    };
+    assert!(v1alpha(60 * 1024).await.is_some());
+    assert!(v1alpha(64 * 1024).await.is_none());
 }
 
 #[tokio::test]

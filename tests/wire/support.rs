@@ -21,6 +21,7 @@ use countersign::rpc::issue_token_request::Credential;
 use countersign::rpc::key_service_client::KeyServiceClient;
 use countersign::rpc::token_service_client::TokenServiceClient;
 use countersign::server;
+use countersign::store;
 use countersign::store::Kek;
 use tempfile::TempDir;
 use tokio::net::TcpListener;
@@ -61,8 +62,10 @@ impl TestServer {
         let kek = Kek::generate().expect("randomness");
         let operator = NewClient::operator(id("operator"), "for tests", START).expect("randomness");
         let issuer = Issuer::new(ISSUER).expect("a valid issuer");
-        host::init(&database(dir.path()), &kek, &issuer, std::slice::from_ref(&operator), START)
+        let place = store::reserve(&database(dir.path())).expect("nothing is there");
+        host::init(&place, &kek, &issuer, std::slice::from_ref(&operator), START)
             .expect("a fresh store");
+        drop(place);
         let clock = Clock::fixed(START);
         let kek = kek.expose().to_string();
         let (running, url, channel) = run(dir.path(), &kek, &clock).await;

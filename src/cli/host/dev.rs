@@ -12,23 +12,34 @@ use crate::claims::Issuer;
 use crate::claims::ScopeSet;
 use crate::claims::Timestamp;
 use crate::cli::credentials;
-use crate::cli::credentials::NewCredentialsFile;
 use crate::cli::credentials::shell_word;
 use crate::cli::error::Error;
+use crate::cli::host::credentials_file;
 use crate::cli::host::no_randomness;
 use crate::cli::host::place::Place;
 use crate::cli::host::store_error;
-use crate::cli::host::write;
 use crate::client::GrantRule;
 use crate::client::Grants;
 use crate::client::Serves;
+use crate::store;
+use crate::store::Reservation;
+use crate::store::StoreError;
 
 const DEMO: &str = "demo.toml";
 const OPERATOR: &str = "operator.toml";
 
 /// Creates the store with a demo client and an operator, unless it is there.
 pub(super) fn prepare(place: &Place, address: SocketAddr, now: Timestamp) -> Result<(), Error> {
-    if place.database().exists() { Ok(()) } else { create(place, &url(address), now) }
+    if place.database().exists() {
+        return Ok(());
+    }
+    place.prepare()?;
+    match store::reserve(&place.database()) {
+        Ok(reservation) => create(place, &reservation, &url(address), now),
+        // Another process has just made it. Whether it serves it, too, shows when it is opened.
+        Err(StoreError::AlreadyExists(_)) => Ok(()),
+        Err(error) => Err(store_error(error)),
+    }
 }
 
 /// Makes the credentials name the address that is served now. Only once the store is open: until
@@ -46,8 +57,12 @@ fn url(address: SocketAddr) -> String {
     format!("http://{address}")
 }
 
-fn create(place: &Place, url: &str, now: Timestamp) -> Result<(), Error> {
-    place.prepare()?;
+fn create(
+    place: &Place,
+    reservation: &Reservation,
+    url: &str,
+    now: Timestamp,
+) -> Result<(), Error> {
     let issuer = Issuer::new(url).expect("an address makes a valid URL");
     let id = |text: &str| ClientId::new(text).expect("the names here are valid");
     let operator =
@@ -67,15 +82,14 @@ fn create(place: &Place, url: &str, now: Timestamp) -> Result<(), Error> {
     for name in [DEMO, OPERATOR] {
         let _ = fs::remove_file(place.directory().join(name));
     }
-    let demo_file = NewCredentialsFile::create(&place.directory().join(DEMO))?;
-    let operator_file = NewCredentialsFile::create(&place.directory().join(OPERATOR))?;
     let kek = place.create_kek()?;
-    let clients = [demo, operator];
-    host::init(&place.database(), &kek.key, &issuer, &clients, now).map_err(store_error)?;
-    kek.keep();
-    let [demo, operator] = &clients;
-    write(demo_file, url, demo)?;
-    write(operator_file, url, operator)
+    // The store comes last: where there is one, all that belongs to it is there, too.
+    let demo_file = credentials_file(&place.directory().join(DEMO), url, &demo)?;
+    let operator_file = credentials_file(&place.directory().join(OPERATOR), url, &operator)?;
+    host::init(reservation, &kek, &issuer, &[demo, operator], now).map_err(store_error)?;
+    demo_file.keep();
+    operator_file.keep();
+    Ok(())
 }
 
 /// What to type next, each command on a line of its own that can be pasted as it is.

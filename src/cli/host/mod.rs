@@ -7,6 +7,7 @@ mod serve;
 pub use self::serve::serve;
 
 use std::fs;
+use std::path::Path;
 
 use serde::Serialize;
 
@@ -42,14 +43,16 @@ pub fn init(args: &InitArgs, store: StoreConfig, output: &mut Output<'_>) -> Res
     let now = Clock::system().now();
     let operator =
         NewClient::operator(operator_id, "The first operator", now).map_err(no_randomness)?;
+    // From here on nobody else makes or removes what is in these files.
+    let reservation = store::reserve(&place.database()).map_err(store_error)?;
     let credentials = place.directory().join(format!("{}.toml", operator.id()));
-    let file = NewCredentialsFile::create(&credentials)?;
-    let kek = place.create_kek()?;
-    host::init(&place.database(), &kek.key, &issuer, std::slice::from_ref(&operator), now)
-        .map_err(store_error)?;
-    kek.keep();
     let url = format!("http://{}", settings::LISTEN.default);
-    write(file, &url, &operator)?;
+    let kek = place.create_kek()?;
+    // The store comes last: where there is one, all that belongs to it is there, too.
+    let file = credentials_file(&credentials, &url, &operator)?;
+    host::init(&reservation, &kek, &issuer, std::slice::from_ref(&operator), now)
+        .map_err(store_error)?;
+    file.keep();
 
     output.text(&format!("The store is {}.\n", place.database().display()))?;
     output.text(&format!("The operator's credentials are in {}.\n", credentials.display()))?;
@@ -72,10 +75,12 @@ pub fn recover_operator(
     let operator_id = operator_id(&args.operator_id)?;
     let place = Place::new(store);
     let kek = place.read_kek()?;
-    let file = args.out.as_deref().map(NewCredentialsFile::create).transpose()?;
     let now = Clock::system().now();
     let operator =
         NewClient::operator(operator_id, "Recovered on the host", now).map_err(no_randomness)?;
+    let url = format!("http://{}", settings::LISTEN.default);
+    let file =
+        args.out.as_deref().map(|path| credentials_file(path, &url, &operator)).transpose()?;
     let runtime = serve::runtime(std::num::NonZeroUsize::MIN)?;
     runtime.block_on(host::recover(&place.database(), kek, &operator, now)).map_err(|error| {
         match error {
@@ -87,7 +92,10 @@ pub fn recover_operator(
         }
     })?;
     match file {
-        Some(file) => write(file, &format!("http://{}", settings::LISTEN.default), &operator),
+        Some(file) => {
+            file.keep();
+            Ok(())
+        }
         None => {
             output.remark(&format!("client_id {}; the secret is shown only now", operator.id()))?;
             output.text(&format!("{}\n", operator.secret.expose()))
@@ -169,8 +177,16 @@ fn operator_id(text: &str) -> Result<ClientId, Error> {
     ClientId::new(text).map_err(|error| Error::usage(error.to_string(), "correct --operator-id"))
 }
 
-fn write(file: NewCredentialsFile, url: &str, client: &NewClient) -> Result<(), Error> {
-    file.write(url, client.id().as_str(), &Secret::new(client.secret.expose().to_owned()))
+/// The credentials of a client that is about to be made. Removed again unless they are kept.
+fn credentials_file(
+    path: &Path,
+    url: &str,
+    client: &NewClient,
+) -> Result<NewCredentialsFile, Error> {
+    let mut file = NewCredentialsFile::create(path)?;
+    let secret = Secret::new(client.secret.expose().to_owned());
+    file.fill(url, client.id().as_str(), &secret)?;
+    Ok(file)
 }
 
 fn store_error(error: StoreError) -> Error {

@@ -17,33 +17,11 @@ use crate::cli::config;
 use crate::cli::config::StoreConfig;
 use crate::cli::error::Error;
 use crate::cli::host::no_randomness;
+use crate::store;
 use crate::store::Kek;
 
 /// Where the state is.
 pub(super) struct Place(StoreConfig);
-
-/// A key-encryption key of a store that is not there yet. Unless it is [kept](NewKek::keep), a file
-/// that was made for it goes again.
-pub(super) struct NewKek {
-    pub(super) key: Kek,
-    created: Option<PathBuf>,
-}
-
-impl NewKek {
-    /// The store exists now.
-    pub(super) fn keep(mut self) {
-        self.created = None;
-    }
-}
-
-impl Drop for NewKek {
-    fn drop(&mut self) {
-        if let Some(path) = &self.created {
-            // No store is sealed with it: that it stays is not worth an error.
-            let _ = fs::remove_file(path);
-        }
-    }
-}
 
 impl Place {
     pub(super) fn new(config: StoreConfig) -> Self {
@@ -68,35 +46,34 @@ impl Place {
 
     /// Makes the directory, for its owner only.
     pub(super) fn prepare(&self) -> Result<(), Error> {
-        DirBuilder::new().recursive(true).mode(0o700).create(self.directory()).map_err(|error| {
-            let problem = format!("cannot create {}: {error}", self.directory().display());
+        let directory = self.directory();
+        let missing = directory.ancestors().take_while(|ancestor| !ancestor.exists());
+        let missing: Vec<&Path> = missing.collect();
+        let made = DirBuilder::new().recursive(true).mode(0o700).create(directory);
+        made.and_then(|()| missing.into_iter().try_for_each(store::sync_name)).map_err(|error| {
+            let problem = format!("cannot create {}: {error}", directory.display());
             Error::failed(problem, "name another directory with --data-dir")
         })
     }
 
-    /// The key-encryption key for a new store: the one that is there, or a new one.
-    pub(super) fn create_kek(&self) -> Result<NewKek, Error> {
-        let Some(path) = self.kek_file().filter(|path| !path.exists()) else {
-            return Ok(NewKek { key: self.read_kek()?, created: None });
-        };
-        let key = Kek::generate().map_err(no_randomness)?;
-        let write = |mut file: File| {
-            file.write_all(key.expose().as_bytes())?;
-            file.write_all(b"\n")?;
-            file.sync_all()
-        };
-        File::options()
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(path)
-            .and_then(write)
-            .map_err(|error| {
+    /// The key-encryption key for a new store: the one that is there, or a new one. Once there it
+    /// stays, store or no store: another store may be sealed with it by then.
+    pub(super) fn create_kek(&self) -> Result<Kek, Error> {
+        if let Some(path) = self.kek_file() {
+            let written = if path.exists() {
+                Ok(())
+            } else {
+                let suffix = getrandom::u64().map_err(no_randomness)?;
+                write_kek(path, suffix, &Kek::generate().map_err(no_randomness)?)
+            };
+            // Whoever wrote it: a store without the key that it is sealed with is of no use.
+            written.and_then(|()| store::sync_name(path)).map_err(|error| {
                 let problem =
                     format!("cannot write the key-encryption key to {}: {error}", path.display());
                 Error::failed(problem, "name another file with --kek-file")
             })?;
-        Ok(NewKek { key, created: Some(path.to_owned()) })
+        }
+        self.read_kek()
     }
 
     /// The key-encryption key.
@@ -113,6 +90,25 @@ impl Place {
                 "name the right file with --kek-file, or restore it",
             )
         })
+    }
+}
+
+/// Writes a key to a file of its own and gives that its name when it is complete: nobody reads half
+/// a key, and a start that is killed leaves none. Unlike a rename, a link never replaces the key of
+/// someone who was faster; theirs is as good.
+fn write_kek(path: &Path, suffix: u64, key: &Kek) -> io::Result<()> {
+    let mut beside = path.as_os_str().to_owned();
+    beside.push(format!(".new-{suffix:016x}"));
+    let mut file = File::options().write(true).create_new(true).mode(0o600).open(&beside)?;
+    let linked = file
+        .write_all(key.expose().as_bytes())
+        .and_then(|()| file.write_all(b"\n"))
+        .and_then(|()| file.sync_all())
+        .and_then(|()| fs::hard_link(&beside, path));
+    fs::remove_file(&beside)?;
+    match linked {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        linked => linked,
     }
 }
 
