@@ -13,6 +13,7 @@ use countersign::rpc::key_service_client::KeyServiceClient;
 use countersign::rpc::token_service_client::TokenServiceClient;
 use tonic::Code;
 use tonic::transport::Channel;
+use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_client::HealthClient;
 
 use crate::support::TestServer;
@@ -65,24 +66,20 @@ async fn a_revoked_token_costs_the_call_one_retry() {
     keys.list_keys(rpc::ListKeysRequest::default()).await.expect("allowed, with another token");
 }
 
-#[tokio::test]
-async fn one_session_serves_both_directions() {
-    let server = TestServer::start().await;
-    let order = server.register("order", &[("shop", &["grpc:reflect"])], &[]).await;
-    let caller = session(&server, "order", &order);
-    let callee = session(&server, "order", &order);
+/// Any service will do for a callee: this one says whether it is there.
+const SHOP: &[ServicePolicy] = &[ServicePolicy {
+    service: "grpc.health.v1.Health",
+    audience: "shop",
+    methods: &[MethodPolicy {
+        path: "/grpc.health.v1.Health/Check",
+        access: Access::Scopes(&["shop:look"]),
+    }],
+}];
 
-    // Any service will do for a callee: this one reflects nothing but itself.
-    const POLICIES: &[ServicePolicy] = &[ServicePolicy {
-        service: "grpc.health.v1.Health",
-        audience: "shop",
-        methods: &[MethodPolicy {
-            path: "/grpc.health.v1.Health/Check",
-            access: Access::Scopes(&["grpc:reflect"]),
-        }],
-    }];
-    let guard = Guard::builder(&callee).services(POLICIES).clock(server.clock.clone()).build();
-    callee.ready(Duration::from_secs(10)).await.expect("the keys are there");
+/// A shop, guarded by what its own session knows, and a channel to it.
+async fn open_shop(server: &TestServer, session: &Session) -> Channel {
+    let guard = Guard::builder(session).services(SHOP).clock(server.clock.clone()).build();
+    session.ready(Duration::from_secs(10)).await.expect("the keys are there");
     let (_, health) = tonic_health::server::health_reporter();
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
     let address = listener.local_addr().expect("a bound socket has an address");
@@ -91,12 +88,57 @@ async fn one_session_serves_both_directions() {
         .add_service(health)
         .serve_with_incoming(tonic::transport::server::TcpIncoming::from(listener));
     tokio::spawn(shop);
+    Channel::from_shared(format!("http://{address}")).expect("valid").connect_lazy()
+}
 
-    let channel = Channel::from_shared(format!("http://{address}")).expect("valid").connect_lazy();
-    let check = tonic_health::pb::HealthCheckRequest::default;
-    let bare = HealthClient::new(channel.clone()).check(check()).await;
+#[tokio::test]
+async fn one_session_serves_both_directions() {
+    let server = TestServer::start().await;
+    let secret = server.register("order", &[("shop", &["shop:look"])], &[]).await;
+    let caller = session(&server, "order", &secret);
+    let channel = open_shop(&server, &session(&server, "order", &secret)).await;
+
+    let bare = HealthClient::new(channel.clone()).check(HealthCheckRequest::default()).await;
     assert_refused(bare, Code::Unauthenticated, "TOKEN_MISSING");
-    let mut health = HealthClient::new(caller.attach(channel, POLICIES));
+    let mut shop = HealthClient::new(caller.attach(channel, SHOP));
     caller.ready(Duration::from_secs(10)).await.expect("a token is there");
-    health.check(check()).await.expect("allowed");
+    shop.check(HealthCheckRequest::default()).await.expect("allowed");
+}
+
+#[tokio::test]
+async fn no_call_fails_while_the_keys_are_rotated_under_load() {
+    const CALLERS: usize = 20;
+    let server = TestServer::start().await;
+    let secret = server.register("order", &[("shop", &["shop:look"])], &[]).await;
+    let channel = open_shop(&server, &session(&server, "order", &secret)).await;
+    let operator = server.operator().await;
+    let (stop, stopped) = tokio::sync::watch::channel(false);
+    let (called, mut calls) = tokio::sync::mpsc::unbounded_channel();
+    let mut callers = tokio::task::JoinSet::new();
+    for _ in 0..CALLERS {
+        let (session, channel) = (session(&server, "order", &secret), channel.clone());
+        let (stopped, called) = (stopped.clone(), called.clone());
+        callers.spawn(async move {
+            let mut shop = HealthClient::new(session.attach(channel, SHOP));
+            // On until they are told to stop, and a few times after.
+            let mut left = 5;
+            while left > 0 {
+                left -= u32::from(*stopped.borrow());
+                shop.check(HealthCheckRequest::default()).await.expect("every call is valid");
+                called.send(()).expect("someone counts");
+            }
+        });
+    }
+    for _ in 0..10 * CALLERS {
+        calls.recv().await.expect("calls go on");
+    }
+    operator.rotate(&server).await.expect("allowed");
+    // Tokens from before are good, and so are those of the key that is active now.
+    let late = session(&server, "order", &secret);
+    let mut shop = HealthClient::new(late.attach(channel, SHOP));
+    shop.check(HealthCheckRequest::default()).await.expect("the guard has had the next key");
+    stop.send(true).expect("they listen");
+    while let Some(ended) = callers.join_next().await {
+        ended.expect("no call failed");
+    }
 }
