@@ -309,6 +309,8 @@ fn connect(path: &Path, flags: OpenFlags) -> rusqlite::Result<Connection> {
     // FULL: what was acknowledged survives a power cut, not just a crash of the process.
     connection.pragma_update(None, "synchronous", "FULL")?;
     connection.pragma_update(None, "foreign_keys", true)?;
+    // What is removed is overwritten: the sealed private key of a key that has ended among it.
+    connection.pragma_update(None, "secure_delete", true)?;
     Ok(connection)
 }
 
@@ -322,4 +324,31 @@ fn check_kek(connection: &Connection, kek: &Kek) -> Result<[u8; 16], StoreError>
         return Err(StoreError::WrongKek);
     }
     Ok(store_id)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_removed_is_not_left_in_free_pages() {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let path = directory.path().join("db");
+        let sealed = [0xa5; 3000];
+        let on_disk =
+            || fs::read(&path).expect("it is there").windows(64).any(|w| w == &sealed[..64]);
+        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE;
+        let open = || connect(&path, flags).expect("it opens");
+
+        let connection = open();
+        connection.execute_batch("CREATE TABLE keys (sealed BLOB)").expect("it is empty");
+        connection.execute("INSERT INTO keys VALUES (?1)", [&sealed[..]]).expect("there is room");
+        connection.close().expect("it closes");
+        assert!(on_disk());
+
+        let connection = open();
+        connection.execute("DELETE FROM keys", []).expect("it is ours");
+        connection.close().expect("it closes");
+        assert!(!on_disk());
+    }
 }
