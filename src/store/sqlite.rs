@@ -118,6 +118,12 @@ impl From<rusqlite::Error> for StoreError {
     }
 }
 
+impl From<getrandom::Error> for StoreError {
+    fn from(_: getrandom::Error) -> Self {
+        Self::Unavailable("the system has no randomness to give".to_owned())
+    }
+}
+
 /// The one connection that writes, and what goes with it.
 pub(super) struct Database {
     pub(super) connection: Connection,
@@ -141,9 +147,8 @@ pub fn create(
     clients: Vec<Client>,
     event: &AuditEvent,
 ) -> Result<(), StoreError> {
-    let random = |_| StoreError::Unavailable("the system has no randomness to give".to_owned());
     let mut store_id = [0; 16];
-    getrandom::fill(&mut store_id).map_err(random)?;
+    getrandom::fill(&mut store_id)?;
     let path = reservation.path();
     // Built beside, and moved to its place when it is complete: there is never half a store.
     let unavailable =
@@ -283,7 +288,9 @@ fn connect_to_ours(path: &Path) -> Result<(Connection, i32), StoreError> {
     }
     let probe = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
     // Looking must not tidy up what another process has left in its journal.
-    let has_journal = fs::metadata(path.with_extension("db-wal")).is_ok_and(|file| file.len() > 0);
+    let mut journal = path.as_os_str().to_owned();
+    journal.push("-wal");
+    let has_journal = fs::metadata(journal).is_ok_and(|file| file.len() > 0);
     probe.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, has_journal)?;
     let pragma = |name: &str| probe.pragma_query_value(None, name, |row| row.get::<_, i32>(0));
     let application_id =
