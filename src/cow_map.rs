@@ -60,7 +60,8 @@ impl<K: Hash + Eq + Clone, V: Clone> CowMap<K, V> {
     }
 
     fn shard<Q: Hash + ?Sized>(&self, key: &Q) -> usize {
-        // The top byte: the map within the shard uses the low bits of the same hash.
+        // The second byte: the map within the shard uses the low bits of the same hash, and the top
+        // seven.
         (self.hasher.hash_one(key) >> 48) as usize % SHARDS
     }
 }

@@ -121,8 +121,7 @@ pub fn init(
     clients: &[NewClient],
     now: Timestamp,
 ) -> Result<(), StoreError> {
-    let key = || SigningKey::generate().map_err(|_| no_randomness());
-    let ring = KeyRing::new(key()?, key()?, now);
+    let ring = KeyRing::new(SigningKey::generate()?, SigningKey::generate()?, now);
     let names: Vec<&str> = clients.iter().map(|client| client.id().as_str()).collect();
     let event =
         host_event("store.init", issuer.as_str(), format!("clients {}", names.join(" ")), now);
@@ -175,8 +174,4 @@ fn host_event(action: &str, target: &str, detail: String, now: Timestamp) -> Aud
         count: 1,
         detail,
     }
-}
-
-fn no_randomness() -> StoreError {
-    StoreError::Unavailable("the system has no randomness to give".to_owned())
 }

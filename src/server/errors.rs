@@ -15,7 +15,6 @@ use crate::authority::ActError;
 use crate::authority::IssueError;
 use crate::authority::NotServed;
 use crate::authority::Refusal;
-use crate::client::NotAuthenticated;
 use crate::guard::ERROR_DOMAIN;
 use crate::policy::ChangeDenial;
 use crate::policy::Denial;
@@ -85,7 +84,7 @@ impl CallError {
         match self {
             Self::Invalid(field) => told(Code::InvalidArgument, "REQUEST_INVALID", field.message()),
             Self::Issue(IssueError::ClientRejected(reason)) => Told {
-                detail: rejected(*reason),
+                detail: reason.as_str(),
                 ..told(
                     Code::Unauthenticated,
                     "CLIENT_REJECTED",
@@ -164,7 +163,24 @@ impl CallError {
             | Self::Issue(IssueError::LeaseOver | IssueError::CutTooOften) => {
                 details.set_retry_info(Some(Duration::from_secs(5)));
             }
-            _ => {}
+            Self::Issue(
+                IssueError::ClientRejected(_) | IssueError::Denied(_) | IssueError::NoRandomness,
+            )
+            | Self::NotServed(NotServed)
+            | Self::Act(CommitError::Refused(
+                Refusal::Denied(ChangeDenial::NeedsOperatorsWrite | ChangeDenial::LacksScope(_))
+                | Refusal::ScopeMissing(_)
+                | Refusal::ClientExists
+                | Refusal::NoSuchClient
+                | Refusal::NoSuchSecret
+                | Refusal::TooManySecrets
+                | Refusal::EtagStale
+                | Refusal::LastOperator
+                | Refusal::NoSuchKey
+                | Refusal::KeyRevoked
+                | Refusal::ClockBehind(_)
+                | Refusal::NotOwnToken,
+            )) => {}
         }
         Status::with_error_details(code, message, details)
     }
@@ -179,10 +195,6 @@ impl Told {
 
 fn told(code: Code, reason: &'static str, message: impl Into<String>) -> Told {
     Told { code, reason, message: message.into(), detail: "" }
-}
-
-fn rejected(reason: NotAuthenticated) -> &'static str {
-    reason.as_str()
 }
 
 fn denied(denial: &Denial) -> Told {

@@ -14,6 +14,7 @@ use std::time::Instant;
 use http::HeaderValue;
 use http::Request;
 use http::Response;
+use http::Uri;
 use tonic::Code;
 use tonic::Status;
 use tower::Layer;
@@ -108,12 +109,12 @@ where
         let id = self.ids.next();
         let notes = Arc::new(RequestNotes::default());
         request.extensions_mut().insert(Arc::clone(&notes));
-        let uri = request.uri().clone();
+        let line = Line { id, uri: request.uri().clone(), notes, started, written: false };
         let deadline = deadline(request.headers());
         let call = self.inner.call(request);
         Box::pin(async move {
             let mut response = errors::complete(keep(deadline, call).await?);
-            log(id, uri.path(), &notes, &response, started);
+            line.end(&response);
             if let Ok(value) = HeaderValue::from_str(&id.to_string()) {
                 response.headers_mut().insert("x-request-id", value);
             }
@@ -122,34 +123,105 @@ where
     }
 }
 
-fn log<R>(
+/// The line of a request. It is written in any case: the future of a caller that hangs up before
+/// the answer is dropped.
+struct Line {
     id: RequestId,
-    path: &str,
-    notes: &RequestNotes,
-    response: &Response<R>,
+    uri: Uri,
+    notes: Arc<RequestNotes>,
     started: Instant,
-) {
-    // Absent when the call ends well or streams: then the status comes after the messages.
-    let code = Status::from_header_map(response.headers()).map_or(Code::Ok, |status| status.code());
-    let refusal = response.extensions().get::<Refusal>().map(|refusal| (refusal.reason(), ""));
-    let (outcome, detail) = match refusal.or_else(|| notes.failure.get().copied()) {
-        Some(failure) => failure,
-        None if !response.status().is_success() => {
-            (response.status().canonical_reason().unwrap_or("failed"), "")
-        }
-        None if code == Code::Ok => ("ok", ""),
-        None => (code.description(), ""),
-    };
-    let client = notes.client.get().map_or("", ClientId::as_str);
-    let audience = notes.audience.get().map_or("", Audience::as_str);
-    let micros = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
-    // A probe every few seconds is nothing that an operator wants to read by default.
-    if path.starts_with("/grpc.") {
-        tracing::debug!(%id, path, client, audience, outcome, detail, micros, "request");
-    } else if code == Code::Unavailable {
-        tracing::error!(%id, path, client, audience, outcome, detail, micros, "request");
-    } else {
+    written: bool,
+}
+
+impl Line {
+    fn end<R>(mut self, response: &Response<R>) {
+        // Absent when the call ends well or streams: then the status comes after the messages.
+        let status = Status::from_header_map(response.headers());
+        let code = status.map_or(Code::Ok, |status| status.code());
+        let refusal = response.extensions().get::<Refusal>().map(|refusal| (refusal.reason(), ""));
+        let (outcome, detail) = match refusal.or_else(|| self.notes.failure.get().copied()) {
+            Some(failure) => failure,
+            None if !response.status().is_success() => {
+                (response.status().canonical_reason().unwrap_or("failed"), "")
+            }
+            None if code == Code::Ok => ("ok", ""),
+            None => (code.description(), ""),
+        };
+        self.write(code, outcome, detail);
+    }
+
+    fn write(&mut self, code: Code, outcome: &str, detail: &str) {
+        self.written = true;
+        let id = self.id;
         // The path is the caller's own text; `Debug` keeps control characters out of the log.
-        tracing::info!(%id, ?path, client, audience, outcome, detail, micros, "request");
+        let path = self.uri.path();
+        let client = self.notes.client.get().map_or("", ClientId::as_str);
+        let audience = self.notes.audience.get().map_or("", Audience::as_str);
+        let micros = u64::try_from(self.started.elapsed().as_micros()).unwrap_or(u64::MAX);
+        // A probe every few seconds is nothing that an operator wants to read by default.
+        if path.starts_with("/grpc.") {
+            tracing::debug!(%id, ?path, client, audience, outcome, detail, micros, "request");
+        } else if code == Code::Unavailable {
+            tracing::error!(%id, ?path, client, audience, outcome, detail, micros, "request");
+        } else {
+            tracing::info!(%id, ?path, client, audience, outcome, detail, micros, "request");
+        }
+    }
+}
+
+impl Drop for Line {
+    fn drop(&mut self) {
+        if !self.written {
+            self.write(Code::Cancelled, "cancelled", "");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::fs::File;
+
+    use futures_util::FutureExt;
+
+    use super::*;
+
+    /// What is logged while something happens.
+    fn logged(act: impl FnOnce()) -> String {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let path = directory.path().join("log");
+        let file = File::create(&path).expect("it is ours");
+        let subscriber =
+            tracing_subscriber::fmt().with_ansi(false).with_writer(file).with_target(false);
+        tracing::subscriber::with_default(subscriber.finish(), act);
+        fs::read_to_string(&path).expect("it is text")
+    }
+
+    fn request(path: &str) -> Request<()> {
+        Request::post(path).body(()).expect("a valid request")
+    }
+
+    #[test]
+    fn a_caller_that_hangs_up_before_the_answer_leaves_its_line() {
+        let never = tower::service_fn(|_| std::future::pending::<Result<Response<()>, ()>>());
+        let log = logged(|| {
+            let mut call = RequestLog::new().layer(never).call(request("/a.B/C"));
+            assert!((&mut call).now_or_never().is_none());
+        });
+        assert_eq!(log.lines().count(), 1, "{log}");
+        assert!(log.contains("outcome=\"cancelled\""), "{log}");
+    }
+
+    #[test]
+    fn an_answer_is_one_line_that_quotes_what_the_caller_wrote() {
+        let unavailable = tower::service_fn(|_| async {
+            Ok::<Response<()>, ()>(Status::unavailable("try again").into_http())
+        });
+        let log = logged(|| {
+            let call = RequestLog::new().layer(unavailable).call(request("/a.B/C\"outcome=ok"));
+            call.now_or_never().expect("it does not wait").expect("an answer");
+        });
+        assert_eq!(log.lines().count(), 1, "{log}");
+        assert!(log.contains(" ERROR ") && log.contains(r#"path="/a.B/C\"outcome=ok""#), "{log}");
     }
 }

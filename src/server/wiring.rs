@@ -2,12 +2,14 @@
 
 use std::fmt;
 use std::future::Future;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 use tonic::server::NamedService;
 use tonic::service::Routes;
 use tonic::transport::Server;
@@ -94,23 +96,25 @@ pub async fn serve(
         .accept_http1(true)
         .layer(RequestLog::new())
         .add_routes(http::beside(routes.into_axum_router().layer(guard), authority.trust()).into())
-        .serve_with_incoming_shutdown(incoming, until_dropped(stopped));
+        .serve_with_incoming_shutdown(incoming, until_dropped(stopped.clone()));
     let mut server = tokio::spawn(server);
-    let maintenance = tokio::spawn(maintain(Arc::clone(&authority), clock.clone()));
+    let maintenance = tokio::spawn(maintain(Arc::clone(&authority), clock.clone(), stopped));
 
     let ended = tokio::select! {
         ended = &mut server => Some(ended),
         () = stop => None,
     };
+    drop(stopping);
+    let deadline = Instant::now() + grace;
     let ended = match ended {
         Some(ended) => Some(ended),
         None => {
-            drop(stopping);
             health.stop().await;
             drain(&mut server, grace).await
         }
     };
-    maintenance.abort();
+    // Not cut off: it may have taken refusals that it gives back only when they cannot be written.
+    let _ = tokio::time::timeout_at(deadline, maintenance).await;
     // What is only in memory is written down; a store that is not there takes nothing.
     if let Err(error) = authority.maintain(clock.now()).await {
         tracing::warn!(%error, "uses of secrets and refusals since the last minute are lost");
@@ -189,13 +193,17 @@ async fn until_dropped(mut sender: watch::Receiver<()>) {
     while sender.changed().await.is_ok() {}
 }
 
-async fn maintain(authority: Arc<Authority>, clock: Clock) {
+async fn maintain(authority: Arc<Authority>, clock: Clock, stopped: watch::Receiver<()>) {
+    let mut stopped = pin!(until_dropped(stopped));
     let mut due = tokio::time::interval(MAINTENANCE);
     due.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     // The first tick is now.
     due.tick().await;
     loop {
-        due.tick().await;
+        tokio::select! {
+            () = &mut stopped => return,
+            _ = due.tick() => {}
+        }
         if let Err(error) = authority.maintain(clock.now()).await {
             tracing::error!(%error, "the store cannot be written; issuing goes on within the signing lease");
         }

@@ -124,6 +124,12 @@ impl From<rusqlite::Error> for StoreError {
     }
 }
 
+impl From<getrandom::Error> for StoreError {
+    fn from(_: getrandom::Error) -> Self {
+        Self::Unavailable("the system has no randomness to give".to_owned())
+    }
+}
+
 /// The one connection that writes, and what goes with it.
 pub(super) struct Database {
     pub(super) connection: Connection,
@@ -147,9 +153,8 @@ pub fn create(
     clients: Vec<Client>,
     event: &AuditEvent,
 ) -> Result<(), StoreError> {
-    let random = |_| StoreError::Unavailable("the system has no randomness to give".to_owned());
     let mut store_id = [0; 16];
-    getrandom::fill(&mut store_id).map_err(random)?;
+    getrandom::fill(&mut store_id)?;
     let path = reservation.path();
     // Built beside, and moved to its place when it is complete: there is never half a store.
     let unavailable =
@@ -298,7 +303,9 @@ fn connect_to_ours(path: &Path) -> Result<(Connection, i32), StoreError> {
     }
     let probe = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
     // Looking must not tidy up what another process has left in its journal.
-    let has_journal = fs::metadata(path.with_extension("db-wal")).is_ok_and(|file| file.len() > 0);
+    let mut journal = path.as_os_str().to_owned();
+    journal.push("-wal");
+    let has_journal = fs::metadata(journal).is_ok_and(|file| file.len() > 0);
     probe.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, has_journal)?;
     let pragma = |name: &str| probe.pragma_query_value(None, name, |row| row.get::<_, i32>(0));
     let application_id =
@@ -324,6 +331,8 @@ fn connect(path: &Path, flags: OpenFlags) -> rusqlite::Result<Connection> {
     // FULL: what was acknowledged survives a power cut, not just a crash of the process.
     connection.pragma_update(None, "synchronous", "FULL")?;
     connection.pragma_update(None, "foreign_keys", true)?;
+    // What is removed is overwritten: the sealed private key of a key that has ended among it.
+    connection.pragma_update(None, "secure_delete", true)?;
     Ok(connection)
 }
 
@@ -337,4 +346,31 @@ fn check_kek(connection: &Connection, kek: &Kek) -> Result<[u8; 16], StoreError>
         return Err(StoreError::WrongKek);
     }
     Ok(store_id)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_removed_is_not_left_in_free_pages() {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let path = directory.path().join("db");
+        let sealed = [0xa5; 3000];
+        let on_disk =
+            || fs::read(&path).expect("it is there").windows(64).any(|w| w == &sealed[..64]);
+        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE;
+        let open = || connect(&path, flags).expect("it opens");
+
+        let connection = open();
+        connection.execute_batch("CREATE TABLE keys (sealed BLOB)").expect("it is empty");
+        connection.execute("INSERT INTO keys VALUES (?1)", [&sealed[..]]).expect("there is room");
+        connection.close().expect("it closes");
+        assert!(on_disk());
+
+        let connection = open();
+        connection.execute("DELETE FROM keys", []).expect("it is ours");
+        connection.close().expect("it closes");
+        assert!(!on_disk());
+    }
 }
