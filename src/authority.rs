@@ -382,6 +382,25 @@ impl Authority {
         reached
     }
 
+    /// Notes for the audit log that a client called a method of ours without a scope that it takes.
+    pub fn note_refused_call(
+        &self,
+        client: &ClientId,
+        path: &str,
+        reason: &'static str,
+        peer: &str,
+    ) {
+        let (actor, target) = (client.as_str(), path);
+        self.refusals.note(&Refused {
+            sort: Sort::Act,
+            actor,
+            action: "call",
+            target,
+            reason,
+            peer,
+        });
+    }
+
     fn reject(&self, request: &IssueRequest<'_>, reason: NotAuthenticated) -> IssueError {
         // Made in any case, so that an unknown client costs the same work as a known one.
         let pseudonym = self.store.pseudonym(request.client_id.as_str());

@@ -27,6 +27,7 @@ use crate::guard::policy_table::Demand;
 use crate::guard::policy_table::PolicyTable;
 use crate::guard::policy_table::Streams;
 use crate::guard::refusal::Refusal;
+use crate::guard::refusal::RefusedClient;
 use crate::guard::report::Enforcement;
 use crate::guard::report::RefusalLog;
 use crate::guard::report::Reports;
@@ -246,7 +247,7 @@ where
                 lease
             }
             Err((label, refused)) => match self.guard.refuse(&mut request, label, &refused, now) {
-                Enforcement::Enforced => return GuardedCall::refused(refused.refusal),
+                Enforcement::Enforced => return GuardedCall::refused(refused),
                 Enforcement::Reported => None,
             },
         };
@@ -278,9 +279,12 @@ pin_project! {
 }
 
 impl<F, R: Default> GuardedCall<F, R> {
-    fn refused(refusal: Refusal) -> Self {
-        let mut response = refusal.to_status().into_http();
-        response.extensions_mut().insert(refusal);
+    fn refused(refused: Refused) -> Self {
+        let mut response = refused.refusal.to_status().into_http();
+        response.extensions_mut().insert(refused.refusal);
+        if let Some(client) = refused.client {
+            response.extensions_mut().insert(RefusedClient(client));
+        }
         Self { state: State::Refused { response: Some(response) } }
     }
 }

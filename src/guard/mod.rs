@@ -142,6 +142,7 @@ pub use self::policy_table::MethodPolicy;
 pub use self::policy_table::ServicePolicy;
 pub use self::refusal::ERROR_DOMAIN;
 pub use self::refusal::Refusal;
+pub use self::refusal::RefusedClient;
 pub use self::stream::GuardedBody;
 pub use self::trust::Trust;
 

@@ -8,6 +8,7 @@ use tonic_types::ErrorDetails;
 use tonic_types::StatusExt;
 
 use crate::claims::Audience;
+use crate::claims::ClientId;
 use crate::token::Rejection;
 
 /// The domain of every reason in `google.rpc.ErrorInfo`.
@@ -44,6 +45,11 @@ pub enum Refusal {
         scope: Box<str>,
     },
 }
+
+/// Whose call was refused, when its token was good but for its scopes. In the extensions of the
+/// response, beside the [`Refusal`], for layers that log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RefusedClient(pub ClientId);
 
 impl Refusal {
     /// The refusal of a rejected token by a service of this audience.

@@ -17,12 +17,14 @@ use http::Response;
 use http::Uri;
 use tonic::Code;
 use tonic::Status;
+use tonic::transport::server::TcpConnectInfo;
 use tower::Layer;
 use tower::Service;
 
 use crate::claims::Audience;
 use crate::claims::ClientId;
 use crate::guard::Refusal;
+use crate::guard::RefusedClient;
 use crate::server::deadline::deadline;
 use crate::server::deadline::keep;
 use crate::server::errors;
@@ -38,15 +40,21 @@ pub(super) struct RequestNotes {
     pub(super) failure: OnceLock<(&'static str, &'static str)>,
 }
 
-/// Adds [`RequestNotes`] to each request, writes the line, and completes errors on their way out.
+/// Is told of each call that the guard refused to a client that it knows: the client, the path, the
+/// reason, and where the call came from.
+pub(super) type NoteRefused = Arc<dyn Fn(&ClientId, &str, &'static str, &str) + Send + Sync>;
+
+/// Adds [`RequestNotes`] to each request, writes the line, tells of whom the guard refused, and
+/// completes errors on their way out.
 #[derive(Clone)]
 pub(super) struct RequestLog {
     ids: Arc<RequestIds>,
+    note_refused: NoteRefused,
 }
 
 impl RequestLog {
-    pub(super) fn new() -> Self {
-        Self { ids: Arc::new(RequestIds::new()) }
+    pub(super) fn new(note_refused: NoteRefused) -> Self {
+        Self { ids: Arc::new(RequestIds::new()), note_refused }
     }
 }
 
@@ -79,7 +87,7 @@ impl fmt::Display for RequestId {
 impl<S> Layer<S> for RequestLog {
     type Service = Logged<S>;
     fn layer(&self, inner: S) -> Logged<S> {
-        Logged { inner, ids: Arc::clone(&self.ids) }
+        Logged { inner, ids: Arc::clone(&self.ids), note_refused: Arc::clone(&self.note_refused) }
     }
 }
 
@@ -88,6 +96,7 @@ impl<S> Layer<S> for RequestLog {
 pub(super) struct Logged<S> {
     inner: S,
     ids: Arc<RequestIds>,
+    note_refused: NoteRefused,
 }
 
 impl<S, B, R> Service<Request<B>> for Logged<S>
@@ -111,9 +120,20 @@ where
         request.extensions_mut().insert(Arc::clone(&notes));
         let line = Line { id, uri: request.uri().clone(), notes, started, written: false };
         let deadline = deadline(request.headers());
+        let peer =
+            request.extensions().get::<TcpConnectInfo>().and_then(TcpConnectInfo::remote_addr);
+        let note_refused = Arc::clone(&self.note_refused);
         let call = self.inner.call(request);
         Box::pin(async move {
             let mut response = errors::complete(keep(deadline, call).await?);
+            if let Some(RefusedClient(client)) = response.extensions().get() {
+                // Noted once: the guard lets no handler see this call.
+                let _ = line.notes.client.set(client.clone());
+                if let Some(refusal) = response.extensions().get::<Refusal>() {
+                    let peer = peer.map(|peer| peer.to_string()).unwrap_or_default();
+                    note_refused(client, line.uri.path(), refusal.reason(), &peer);
+                }
+            }
             line.end(&response);
             if let Ok(value) = HeaderValue::from_str(&id.to_string()) {
                 response.headers_mut().insert("x-request-id", value);
@@ -205,7 +225,8 @@ mod tests {
     fn a_caller_that_hangs_up_before_the_answer_leaves_its_line() {
         let never = tower::service_fn(|_| std::future::pending::<Result<Response<()>, ()>>());
         let log = logged(|| {
-            let mut call = RequestLog::new().layer(never).call(request("/a.B/C"));
+            let mut call =
+                RequestLog::new(Arc::new(|_, _, _, _| ())).layer(never).call(request("/a.B/C"));
             assert!((&mut call).now_or_never().is_none());
         });
         assert_eq!(log.lines().count(), 1, "{log}");
@@ -218,7 +239,9 @@ mod tests {
             Ok::<Response<()>, ()>(Status::unavailable("try again").into_http())
         });
         let log = logged(|| {
-            let call = RequestLog::new().layer(unavailable).call(request("/a.B/C\"outcome=ok"));
+            let call = RequestLog::new(Arc::new(|_, _, _, _| ()))
+                .layer(unavailable)
+                .call(request("/a.B/C\"outcome=ok"));
             call.now_or_never().expect("it does not wait").expect("an answer");
         });
         assert_eq!(log.lines().count(), 1, "{log}");

@@ -34,6 +34,7 @@ use crate::server::grpc::Desk;
 use crate::server::grpc::Keys;
 use crate::server::grpc::Tokens;
 use crate::server::http;
+use crate::server::request_log::NoteRefused;
 use crate::server::request_log::RequestLog;
 
 /// Services that anyone may call: whether we are up, and what there is to call.
@@ -89,12 +90,16 @@ pub async fn serve(
     let routes = routes(&desk, health.service())?;
     let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
     let (stopping, stopped) = watch::channel(());
+    let refusals = Arc::clone(&authority);
+    let note_refused: NoteRefused = Arc::new(move |client, path, reason, peer| {
+        refusals.note_refused_call(client, path, reason, peer)
+    });
     let server = Server::builder()
         // A client that vanished without a word is noticed, and its connection freed.
         .http2_keepalive_interval(Some(Duration::from_secs(30)))
         .http2_keepalive_timeout(Some(Duration::from_secs(10)))
         .accept_http1(true)
-        .layer(RequestLog::new())
+        .layer(RequestLog::new(note_refused))
         .add_routes(http::beside(routes.into_axum_router().layer(guard), authority.trust()).into())
         .serve_with_incoming_shutdown(incoming, until_dropped(stopped.clone()));
     let mut server = tokio::spawn(server);

@@ -6,6 +6,7 @@ use tonic::Code;
 use crate::support::TestServer;
 use crate::support::ask;
 use crate::support::assert_refused;
+use crate::support::bearing;
 
 const STOCK: &[(&str, &[&str])] = &[("inventory", &["stock:read"])];
 
@@ -95,4 +96,22 @@ async fn an_attacker_cannot_fill_the_log_and_the_gap_is_counted() {
     assert_eq!(refused.iter().map(|event| event.count).sum::<i64>(), 600);
     let gap = refused.last().expect("there are some");
     assert_eq!((gap.action.as_str(), gap.count), ("audit.gap", 600 - 128));
+}
+
+#[tokio::test]
+async fn who_calls_without_the_scope_that_it_takes_is_named() {
+    let mut server = TestServer::start().await;
+    let narrow = ask("operator", &server.operator_secret, "countersign", &["keys:read"]);
+    let token = server.issue(narrow).await.expect("granted").access_token;
+    for _ in 0..3 {
+        let rotate = bearing(&token, rpc::RotateKeysRequest::default());
+        let refused = server.keys().rotate_keys(rotate).await;
+        assert_refused(refused, Code::PermissionDenied, "SCOPE_MISSING");
+    }
+    server.restart().await;
+    let events = events(&server).await;
+    let refused = events.iter().find(|event| event.action == "call").expect("it is there");
+    assert_eq!((refused.actor.as_str(), refused.count), ("operator", 3));
+    assert_eq!(refused.target, "/countersign.v1.KeyService/RotateKeys");
+    assert_eq!((refused.outcome.as_str(), refused.peer.as_str()), ("SCOPE_MISSING", "127.0.0.1"));
 }
