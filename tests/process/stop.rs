@@ -38,7 +38,8 @@ async fn call_under_way(server: &Server) -> CallUnderWay {
     CallUnderWay { answers, _questions: questions }
 }
 
-#[tokio::test]
+/// The connection goes on while the test waits for the process.
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn those_who_watch_its_health_are_told_and_do_not_hold_it_up() {
     let sandbox = Sandbox::new();
     let server = sandbox.serve(&["--dev", "--shutdown-grace", "1h"]);
