@@ -28,6 +28,7 @@ use countersign::claims::ScopeSet;
 use countersign::client::GrantRule;
 use countersign::client::Grants;
 use countersign::client::Serves;
+use countersign::guard;
 use countersign::guard::Guard;
 use countersign::mesh::Credentials;
 use countersign::mesh::Session;
@@ -37,7 +38,6 @@ use countersign::server;
 use countersign::server::ServeError;
 use countersign::store;
 use countersign::store::Kek;
-use countersign::token::VerifiedToken;
 use tempfile::TempDir;
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
@@ -240,7 +240,7 @@ impl NotificationService for Notification {
 
 /// Who calls, as the token says that the guard has verified.
 fn caller<T>(request: &Request<T>) -> String {
-    let token = request.extensions().get::<Arc<VerifiedToken>>();
+    let token = guard::caller(request.extensions());
     token.map_or_else(|| "anyone".to_owned(), |token| token.claims().client_id.to_string())
 }
 
