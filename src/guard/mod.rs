@@ -113,6 +113,7 @@
 //! real clock.
 
 mod admission;
+mod builder;
 mod explain;
 mod http_routes;
 mod layer;
@@ -128,13 +129,13 @@ use http::Extensions;
 
 use crate::token::VerifiedToken;
 
+pub use self::builder::GuardBuilder;
 pub use self::explain::Check;
 pub use self::explain::Explanation;
 pub use self::explain::Outcome;
 pub use self::http_routes::RequireScopes;
 pub use self::http_routes::ScopesRequired;
 pub use self::layer::Guard;
-pub use self::layer::GuardBuilder;
 pub use self::layer::Guarded;
 pub use self::layer::GuardedCall;
 pub use self::policy_table::Access;
