@@ -3,6 +3,7 @@
 //! Messages that carry a secret or a token redact it in their `Debug`.
 
 use std::fmt;
+use std::net::IpAddr;
 use std::time::Duration;
 
 use http::HeaderMap;
@@ -37,6 +38,15 @@ pub(crate) fn grpc_timeout(headers: &HeaderMap) -> Option<Duration> {
         "n" => Duration::from_nanos(count),
         _ => return None,
     })
+}
+
+/// Whether a host is this machine: the only one that plaintext goes to without being asked for.
+pub(crate) fn is_loopback(host: &str) -> bool {
+    let address = host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
+    address.map_or_else(
+        |_| host.eq_ignore_ascii_case("localhost"),
+        |address| address.to_canonical().is_loopback(),
+    )
 }
 
 const REDACTED: &str = "[redacted]";

@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::future::Future;
-use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::Context;
@@ -30,6 +29,7 @@ use crate::guard::Access;
 use crate::rpc::IssueTokenRequest;
 use crate::rpc::IssueTokenResponse;
 use crate::rpc::POLICIES;
+use crate::rpc::is_loopback;
 use crate::rpc::issue_token_request::Credential;
 use crate::rpc::token_service_client::TokenServiceClient;
 
@@ -241,14 +241,6 @@ fn destination(credentials: &Credentials, plaintext: Plaintext) -> Result<Uri, E
         )),
         _ => Err(malformed("is neither http:// nor https://")),
     }
-}
-
-fn is_loopback(host: &str) -> bool {
-    let address = host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
-    address.map_or_else(
-        |_| host.eq_ignore_ascii_case("localhost"),
-        |address| address.to_canonical().is_loopback(),
-    )
 }
 
 #[cfg(test)]

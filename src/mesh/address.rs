@@ -1,6 +1,5 @@
 //! Where to connect, and how safely.
 
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,6 +14,7 @@ use tonic::transport::ClientTlsConfig;
 use tonic::transport::Endpoint;
 
 use crate::mesh::builder::SessionError;
+use crate::rpc::is_loopback;
 
 /// Where plaintext may go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -121,14 +121,6 @@ impl Roots {
         }
         Ok(store)
     }
-}
-
-fn is_loopback(host: &str) -> bool {
-    let address = host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
-    address.map_or_else(
-        |_| host.eq_ignore_ascii_case("localhost"),
-        |address| address.to_canonical().is_loopback(),
-    )
 }
 
 #[cfg(test)]
