@@ -68,7 +68,7 @@ pub mod {module}_policy {{
     fn authenticated(&self) -> String {
         let Self { name, module, .. } = self;
         format!(
-            "#[allow(dead_code)]
+            "#[allow(dead_code, reason = \"not every program uses all of it\")]
 impl {module}_client::{name}Client<::countersign::mesh::Authenticated<::tonic::transport::Channel>> {{
     /// A client that sends with each call a token for just what the method demands.
     pub fn authenticated(
@@ -85,7 +85,7 @@ impl {module}_client::{name}Client<::countersign::mesh::Authenticated<::tonic::t
     fn guarded(&self) -> String {
         let Self { name, module, .. } = self;
         format!(
-            "#[allow(dead_code)]
+            "#[allow(dead_code, reason = \"not every program uses all of it\")]
 impl<T: {module}_server::{name}> {module}_server::{name}Server<T> {{
     /// This service behind a guard that knows its policy: calls that bring less than their method
     /// demands are refused before they get here.
@@ -106,7 +106,7 @@ pub fn package_policies(services: &[AnnotatedService]) -> String {
         .collect();
     format!(
         "/// What each service of this package demands of its callers: what a guard is to know.
-#[allow(dead_code)]
+#[allow(dead_code, reason = \"not every program uses all of it\")]
 pub const POLICIES: &[{GUARD}::ServicePolicy] = &[
 {policies}];
 "

@@ -42,7 +42,7 @@ pub mod inventory_policy {
         ],
     };
 }
-#[allow(dead_code)]
+#[allow(dead_code, reason = "not every program uses all of it")]
 impl inventory_client::InventoryClient<
     ::countersign::mesh::Authenticated<::tonic::transport::Channel>,
 > {
@@ -54,7 +54,7 @@ impl inventory_client::InventoryClient<
         Self::new(session.attach(channel, &[inventory_policy::POLICY]))
     }
 }
-#[allow(dead_code)]
+#[allow(dead_code, reason = "not every program uses all of it")]
 impl<T: inventory_server::Inventory> inventory_server::InventoryServer<T> {
     /// This service behind a guard that knows its policy: calls that bring less than their method
     /// demands are refused before they get here.
@@ -88,7 +88,7 @@ pub mod inventory2_policy {
         ],
     };
 }
-#[allow(dead_code)]
+#[allow(dead_code, reason = "not every program uses all of it")]
 impl inventory2_client::Inventory2Client<
     ::countersign::mesh::Authenticated<::tonic::transport::Channel>,
 > {
@@ -100,7 +100,7 @@ impl inventory2_client::Inventory2Client<
         Self::new(session.attach(channel, &[inventory2_policy::POLICY]))
     }
 }
-#[allow(dead_code)]
+#[allow(dead_code, reason = "not every program uses all of it")]
 impl<T: inventory2_server::Inventory2> inventory2_server::Inventory2Server<T> {
     /// This service behind a guard that knows its policy: calls that bring less than their method
     /// demands are refused before they get here.
@@ -130,7 +130,7 @@ pub mod type_policy {
         ],
     };
 }
-#[allow(dead_code)]
+#[allow(dead_code, reason = "not every program uses all of it")]
 impl type_client::TypeClient<
     ::countersign::mesh::Authenticated<::tonic::transport::Channel>,
 > {
@@ -142,7 +142,7 @@ impl type_client::TypeClient<
         Self::new(session.attach(channel, &[type_policy::POLICY]))
     }
 }
-#[allow(dead_code)]
+#[allow(dead_code, reason = "not every program uses all of it")]
 impl<T: type_server::Type> type_server::TypeServer<T> {
     /// This service behind a guard that knows its policy: calls that bring less than their method
     /// demands are refused before they get here.
@@ -154,7 +154,7 @@ impl<T: type_server::Type> type_server::TypeServer<T> {
     }
 }
 /// What each service of this package demands of its callers: what a guard is to know.
-#[allow(dead_code)]
+#[allow(dead_code, reason = "not every program uses all of it")]
 pub const POLICIES: &[::countersign::guard::ServicePolicy] = &[
     inventory_policy::POLICY,
     inventory2_policy::POLICY,

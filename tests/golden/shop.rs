@@ -21,7 +21,7 @@ pub mod http_gateway_policy {
         ],
     };
 }
-#[allow(dead_code)]
+#[allow(dead_code, reason = "not every program uses all of it")]
 impl http_gateway_client::HttpGatewayClient<
     ::countersign::mesh::Authenticated<::tonic::transport::Channel>,
 > {
@@ -33,7 +33,7 @@ impl http_gateway_client::HttpGatewayClient<
         Self::new(session.attach(channel, &[http_gateway_policy::POLICY]))
     }
 }
-#[allow(dead_code)]
+#[allow(dead_code, reason = "not every program uses all of it")]
 impl<T: http_gateway_server::HttpGateway> http_gateway_server::HttpGatewayServer<T> {
     /// This service behind a guard that knows its policy: calls that bring less than their method
     /// demands are refused before they get here.
@@ -45,7 +45,7 @@ impl<T: http_gateway_server::HttpGateway> http_gateway_server::HttpGatewayServer
     }
 }
 /// What each service of this package demands of its callers: what a guard is to know.
-#[allow(dead_code)]
+#[allow(dead_code, reason = "not every program uses all of it")]
 pub const POLICIES: &[::countersign::guard::ServicePolicy] = &[
     http_gateway_policy::POLICY,
 ];
