@@ -16,8 +16,12 @@ use std::fs;
 use std::path::Path;
 use std::path::PathBuf;
 
-const PROTOS: [&str; 3] =
-    ["countersign/v1/auth.proto", "countersign/v1/token.proto", "countersign/v1/admin.proto"];
+const PROTOS: [&str; 4] = [
+    "countersign/v1/auth.proto",
+    "countersign/v1/token.proto",
+    "countersign/v1/trust.proto",
+    "countersign/v1/admin.proto",
+];
 
 /// Messages, with their oneofs, that carry a secret or a token; `src/rpc.rs` writes their `Debug` by hand.
 const SECRET_MESSAGES: [&str; 5] = [

@@ -42,7 +42,7 @@ pub struct Client {
 }
 
 /// What an operator may change of a client.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ClientSettings {
     /// For people: what it is and whom to ask.
     pub description: Box<str>,
@@ -67,12 +67,12 @@ pub struct GrantRule {
 
 /// The grants of a client: at most [`Grants::MAX`], one an audience, each with a scope at least; in
 /// the order of the audiences.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "Vec<GrantRule>")]
 pub struct Grants(Arc<[GrantRule]>);
 
 /// The audiences that a client is: at most [`Serves::MAX`], each once, in order.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "Vec<Audience>")]
 pub struct Serves(Arc<[Audience]>);
 
@@ -156,6 +156,11 @@ impl TryFrom<Vec<Audience>> for Serves {
 impl Client {
     /// How many secrets a client can have at a time.
     pub const MAX_SECRETS: usize = 8;
+
+    /// A client that is registered now, without a credential yet. Its revision is set by the store.
+    pub fn new(id: ClientId, settings: ClientSettings, now: Timestamp) -> Self {
+        Self { id, settings, created_at: now, updated_at: now, revision: 0, secrets: Vec::new() }
+    }
 
     /// Whether a secret of the client works at this time.
     pub fn has_usable_secret(&self, now: Timestamp) -> bool {
@@ -283,20 +288,9 @@ mod tests {
                 last_use: LastUse::default(),
             })
         });
-        Arc::new(Client {
-            id: ClientId::new("order").expect("client id"),
-            settings: ClientSettings {
-                description: "".into(),
-                grants: Grants::try_from(vec![]).expect("no grants"),
-                serves: Serves::try_from(vec![]).expect("no audiences"),
-                max_token_ttl: None,
-                disabled,
-            },
-            created_at: NOW,
-            updated_at: NOW,
-            revision: 1,
-            secrets: secrets.collect(),
-        })
+        let id = ClientId::new("order").expect("client id");
+        let settings = ClientSettings { disabled, ..ClientSettings::default() };
+        Arc::new(Client { secrets: secrets.collect(), ..Client::new(id, settings, NOW) })
     }
 
     fn secret() -> ClientSecret {

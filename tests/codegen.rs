@@ -329,7 +329,8 @@ fn audiences_here_are_audiences_in_tokens() {
 #[test]
 fn our_own_descriptors_say_what_our_guard_enforces() {
     let pool = DescriptorPool::decode(rpc::DESCRIPTORS).expect("descriptors");
-    let ours = ["countersign/v1/token.proto", "countersign/v1/admin.proto"];
+    let ours = ["token", "trust", "admin"].map(|name| format!("countersign/v1/{name}.proto"));
+    let ours = ours.each_ref().map(String::as_str);
     let rules = read_annotations(&pool, &ours).expect("the options are still there");
     let enforced: Vec<ServiceRule> = rpc::POLICIES
         .iter()

@@ -84,14 +84,8 @@ impl Authority {
             }
             may_change(&operator, None, Some(&settings)).map_err(Refusal::Denied)?;
             event.detail = describe(&settings);
-            let client = Client {
-                id,
-                settings,
-                created_at: now,
-                updated_at: now,
-                revision: state.next_revision(),
-                secrets: Vec::new(),
-            };
+            let client =
+                Client { revision: state.next_revision(), ..Client::new(id, settings, now) };
             let info = client.info();
             Ok((vec![Change::PutClient(client)], info))
         })

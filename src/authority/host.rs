@@ -73,17 +73,9 @@ impl NewClient {
             description: description.into(),
             grants,
             serves,
-            max_token_ttl: None,
-            disabled: false,
+            ..ClientSettings::default()
         };
-        let client = Client {
-            id,
-            settings,
-            created_at: now,
-            updated_at: now,
-            revision: 0,
-            secrets: vec![Arc::new(stored)],
-        };
+        let client = Client { secrets: vec![Arc::new(stored)], ..Client::new(id, settings, now) };
         Ok(Self { client, secret })
     }
 
@@ -100,8 +92,7 @@ impl NewClient {
         let scopes = ScopeSet::from_texts(ADMINISTRATIVE_SCOPES).expect("our own scopes are valid");
         let grants =
             Grants::try_from(vec![GrantRule { audience, scopes }]).expect("one grant with scopes");
-        let serves = Serves::try_from(vec![]).expect("no audiences are fine");
-        Self::new(id, description, grants, serves, now)
+        Self::new(id, description, grants, Serves::default(), now)
     }
 
     /// Its name.

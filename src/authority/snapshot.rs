@@ -130,7 +130,6 @@ mod tests {
     use crate::client::LastUse;
     use crate::client::SecretHash;
     use crate::client::SecretId;
-    use crate::client::Serves;
     use crate::client::StoredSecret;
     use crate::client::authenticate;
     use crate::cow_map::CowMap;
@@ -161,18 +160,11 @@ mod tests {
             audience: "inventory".parse().expect("a valid audience"),
             scopes: ScopeSet::parse("stock:read").expect("a valid scope"),
         };
+        let settings = ClientSettings {
+            grants: Grants::try_from(vec![rule]).expect("one grant"),
+            ..ClientSettings::default()
+        };
         let client = Client {
-            id: "order".parse().expect("a valid id"),
-            settings: ClientSettings {
-                description: "".into(),
-                grants: Grants::try_from(vec![rule]).expect("one grant"),
-                serves: Serves::try_from(vec![]).expect("no audiences"),
-                max_token_ttl: None,
-                disabled: false,
-            },
-            created_at: NOW,
-            updated_at: NOW,
-            revision: 1,
             secrets: vec![Arc::new(StoredSecret {
                 id: SecretId(1),
                 hash: SecretHash::of(secret.expose()),
@@ -180,6 +172,7 @@ mod tests {
                 expires_at: None,
                 last_use: LastUse::default(),
             })],
+            ..Client::new("order".parse().expect("a valid id"), settings, NOW)
         };
         let client =
             authenticate(Some(&Arc::new(client)), secret.expose(), NOW).expect("its secret");

@@ -10,7 +10,7 @@ pub(super) const APPLICATION_ID: i32 = 0x4353_474e;
 pub(super) const VERSION: i32 = STEPS.len() as i32;
 
 /// Step `n` brings version `n` to `n + 1`. Steps are never edited, only added.
-const STEPS: [&str; 1] = ["
+const STEPS: [&str; 2] = ["
     CREATE TABLE meta (name TEXT PRIMARY KEY, value BLOB NOT NULL) STRICT, WITHOUT ROWID;
 
     -- Grants and audiences are JSON: they are only ever read and written as a whole.
@@ -80,6 +80,40 @@ const STEPS: [&str; 1] = ["
         detail TEXT NOT NULL,
         mac BLOB NOT NULL
     ) STRICT;
+", "
+    -- Other names of the audiences that a client serves, and the audiences that it was granted until
+    -- lately; JSON.
+    ALTER TABLE clients ADD COLUMN resources TEXT NOT NULL DEFAULT '[]';
+    ALTER TABLE clients ADD COLUMN former_audiences TEXT NOT NULL DEFAULT '[]';
+
+    -- Seconds without use after which a secret is revoked.
+    ALTER TABLE secrets ADD COLUMN retire_when_idle INTEGER;
+
+    CREATE TABLE client_keys (
+        client_id TEXT NOT NULL REFERENCES clients ON DELETE CASCADE,
+        kid TEXT NOT NULL,
+        public BLOB NOT NULL,
+        created_at INTEGER NOT NULL,
+        expires_at INTEGER,
+        last_used_at INTEGER,
+        PRIMARY KEY (client_id, kid)
+    ) STRICT, WITHOUT ROWID;
+
+    CREATE TABLE client_certificates (
+        client_id TEXT NOT NULL REFERENCES clients ON DELETE CASCADE,
+        kind TEXT NOT NULL CHECK (kind IN ('subject_dn', 'san_dns', 'san_uri', 'san_ip', 'san_email')),
+        name TEXT NOT NULL,
+        created_at INTEGER NOT NULL,
+        expires_at INTEGER,
+        last_used_at INTEGER,
+        PRIMARY KEY (client_id, kind, name)
+    ) STRICT, WITHOUT ROWID;
+
+    -- Who is told of a revocation, and since which epoch. No audience: everyone.
+    ALTER TABLE revoked_tokens ADD COLUMN audience TEXT;
+    ALTER TABLE revoked_tokens ADD COLUMN epoch INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE revoked_clients ADD COLUMN audiences TEXT;
+    ALTER TABLE revoked_clients ADD COLUMN epoch INTEGER NOT NULL DEFAULT 0;
 "];
 
 /// Brings a database of an older version, or an empty one, to this one.

@@ -100,7 +100,7 @@ async fn two_methods_that_read_alike_on_the_wire_are_two_requests() {
     let make = rpc::CreateClientSecretRequest {
         client_id: client_id.clone(),
         request_id: request_id.clone(),
-        ttl: None,
+        ..Default::default()
     };
     server.clients().create_client_secret(bearing(&operator.token, make)).await.expect("made");
     let delete = rpc::DeleteClientRequest { client_id, request_id, ..Default::default() };
@@ -128,6 +128,7 @@ async fn a_secret_is_never_shown_twice() {
         client_id: "order".to_owned(),
         ttl: ttl.map(crate::caller::seconds),
         request_id: "one".to_owned(),
+        ..Default::default()
     };
     let make = async |server: &TestServer, ttl| {
         let request = bearing(&operator.token, request(ttl));
@@ -181,6 +182,7 @@ async fn every_change_may_be_sent_again() {
         client_id: client_id.clone(),
         secret_id,
         request_id: "secret".to_owned(),
+        ..Default::default()
     };
     let revoke_tokens = rpc::RevokeClientTokensRequest {
         client_id: client_id.clone(),

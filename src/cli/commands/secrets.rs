@@ -50,6 +50,7 @@ pub async fn run(
                 client_id: id.clone(),
                 secret_id: secret_id.clone(),
                 request_id: request_id()?,
+                ..Default::default()
             };
             connection.answer(service.revoke_client_secret(request).await)?;
             output.show(&Revoked { client_id: id, secret_id })
@@ -85,6 +86,7 @@ impl Delivery {
             client_id: client_id.to_owned(),
             ttl: self.ttl.map(proto_duration).transpose()?,
             request_id: request_id()?,
+            ..Default::default()
         };
         let answer = connection.answer(service.create_client_secret(request).await)?;
         let info = SecretInfo::from(answer.secret.unwrap_or_default());

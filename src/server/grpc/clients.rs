@@ -316,6 +316,7 @@ fn wire_client(client: &ClientInfo) -> rpc::Client {
         update_time: Some(wire_time(client.updated_at)),
         etag: format!("{:x}", client.revision),
         secrets: client.secrets.iter().map(wire_secret).collect(),
+        ..Default::default()
     }
 }
 
@@ -325,5 +326,6 @@ fn wire_secret(secret: &SecretInfo) -> rpc::ClientSecret {
         create_time: Some(wire_time(secret.created_at)),
         expire_time: secret.expires_at.map(wire_time),
         last_use_time: secret.last_used_at.map(wire_time),
+        ..Default::default()
     }
 }

@@ -82,6 +82,7 @@ impl Keys {
                 .filter(|_| more)
                 .map(|key| key.kid.to_string())
                 .unwrap_or_default(),
+            ..Default::default()
         })
     }
 
@@ -119,5 +120,6 @@ fn wire_key(key: &KeyInfo) -> rpc::Key {
         retire_time: key.ended_at.filter(|_| retired).map(wire_time),
         expire_time: key.gone_at.filter(|_| retired).map(wire_time),
         revoke_time: key.ended_at.filter(|_| revoked).map(wire_time),
+        ..Default::default()
     }
 }

@@ -75,19 +75,22 @@ fn clients(connection: &Connection) -> Result<CowMap<ClientId, Arc<Client>>, Sto
     let mut clients = CowMap::default();
     while let Some(row) = rows.next()? {
         let id = row.get_ref(0)?.as_str().map_err(|_| corrupt("client_id"))?;
+        let settings = ClientSettings {
+            description: row.get::<_, String>(1)?.into(),
+            grants: grants.parse(row.get_ref(2)?.as_str().map_err(|_| corrupt("grants"))?)?,
+            serves: serves.parse(row.get_ref(3)?.as_str().map_err(|_| corrupt("serves"))?)?,
+            max_token_ttl: row.get::<_, Option<i64>>(4)?.map(life).transpose()?,
+            disabled: row.get(5)?,
+        };
+        let created_at = time(row.get(6)?);
         let mut client = Client {
-            id: ClientId::new(id).map_err(|_| corrupt("client_id"))?,
-            settings: ClientSettings {
-                description: row.get::<_, String>(1)?.into(),
-                grants: grants.parse(row.get_ref(2)?.as_str().map_err(|_| corrupt("grants"))?)?,
-                serves: serves.parse(row.get_ref(3)?.as_str().map_err(|_| corrupt("serves"))?)?,
-                max_token_ttl: row.get::<_, Option<i64>>(4)?.map(life).transpose()?,
-                disabled: row.get(5)?,
-            },
-            created_at: time(row.get(6)?),
             updated_at: time(row.get(7)?),
             revision: row.get::<_, i64>(8)? as u64,
-            secrets: Vec::new(),
+            ..Client::new(
+                ClientId::new(id).map_err(|_| corrupt("client_id"))?,
+                settings,
+                created_at,
+            )
         };
         // Both come in the order of the client ids, so one pass over each is enough.
         while let Some(row) = secret {
