@@ -8,6 +8,7 @@
 
 mod act;
 mod clients;
+mod epochs;
 pub mod host;
 mod maintenance;
 mod refusals;
@@ -22,6 +23,7 @@ pub use self::clients::CreatedSecret;
 use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -120,6 +122,8 @@ pub struct Authority {
     refusals: Refusals,
     store_reached_at: AtomicU64,
     renewing: tokio::sync::Mutex<()>,
+    /// Set once it is known that the store was put back.
+    put_back: AtomicBool,
 }
 
 /// A client's request for a token, with what it proves itself with.
@@ -156,6 +160,8 @@ pub enum IssueError {
     Denied(Denial),
     /// The store has been out of reach for longer than the signing lease.
     LeaseOver,
+    /// The store is an old copy that was put back: what it would sign with may be revoked.
+    PutBack,
     /// The client's tokens were cut off so often in the last seconds that a new one would be dated too
     /// far ahead for verifiers.
     CutTooOften,
@@ -210,6 +216,7 @@ impl Authority {
             refusals: Refusals::default(),
             store_reached_at: AtomicU64::new(now.as_unix()),
             renewing: tokio::sync::Mutex::default(),
+            put_back: AtomicBool::new(false),
         })
     }
 
@@ -427,6 +434,9 @@ impl Authority {
     }
 
     fn check_lease(&self, now: Timestamp) -> Result<(), IssueError> {
+        if self.put_back.load(Ordering::Relaxed) {
+            return Err(IssueError::PutBack);
+        }
         let reached_at = Timestamp::from_unix(self.store_reached_at.load(Ordering::Relaxed));
         if now.since(reached_at) > SIGNING_LEASE { Err(IssueError::LeaseOver) } else { Ok(()) }
     }

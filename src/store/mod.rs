@@ -8,6 +8,7 @@
 mod audit;
 mod durable;
 mod kek;
+mod mark;
 mod migrations;
 mod reservation;
 mod sqlite;
