@@ -40,7 +40,12 @@ use crate::store::state::State;
 use crate::store::writer::RequestKey;
 
 mod load;
+mod restore;
 mod rows;
+
+pub use self::restore::Restored;
+pub use self::restore::back_up;
+pub use self::restore::restore;
 
 /// The epoch of a new store. Epochs are numbers of 53 bits, so that JSON carries them: a generation,
 /// which a restored backup begins, and 32 bits that count within it.
