@@ -36,12 +36,15 @@ pub(super) struct Mark {
 }
 
 impl Mark {
-    /// The mark that is there, if there is one.
-    pub(super) fn open(
-        path: &Path,
-        kek: &Kek,
-        store_id: &[u8; 16],
-    ) -> Result<Option<Self>, StoreError> {
+    /// The mark of a store, if one is kept and is there.
+    pub(super) fn of_store(kek: &Kek, store_id: &[u8; 16]) -> Result<Option<Self>, StoreError> {
+        match kek.epoch_file(store_id) {
+            None => Ok(None),
+            Some(path) => Self::open(&path, kek, store_id),
+        }
+    }
+
+    fn open(path: &Path, kek: &Kek, store_id: &[u8; 16]) -> Result<Option<Self>, StoreError> {
         let mut file = match private_options().open(path) {
             Ok(file) => file,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
