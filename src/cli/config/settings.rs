@@ -86,7 +86,7 @@ pub const KEK_FILE: Setting = Setting {
 pub const EPOCH_DIR: Setting = Setting {
     key: "epoch_dir",
     variable: "COUNTERSIGN_EPOCH_DIR",
-    default: "the directory of `kek_file`",
+    default: "<directory of kek_file>",
     kind: Kind::Path,
     doc: "The directory with the highest epoch that anyone was told, in a file that the server must be able to write. A \
           store that is behind is an old copy that was put back, and is not opened. Keep it where it is not restored \
