@@ -142,6 +142,57 @@ fn restoring_a_backup_refuses_every_earlier_token_and_keeps_what_was_there() {
 }
 
 #[test]
+fn what_a_killed_server_left_in_its_journal_is_kept_aside_and_never_read_again() {
+    let (sandbox, old) = backed_up_and_revoked();
+    let server = sandbox.dev();
+    let later = token(&sandbox);
+    revoke(&sandbox, &later);
+    server.kill();
+    assert!(sandbox.path(&format!("{DATABASE}-wal")).exists());
+    // As a restore that was killed, too, would leave them.
+    for left_over in ["countersign.restoring", "countersign.restoring-wal"] {
+        fs::write(sandbox.path(DATA).join(left_over), "half").expect("there is room");
+    }
+    sandbox.run(&["restore", "--data-dir", DATA, "--from", "backup.db"]).ok();
+    assert_eq!(epoch(&sandbox.path(DATABASE)), 1 << 32);
+    assert_eq!(epoch(&sandbox.path(&format!("{DATABASE}.before-restore-1"))), 3);
+    let server = sandbox.dev();
+    assert_eq!([&old, &later].map(|token| validated(&sandbox, token)), ["revoked", "revoked"]);
+    server.stop();
+}
+
+#[test]
+fn a_store_that_is_gone_is_restored_all_the_same() {
+    let (sandbox, old) = backed_up_and_revoked();
+    fs::remove_file(sandbox.path(DATABASE)).expect("it is there");
+    let restore = ["restore", "--data-dir", DATA, "--format", "json"];
+    let nothing = sandbox.run(&restore).failed(1);
+    assert!(nothing.contains("there is no store"), "{nothing}");
+    let restored = sandbox.run(&[&restore[..], &["--from", "backup.db"]].concat()).json();
+    assert_eq!((&restored["epoch"], &restored["aside"]), (&json!(1u64 << 32), &Value::Null));
+    let server = sandbox.dev();
+    assert_eq!(validated(&sandbox, &old), "revoked");
+    server.stop();
+}
+
+#[test]
+fn a_place_where_no_epoch_can_be_kept_is_refused_at_the_start() {
+    let sandbox = Sandbox::new();
+    let init = ["init", "--issuer", "https://auth.test", "--data-dir", "data", "--epoch-dir"];
+    let refused = sandbox.run(&[&init[..], &["nowhere"]].concat()).failed(1);
+    assert!(refused.contains("the highest epoch cannot be kept in nowhere/"), "{refused}");
+    assert!(refused.contains("--epoch-dir"), "{refused}");
+    assert!(!sandbox.path("data/countersign.db").exists());
+    fs::create_dir(sandbox.path("marks")).expect("there is room");
+    sandbox.run(&[&init[..], &["marks"]].concat()).ok();
+    let serve = ["serve", "--listen", "127.0.0.1:0", "--data-dir", "data", "--epoch-dir"];
+    let refused = sandbox.run(&[&serve[..], &["nowhere"]].concat());
+    assert_eq!(refused.code, Some(1), "{refused:?}");
+    assert!(refused.stderr.contains("cannot be kept in nowhere/"), "{refused:?}");
+    sandbox.serve(&["--data-dir", "data", "--epoch-dir", "marks"]).stop();
+}
+
+#[test]
 fn a_backup_that_does_not_hold_changes_nothing() {
     let (sandbox, _) = backed_up_and_revoked();
     let before = fs::read(sandbox.path(DATABASE)).expect("it is there");
