@@ -40,7 +40,7 @@ pub struct Client {
     /// Its secrets, oldest first.
     pub secrets: Vec<Arc<StoredSecret>>,
     /// The audiences that it was granted until lately, and until when it can have tokens for them.
-    pub former_audiences: Vec<(Audience, Timestamp)>,
+    pub former_audiences: Box<[(Audience, Timestamp)]>,
 }
 
 /// What an operator may change of a client.
@@ -168,7 +168,7 @@ impl Client {
             updated_at: now,
             revision: 0,
             secrets: Vec::new(),
-            former_audiences: Vec::new(),
+            former_audiences: Box::default(),
         }
     }
 
@@ -193,7 +193,7 @@ impl Client {
                 former.push((audience.clone(), until));
             }
         }
-        self.former_audiences = former;
+        self.former_audiences = former.into();
     }
 
     /// Whether a secret of the client works at this time.
@@ -389,7 +389,7 @@ mod tests {
         let again = granted(&granted(&client, &["a"], 1010), &[], 1050);
         assert_eq!(names(&again, 1109), ["a", "b", "c"]);
         assert_eq!(names(&again, 1110), ["a"]);
-        assert_eq!(granted(&again, &["d"], 1150).former_audiences, []);
+        assert_eq!(granted(&again, &["d"], 1150).former_audiences.len(), 0);
     }
 
     #[test]
