@@ -6,7 +6,6 @@ use std::path::PathBuf;
 
 use tonic::transport::Channel;
 
-use crate::claims::ClientId;
 use crate::claims::Issuer;
 use crate::mesh::address::Plaintext;
 use crate::mesh::address::Roots;
@@ -124,18 +123,16 @@ impl SessionBuilder {
     }
 
     /// From a credentials file, as `countersign client create --out` writes one: TOML with `url`,
-    /// `client_id` and `client_secret`, mode 0600. The secret is read again for each token.
+    /// `client_id` and `client_secret`, mode 0600. It may also name the [`issuer`](Self::issuer). The
+    /// secret is read again for each token.
     ///
     /// # Errors
     /// When the file cannot be read, can be read by others, or is not one.
     pub fn from_credentials_file(path: impl Into<PathBuf>) -> Result<Self, SessionError> {
         let path = path.into();
         let file = credentials_file::read(&path).map_err(SessionError::Credentials)?;
-        let client_id = ClientId::new(&file.client_id).map_err(|_| {
-            let problem = "has a `client_id` that is not one".to_owned();
-            SessionError::Credentials(CredentialsError::BadFile(path.clone(), problem))
-        })?;
-        Ok(Self::new(&file.url, Credentials::from_credentials_file(client_id, path)))
+        let (credentials, issuer) = file.identity(path).map_err(SessionError::Credentials)?;
+        Ok(Self { issuer, ..Self::new(&file.url, credentials) })
     }
 
     /// Lets credentials and tokens go over the network in plaintext.

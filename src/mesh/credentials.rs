@@ -38,14 +38,14 @@ pub enum CredentialsError {
     Contradictory(&'static str),
     /// The client id is not one.
     BadClientId,
-    /// A file cannot be read.
-    Unreadable(PathBuf, io::Error),
-    /// A file has nothing in it.
-    Empty(PathBuf),
     /// A credentials file can be read by others than its owner; its mode.
     OpenToOthers(PathBuf, u32),
     /// A credentials file is not one, and why.
     BadFile(PathBuf, String),
+    /// A file cannot be read.
+    Unreadable(PathBuf, io::Error),
+    /// A file has nothing in it.
+    Empty(PathBuf),
 }
 
 impl fmt::Display for CredentialsError {
@@ -55,9 +55,6 @@ impl fmt::Display for CredentialsError {
             Self::Contradictory(name) => {
                 write!(f, "both {name} and {name}_FILE are set; unset one of them")
             }
-            Self::BadClientId => f.write_str("COUNTERSIGN_CLIENT_ID is not a client id"),
-            Self::Unreadable(path, error) => write!(f, "cannot read {}: {error}", path.display()),
-            Self::Empty(path) => write!(f, "{} is empty", path.display()),
             Self::OpenToOthers(path, mode) => {
                 write!(
                     f,
@@ -66,6 +63,9 @@ impl fmt::Display for CredentialsError {
                 )
             }
             Self::BadFile(path, problem) => write!(f, "{} {problem}", path.display()),
+            Self::BadClientId => f.write_str("COUNTERSIGN_CLIENT_ID is not a client id"),
+            Self::Unreadable(path, error) => write!(f, "cannot read {}: {error}", path.display()),
+            Self::Empty(path) => write!(f, "{} is empty", path.display()),
         }
     }
 }
@@ -83,11 +83,6 @@ impl Credentials {
         Self { client_id, secret: ClientSecret::from_file(path) }
     }
 
-    /// A secret in a credentials file, read again for each token.
-    pub(super) fn from_credentials_file(client_id: ClientId, path: PathBuf) -> Self {
-        Self { client_id, secret: ClientSecret::from_credentials_file(path) }
-    }
-
     /// From `COUNTERSIGN_CLIENT_ID` and `COUNTERSIGN_CLIENT_SECRET`, or `_FILE`s of them, as `lookup`
     /// finds them.
     pub(super) fn from_variables(
@@ -102,6 +97,11 @@ impl Credentials {
             (None, Some(path)) => Ok(Self::from_file(client_id, path)),
             (None, None) => Err(CredentialsError::Missing(name)),
         }
+    }
+
+    /// A secret in a credentials file, read again for each token.
+    pub(super) fn from_credentials_file(client_id: ClientId, path: PathBuf) -> Self {
+        Self { client_id, secret: ClientSecret::from_credentials_file(path) }
     }
 
     /// The client's name.

@@ -6,23 +6,44 @@ use std::io;
 use std::io::Read;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
+use std::path::PathBuf;
 
 use toml::Table;
 use toml::Value;
 use zeroize::Zeroizing;
 
+use crate::claims::ClientId;
+use crate::claims::Issuer;
+use crate::mesh::credentials::Credentials;
 use crate::mesh::credentials::CredentialsError;
 
 /// The largest file that is read.
 const MAX_FILE: u64 = 16 * 1024;
 
-const KEYS: [&str; 3] = ["url", "client_id", "client_secret"];
+const KEYS: [&str; 4] = ["url", "client_id", "client_secret", "issuer"];
 
 /// What such a file holds. Its names are those of some issuer, and not checked yet.
 pub(super) struct CredentialsFile {
     pub(super) url: String,
     pub(super) client_id: String,
-    pub(super) client_secret: Zeroizing<String>,
+    client_secret: Zeroizing<String>,
+    issuer: Option<String>,
+}
+
+impl CredentialsFile {
+    /// Who we are at Countersign, and whose keys are trusted if the file says it.
+    pub(super) fn identity(
+        &self,
+        path: PathBuf,
+    ) -> Result<(Credentials, Option<Issuer>), CredentialsError> {
+        let problem = |key: &str| {
+            CredentialsError::BadFile(path.clone(), format!("has a `{key}` that is not one"))
+        };
+        let client_id = ClientId::new(&self.client_id).map_err(|_| problem("client_id"))?;
+        let issuer = self.issuer.as_deref().map(Issuer::new).transpose();
+        let issuer = issuer.map_err(|_| problem("issuer"))?;
+        Ok((Credentials::from_credentials_file(client_id, path), issuer))
+    }
 }
 
 /// Reads a credentials file, which must be its owner's only.
@@ -58,13 +79,15 @@ fn parse(text: &str) -> Result<CredentialsFile, String> {
     if let Some(unknown) = table.keys().find(|key| !KEYS.contains(&key.as_str())) {
         return Err(format!("has the unknown key `{unknown}`; known are {}", KEYS.join(", ")));
     }
-    let mut take = |key: &str| match table.remove(key) {
-        Some(Value::String(value)) => Ok(value),
+    let mut optional = |key: &str| match table.remove(key) {
+        Some(Value::String(value)) => Ok(Some(value)),
         Some(_) => Err(format!("has a `{key}` that is not a string")),
-        None => Err(format!("lacks `{key}`")),
+        None => Ok(None),
     };
+    let issuer = optional("issuer")?;
+    let mut take = |key: &str| optional(key)?.ok_or_else(|| format!("lacks `{key}`"));
     let client_secret = Zeroizing::new(take("client_secret")?);
-    Ok(CredentialsFile { url: take("url")?, client_id: take("client_id")?, client_secret })
+    Ok(CredentialsFile { url: take("url")?, client_id: take("client_id")?, client_secret, issuer })
 }
 
 #[cfg(test)]

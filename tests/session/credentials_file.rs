@@ -23,6 +23,8 @@ async fn a_credentials_file_of_the_command_line_is_enough_and_is_its_owners_only
     let endpoint = || OAuthEndpoint::from_credentials_file(&path);
     write(text, 0o600);
     session().expect("all is there");
+    write(&format!("{text}issuer = \"https://auth.example\"\n"), 0o600);
+    session().expect("it may say whose keys are trusted");
     // The same file leads to any issuer's token endpoint, whose names of clients are its own.
     write(&text.replace("order", "us@partner"), 0o400);
     endpoint().expect("all is there");
@@ -32,6 +34,7 @@ async fn a_credentials_file_of_the_command_line_is_enough_and_is_its_owners_only
         (text.replace("order", "us@partner"), 0o600, "`client_id`"),
         (text.replace("client_secret", "secret"), 0o600, "unknown key `secret`"),
         (text.replace("http://127.0.0.1:1", "127.0.0.1"), 0o600, "not an address"),
+        (format!("{text}issuer = \"me\"\n"), 0o600, "`issuer` that is not one"),
         (String::new(), 0o600, "is empty"),
     ] {
         write(&text, mode);
