@@ -15,6 +15,7 @@ use crate::mesh::address::server_address;
 use crate::mesh::credentials::Credentials;
 use crate::mesh::credentials::CredentialsError;
 use crate::mesh::credentials::variable;
+use crate::mesh::credentials_file;
 use crate::mesh::endpoint::Countersign;
 use crate::mesh::http_client::HttpClient;
 use crate::mesh::session::Session;
@@ -119,6 +120,19 @@ impl SessionBuilder {
             builder = builder.trust_file(path);
         }
         Ok(builder)
+    }
+
+    /// From a credentials file, as `countersign client create --out` writes one: TOML with `url`,
+    /// `client_id` and `client_secret`, mode 0600. It may also name the [`issuer`](Self::issuer). The
+    /// secret is read again for each token.
+    ///
+    /// # Errors
+    /// When the file cannot be read, can be read by others, or is not one.
+    pub fn from_credentials_file(path: impl Into<PathBuf>) -> Result<Self, SessionError> {
+        let path = path.into();
+        let file = credentials_file::read(&path).map_err(SessionError::Credentials)?;
+        let (credentials, issuer) = file.identity(path).map_err(SessionError::Credentials)?;
+        Ok(Self { issuer, ..Self::new(&file.url, credentials) })
     }
 
     /// Lets credentials and tokens go over the network in plaintext.

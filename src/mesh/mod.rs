@@ -71,6 +71,9 @@
 //! | `COUNTERSIGN_ISSUER` | whose keys a guard trusts | whoever the URL leads to, if it is not set |
 //! | `COUNTERSIGN_TRUST_FILE` | where a guard's keys are kept | needs `COUNTERSIGN_ISSUER` |
 //!
+//! [`SessionBuilder::from_credentials_file`] takes the file that `countersign client create --out` writes, and
+//! that the command line takes with `--credentials`.
+//!
 //! An `http` address off this machine is refused, unless [`SessionBuilder::insecure_plaintext`] asks
 //! for it.
 //!
@@ -119,6 +122,9 @@
 //! # }
 //! ```
 //!
+//! A server that answers 401 has refused the token: [`TokenSource::replace`] gets another one for one
+//! more try. `examples/nightly_backup.rs` and `examples/webhook_sender.rs` are whole programs.
+//!
 //! # Metrics
 //!
 //! Through the `metrics` facade, each with the labels `audience` (the host, for an OAuth endpoint) and
@@ -137,6 +143,7 @@ mod authenticated;
 mod bearer_token;
 mod builder;
 mod credentials;
+mod credentials_file;
 mod endpoint;
 mod http_client;
 mod interceptor;
