@@ -145,7 +145,9 @@ pub use self::refusal::ERROR_DOMAIN;
 pub use self::refusal::Refusal;
 pub use self::refusal::RefusedClient;
 pub use self::stream::GuardedBody;
+pub use self::trust::Freshness;
 pub use self::trust::Trust;
+pub use self::trust::WhenStale;
 
 /// The verified token of a call, from the extensions of its request: tonic's
 /// `request.extensions()`, or those of an HTTP request. None where none is demanded, and where a
