@@ -146,7 +146,7 @@ impl RequireScopes {
             }
             Refusal::MethodUndeclared | Refusal::TrustUnavailable | Refusal::TrustStale => {
                 return None;
-            },
+            }
         };
         HeaderValue::from_str(&challenge).ok()
     }

@@ -79,7 +79,12 @@ impl Watch {
 
     /// Takes note of a word that was so old when it was heard. `max_staleness` is what the server
     /// said, if it did; the program's own limit counts where it is stricter.
-    pub(super) fn confirm(&self, heard_at: Instant, age: Duration, max_staleness: Option<Duration>) {
+    pub(super) fn confirm(
+        &self,
+        heard_at: Instant,
+        age: Duration,
+        max_staleness: Option<Duration>,
+    ) {
         let max_staleness = max_staleness
             .unwrap_or(DEFAULT_MAX_STALENESS)
             .min(self.longest.unwrap_or(MAX_TOKEN_LIFE))

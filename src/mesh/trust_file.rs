@@ -52,7 +52,7 @@ struct Written<'a> {
 }
 
 #[derive(Deserialize)]
-struct Read {
+struct Streamed {
     complete: Option<Stream>,
     revoked: Option<Revoked>,
 }
@@ -123,7 +123,7 @@ pub(super) fn read(path: &Path, issuer: &Issuer) -> Result<Kept, Disbelief> {
 
 fn parse(json: &str) -> Option<Kept> {
     let keys = TrustBundle::from_jwks(json).ok()?;
-    let more: Read = serde_json::from_str(json).ok()?;
+    let more: Streamed = serde_json::from_str(json).ok()?;
     let (Some(complete), Some(revoked)) = (more.complete, more.revoked) else {
         return Some(Kept { bundle: keys, complete: None });
     };

@@ -4,6 +4,7 @@
 //! A poller learns of new keys, not of revocations: a revoked token is accepted until it expires.
 
 use std::path::PathBuf;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::Weak;
 use std::time::Duration;
@@ -148,7 +149,7 @@ impl KeysOf {
 impl Jwks {
     /// Polls while no stream is up. Never ends.
     async fn poll(&self, feed: &Feed, key_missing: &Notify) {
-        let mut fetches = 0;
+        let (mut fetches, mut confirmed_at) = (0, None);
         let mut fed_by = feed.fed_by();
         loop {
             let fetched_at = Instant::now();
@@ -159,7 +160,9 @@ impl Jwks {
             });
             let wait = match bundle {
                 Ok(bundle) => {
-                    self.hand_on(feed, bundle, fetched_at).await;
+                    if self.hand_on(feed, bundle).await {
+                        confirmed_at = Some(fetched_at);
+                    }
                     spread(POLL_EVERY)
                 }
                 Err(problem) => {
@@ -168,10 +171,25 @@ impl Jwks {
                     spread(RETRY_AFTER)
                 }
             };
-            tokio::select! {
-                () = sleep(wait) => {}
-                () = key_missing.notified() => {
-                    sleep_until(fetched_at + UNKNOWN_KEY_AT_MOST_EVERY).await;
+            let next = async {
+                tokio::select! {
+                    () = sleep(wait) => {}
+                    () = key_missing.notified() => {
+                        sleep_until(fetched_at + UNKNOWN_KEY_AT_MOST_EVERY).await;
+                    }
+                }
+            };
+            let mut next = pin!(next);
+            loop {
+                // Where revocations come by a stream, keys alone make nothing fresh.
+                if *fed_by.borrow_and_update() == FedBy::Polling
+                    && let Some(at) = confirmed_at
+                {
+                    feed.watch.confirm(at, Duration::ZERO, None);
+                }
+                tokio::select! {
+                    () = &mut next => break,
+                    _ = fed_by.changed() => {}
                 }
             }
             // A stream brings all that a poll would. One that was lost is back in a moment, mostly.
@@ -184,18 +202,14 @@ impl Jwks {
         }
     }
 
-    async fn hand_on(&self, feed: &Feed, bundle: TrustBundle, fetched_at: Instant) {
+    /// Whether they are the latest that there is.
+    async fn hand_on(&self, feed: &Feed, bundle: TrustBundle) -> bool {
         let (issuer, epoch) = (bundle.issuer.clone(), bundle.epoch);
-        match feed.take_keys(bundle).await {
-            // Where revocations come by a stream, keys alone do not make anything fresh.
-            Ok(()) if *feed.fed_by().borrow() == FedBy::Polling => {
-                feed.watch.confirm(fetched_at, Duration::ZERO, None);
-            }
-            Ok(()) => {}
-            Err(why) => {
-                tracing::warn!(%issuer, epoch, uri = %self.uri, %why, "keys that are not trusted");
-            }
+        let taken = feed.take_keys(bundle).await;
+        if let Err(why) = &taken {
+            tracing::warn!(%issuer, epoch, uri = %self.uri, %why, "keys that are not trusted");
         }
+        taken.is_ok()
     }
 
     fn read(&self, document: &[u8], fetches: u64) -> Result<TrustBundle, InvalidKeySet> {

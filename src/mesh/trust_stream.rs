@@ -315,4 +315,3 @@ fn backoff(failures: u32) -> Duration {
     let longest = RECONNECT_AFTER.saturating_mul(1 << failures.min(16)).min(LONGEST_BACKOFF);
     longest.mul_f64(random_fraction())
 }
-
