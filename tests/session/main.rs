@@ -11,4 +11,6 @@ mod retries;
 mod tls;
 mod tokens;
 mod trust;
+mod trust_server;
+mod trust_stream;
 mod variables;
