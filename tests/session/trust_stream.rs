@@ -85,7 +85,7 @@ impl Rig {
 }
 
 /// When what is revoked now may be forgotten, in seconds since the Unix epoch.
-fn later() -> u64 {
+pub fn later() -> u64 {
     Clock::system().now().as_unix() + 10_000
 }
 
