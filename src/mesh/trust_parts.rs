@@ -167,5 +167,5 @@ pub(super) fn max_staleness(message: &WatchTrustBundleResponse) -> Option<Durati
 /// The proof of a message's epoch.
 pub(super) fn proof(message: &mut WatchTrustBundleResponse) -> Result<Vec<u8>, Nonsense> {
     let proof = std::mem::take(&mut message.epoch_proof);
-    if proof.len() > MAX_PROOF { Err("a proof that is too long") } else { Ok(proof.to_vec()) }
+    if proof.len() > MAX_PROOF { Err("a proof that is too long") } else { Ok(proof) }
 }

@@ -192,7 +192,7 @@ fn message(epoch: u64, event: Event) -> WatchTrustBundleResponse {
     WatchTrustBundleResponse {
         issuer: ISSUER.to_owned(),
         epoch,
-        epoch_proof: proof(epoch).into(),
+        epoch_proof: proof(epoch),
         as_of: None,
         age: duration(Duration::ZERO),
         max_staleness: duration(Duration::from_secs(60)),

@@ -248,7 +248,7 @@ async fn nonsense_changes_nothing() {
         snapshot(5, and_token(keys(2), "no token\n", later()), true),
         snapshot(5, and_client(keys(2), "", 1, later()), true),
         snapshot(5, without_until, true),
-        WatchTrustBundleResponse { epoch_proof: vec![0; 2000].into(), ..heartbeat(4) },
+        WatchTrustBundleResponse { epoch_proof: vec![0; 2000], ..heartbeat(4) },
         delta(6, 5, keys(2)),
     ] {
         let watcher = rig.openings.next().await;
