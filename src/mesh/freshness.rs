@@ -4,6 +4,8 @@ use std::sync::Mutex;
 use std::sync::PoisonError;
 use std::time::Duration;
 
+use metrics::Label;
+use metrics::counter;
 use metrics::gauge;
 use tokio::sync::Notify;
 use tokio::sync::watch;
@@ -24,6 +26,8 @@ const SHOW_EVERY: Duration = Duration::from_secs(5);
 /// issuer's store confirmed it and not from when we were told: a server that is cut off from its store
 /// and still sends cannot make us believe that we are up to date.
 pub(super) struct Watch {
+    /// Where it comes from, in metrics: a process may trust several issuers.
+    source: Label,
     confirmed: Mutex<Option<Confirmed>>,
     state: watch::Sender<Freshness>,
     renewed: Notify,
@@ -58,8 +62,9 @@ impl Confirmed {
 }
 
 impl Watch {
-    pub(super) fn new(longest: Option<Duration>, when_stale: WhenStale) -> Self {
+    pub(super) fn new(source: &str, longest: Option<Duration>, when_stale: WhenStale) -> Self {
         Self {
+            source: Label::new("source", source.to_owned()),
             confirmed: Mutex::default(),
             // What is kept in a file is not fresh: nobody knows what was revoked meanwhile.
             state: watch::Sender::new(Freshness::Stale),
@@ -122,6 +127,15 @@ impl Watch {
         }
     }
 
+    /// Counts a stream that was up and was lost.
+    pub(super) fn lost_stream(&self) {
+        counter!("countersign_trust_reconnects_total", self.labels()).increment(1);
+    }
+
+    fn labels(&self) -> std::slice::Iter<'_, Label> {
+        std::slice::from_ref(&self.source).iter()
+    }
+
     fn confirmed(&self) -> Option<Confirmed> {
         *self.confirmed.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -134,8 +148,8 @@ impl Watch {
         self.state.send_if_modified(|state| std::mem::replace(state, now) != now);
         let age = confirmed.map(|confirmed| confirmed.age());
         let seconds = age.map_or(f64::INFINITY, |age| age.as_secs_f64());
-        gauge!("countersign_trust_age_seconds").set(seconds);
-        gauge!("countersign_trust_stale").set(if is_fresh { 0.0 } else { 1.0 });
+        gauge!("countersign_trust_age_seconds", self.labels()).set(seconds);
+        gauge!("countersign_trust_stale", self.labels()).set(if is_fresh { 0.0 } else { 1.0 });
         let age_seconds = age.unwrap_or_default().as_secs();
         match (before, now, self.when_stale) {
             (Freshness::Fresh, Freshness::Stale, WhenStale::ServeStale) => tracing::warn!(
@@ -158,5 +172,51 @@ impl Watch {
 impl Drop for Watch {
     fn drop(&mut self) {
         self.state.send_replace(Freshness::Stale);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MINUTE: Duration = Duration::from_secs(60);
+
+    fn seconds(seconds: u64) -> Duration {
+        Duration::from_secs(seconds)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_older_word_takes_nothing_back_and_adds_nothing() {
+        let watch = Watch::new("here", None, WhenStale::FailClosed);
+        watch.confirm(Instant::now(), seconds(10), Some(MINUTE));
+        tokio::time::advance(seconds(5)).await;
+        watch.confirm(Instant::now(), seconds(16), Some(MINUTE));
+        assert_eq!(watch.age(), Some(seconds(15)));
+        watch.confirm(Instant::now(), seconds(14), Some(MINUTE));
+        assert_eq!(watch.age(), Some(seconds(14)));
+        watch.confirm(Instant::now(), Duration::MAX, Some(MINUTE));
+        assert_eq!(watch.age(), Some(seconds(14)));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn no_limit_is_longer_than_a_token_can_live() {
+        let watch = Watch::new("here", None, WhenStale::FailClosed);
+        watch.confirm(Instant::now(), Duration::ZERO, Some(Duration::MAX));
+        tokio::time::advance(MAX_TOKEN_LIFE - seconds(1)).await;
+        watch.look();
+        assert_eq!(*watch.subscribe().borrow(), Freshness::Fresh);
+        tokio::time::advance(seconds(1)).await;
+        watch.look();
+        assert_eq!(*watch.subscribe().borrow(), Freshness::Stale);
+    }
+
+    #[tokio::test]
+    async fn what_nobody_watches_over_is_stale() {
+        let watch = Watch::new("here", None, WhenStale::FailClosed);
+        let state = watch.subscribe();
+        watch.confirm(Instant::now(), Duration::ZERO, None);
+        assert_eq!(*state.borrow(), Freshness::Fresh);
+        drop(watch);
+        assert_eq!(*state.borrow(), Freshness::Stale);
     }
 }

@@ -186,7 +186,8 @@
 //! | `countersign_token_wait_seconds` | histogram: for how long |
 //! | `countersign_token_runway_seconds` | gauge, set at each try: how long calls keep working if the issuer stays down |
 //!
-//! And without labels, where there is a guard, or [`Session::trust`] was asked for:
+//! And with the label `source`, the host that it comes from, where there is a guard or
+//! [`Session::trust`] was asked for:
 //!
 //! | Metric | Is |
 //! |---|---|

@@ -80,6 +80,7 @@ pub(super) struct Feed {
     /// Whose bundles; without it, whoever's comes first.
     issuer: Option<Issuer>,
     pub(super) watch: Watch,
+    clock: Clock,
     file: Option<PathBuf>,
     /// One writer at a time, and how far the last one came.
     written: tokio::sync::Mutex<u64>,
@@ -88,10 +89,15 @@ pub(super) struct Feed {
 
 impl Feed {
     /// Begins with what is in the file.
-    pub(super) fn new(issuer: Option<Issuer>, file: Option<PathBuf>, watch: Watch) -> Self {
+    pub(super) fn new(
+        issuer: Option<Issuer>,
+        file: Option<PathBuf>,
+        watch: Watch,
+        clock: Clock,
+    ) -> Self {
         let (bundle, complete) = match kept(issuer.as_ref(), file.as_ref()) {
             Some(Kept { mut bundle, complete }) => {
-                bundle.expire(Clock::system().now());
+                bundle.expire(clock.now());
                 (Some(Arc::new(bundle)), complete)
             }
             None => (None, None),
@@ -102,6 +108,7 @@ impl Feed {
             fed_by: watch::Sender::new(FedBy::Nobody),
             issuer,
             watch,
+            clock,
             file,
             written: tokio::sync::Mutex::default(),
             unwritten: Notify::new(),
@@ -188,7 +195,7 @@ impl Feed {
 
     /// Guards see it when this returns.
     fn publish(&self, mut bundle: TrustBundle, proof: Vec<u8>) -> Result<(), NotTaken> {
-        bundle.expire(Clock::system().now());
+        bundle.expire(self.clock.now());
         let got = bundle.epoch;
         let mut older = None;
         self.bundles.send_if_modified(|known| {
@@ -248,7 +255,7 @@ impl Feed {
     }
 
     fn expire(&self) {
-        let now = Clock::system().now();
+        let now = self.clock.now();
         self.bundles.send_if_modified(|known| {
             if let Some(known) = known.as_mut().filter(|known| known.revocations.has_expired(now)) {
                 Arc::make_mut(known).expire(now);
@@ -305,5 +312,46 @@ fn kept(issuer: Option<&Issuer>, file: Option<&PathBuf>) -> Option<Kept> {
             tracing::warn!(path = %path.display(), %disbelief, "the trust file is ignored");
             None
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::claims::Timestamp;
+    use crate::claims::TokenId;
+    use crate::guard::WhenStale;
+    use crate::keys::KeySet;
+    use crate::keys::SigningKey;
+
+    #[test]
+    fn what_has_expired_is_forgotten_without_waking_anyone() {
+        let clock = Clock::fixed(Timestamp::from_unix(1_000));
+        let watch = Watch::new("here", None, WhenStale::ServeStale);
+        let feed = Feed::new(None, None, watch, clock.clone());
+        let mut bundles = feed.subscribe();
+        let id = |text| TokenId::new(text).expect("a token id");
+        let until = Timestamp::from_unix;
+        let snapshot = TrustDelta {
+            from: 0,
+            to: 1,
+            keys: KeySet::from_iter([SigningKey::from_seed(&[1; 32]).public().clone()]),
+            revoked_keys: Vec::new(),
+            tokens: vec![(id("one"), until(1_010)), (id("two"), until(1_020))],
+            clients: Vec::new(),
+        };
+        let issuer = Issuer::new("https://issuer.test").expect("an issuer");
+        feed.replace(issuer, snapshot, Vec::new()).expect("there is none yet");
+        let knows = |name| {
+            let bundle = feed.subscribe().borrow().clone().expect("there is one");
+            bundle.revocations.token(&id(name)).is_some()
+        };
+        bundles.mark_unchanged();
+        feed.expire();
+        assert!(knows("one") && knows("two"));
+        clock.set(until(1_010));
+        feed.expire();
+        assert!(!knows("one") && knows("two"));
+        assert!(!bundles.has_changed().expect("the feed is there"));
     }
 }

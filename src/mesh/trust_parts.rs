@@ -169,3 +169,51 @@ pub(super) fn proof(message: &mut WatchTrustBundleResponse) -> Result<Vec<u8>, N
     let proof = std::mem::take(&mut message.epoch_proof);
     if proof.len() > MAX_PROOF { Err("a proof that is too long") } else { Ok(proof) }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::keys::SigningKey;
+    use crate::rpc::RevokedClient;
+    use crate::rpc::RevokedToken;
+    use crate::rpc::TrustSnapshot;
+
+    fn first() -> TrustContent {
+        let keys = KeySet::from_iter([SigningKey::from_seed(&[1; 32]).public().clone()]);
+        TrustContent { jwks: keys.to_jwks(), ..Default::default() }
+    }
+
+    fn add(parts: &mut Parts, content: TrustContent) -> Result<Told, Nonsense> {
+        parts.add(1, Some(Event::Snapshot(TrustSnapshot { content: Some(content), last: false })))
+    }
+
+    #[test]
+    fn what_is_gathered_has_bounds() {
+        let kids = |count| TrustContent { revoked_kids: vec!["k".into(); count], ..first() };
+        assert!(add(&mut Parts::default(), kids(MAX_REVOKED_KEYS)).is_ok());
+        assert!(add(&mut Parts::default(), kids(MAX_REVOKED_KEYS + 1)).is_err());
+
+        let tokens = vec![RevokedToken::default(); MAX_REVOCATIONS];
+        let clients = vec![RevokedClient::default()];
+        let too_many = add(&mut Parts::default(), TrustContent { tokens, clients, ..first() });
+        assert_eq!(too_many.err(), Some("more revocations than can be kept"));
+
+        let jwks = " ".repeat(MAX_JWKS) + &first().jwks;
+        assert!(add(&mut Parts::default(), TrustContent { jwks, ..first() }).is_err());
+
+        let mut parts = Parts::default();
+        for _ in 0..MAX_PARTS {
+            assert!(add(&mut parts, first()).is_ok());
+        }
+        assert!(add(&mut parts, first()).is_err());
+    }
+
+    #[test]
+    fn a_time_is_rounded_up() {
+        let at = |seconds, nanos| time(Some(prost_types::Timestamp { seconds, nanos }));
+        assert_eq!(at(7, 0), Ok(Timestamp::from_unix(7)));
+        assert_eq!(at(7, 1), Ok(Timestamp::from_unix(8)));
+        assert_eq!(at(-1, 0), Err("a time before 1970"));
+        assert_eq!(time(None), Err("a revocation without its time"));
+    }
+}

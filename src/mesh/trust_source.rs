@@ -15,6 +15,7 @@ use tokio::time::Instant;
 use tokio::time::sleep;
 use tokio::time::sleep_until;
 
+use crate::claims::Clock;
 use crate::claims::Issuer;
 use crate::guard::Trust;
 use crate::guard::WhenStale;
@@ -97,8 +98,10 @@ impl TrustSource {
     /// Begins to fetch: from the stream, if there may be one, and from the JWK Set while it is not up.
     /// Ends when the last handle of the trust is dropped.
     pub(super) fn keep_fresh(self, stream: Option<TrustStream>) -> LiveTrust {
-        let watch = Watch::new(self.max_staleness, self.when_stale);
-        let feed = Arc::new(Feed::new(self.jwks.keys_of.named().cloned(), self.file, watch));
+        let source = self.jwks.uri.authority().map_or("", |authority| authority.as_str());
+        let watch = Watch::new(source, self.max_staleness, self.when_stale);
+        let issuer = self.jwks.keys_of.named().cloned();
+        let feed = Arc::new(Feed::new(issuer, self.file, watch, Clock::system()));
         let key_missing = Arc::new(Notify::new());
         let trust = Trust::live(feed.subscribe(), Arc::clone(&key_missing))
             .with_freshness(feed.watch.subscribe(), self.when_stale);

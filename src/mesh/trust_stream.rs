@@ -124,7 +124,7 @@ impl TrustStream {
             let was_up = *feed.fed_by().borrow() == FedBy::Stream;
             if was_up {
                 refused = false;
-                metrics::counter!("countersign_trust_reconnects_total").increment(1);
+                feed.watch.lost_stream();
                 if began.elapsed() >= HEARTBEAT_EVERY {
                     failures = 0;
                 }

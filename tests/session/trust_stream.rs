@@ -156,6 +156,10 @@ async fn a_lost_stream_goes_on_where_it_was() {
     // Nothing new: it is acknowledged all the same, so that a server knows after its restart.
     watcher.fail(Code::Unavailable);
     let mut watcher = rig.openings.next().await;
+    watcher.send(delta(5, 5, keys(1)));
+    assert_eq!(watcher.ack().await, Some(5));
+    watcher.fail(Code::Unavailable);
+    let mut watcher = rig.openings.next().await;
     watcher.send(heartbeat(5));
     assert_eq!(watcher.ack().await, Some(5));
 }
