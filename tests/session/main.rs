@@ -8,6 +8,7 @@ mod files;
 mod metrics;
 mod oauth;
 mod retries;
+mod staleness;
 mod tls;
 mod tokens;
 mod trust;

@@ -32,7 +32,6 @@ use crate::trust_server::Watcher;
 use crate::trust_server::and_client;
 use crate::trust_server::and_token;
 use crate::trust_server::delta;
-use crate::trust_server::duration;
 use crate::trust_server::heartbeat;
 use crate::trust_server::keys;
 use crate::trust_server::proof;
@@ -89,16 +88,12 @@ pub fn later() -> u64 {
     Clock::system().now().as_unix() + 10_000
 }
 
-fn aged(message: WatchTrustBundleResponse, age: u64) -> WatchTrustBundleResponse {
-    WatchTrustBundleResponse { age: duration(Duration::from_secs(age)), ..message }
-}
-
-async fn pass(seconds: u64) {
+pub async fn pass(seconds: u64) {
     tokio::time::sleep(Duration::from_secs(seconds)).await;
 }
 
 /// Says every five seconds that nothing changed.
-async fn beat(watcher: &Watcher, epoch: u64, seconds: u64) {
+pub async fn beat(watcher: &Watcher, epoch: u64, seconds: u64) {
     for _ in 0..seconds / 5 {
         watcher.send(heartbeat(epoch));
         pass(5).await;
@@ -360,67 +355,42 @@ async fn who_is_refused_the_stream_polls_until_it_is_not() {
     assert!(known.revocations.token(&TokenId::new("one").expect("an id")).is_some());
 }
 
-#[tokio::test(start_paused = true)]
-async fn stale_trust_is_served_or_refused_as_the_owner_chose() {
-    for (when_stale, expected) in
-        [(WhenStale::ServeStale, Code::Ok), (WhenStale::FailClosed, Code::Unavailable)]
-    {
-        let mut rig = Rig::with(|builder| builder.when_stale(when_stale));
-        let mut watcher = rig.openings.next().await;
-        watcher.bring(4, 1).await;
-        beat(&watcher, 4, 600).await;
-        assert!(rig.trust.is_fresh());
-        rig.server.refuses(Some(Code::Unavailable));
-        watcher.send(heartbeat(4));
-        pass(59).await;
-        assert_eq!((rig.trust.is_fresh(), call(&rig.trust, 1).await), (true, Code::Ok));
-        pass(2).await;
-        assert_eq!((rig.trust.is_fresh(), call(&rig.trust, 1).await), (false, expected));
-        let health = rig.session.health();
-        assert_eq!((health.is_fresh, health.epoch, health.fed_by), (false, Some(4), FedBy::Nobody));
-        assert!(health.age.is_some_and(|age| (60..63).contains(&age.as_secs())), "{health:?}");
-
-        rig.server.refuses(None);
-        let mut watcher = rig.openings.next().await;
-        watcher.send(heartbeat(4));
-        watcher.ack().await;
-        assert_eq!((rig.trust.is_fresh(), call(&rig.trust, 1).await), (true, Code::Ok));
-    }
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_server_that_is_cut_off_from_its_store_makes_nothing_fresh() {
-    let mut rig = Rig::with(|builder| builder.when_stale(WhenStale::FailClosed));
-    let mut watcher = rig.openings.next().await;
+#[tokio::test]
+async fn who_has_lost_the_stream_polls_for_keys_and_is_no_fresher_for_it() {
+    let endpoint = FakeEndpoint::start(None).await;
+    endpoint.answers("200 OK", &bundle(ISSUER, 4, 1).to_jwks());
+    let countersign = FakeCountersign::new(USUAL);
+    let (server, mut openings) = FakeTrust::new();
+    let session =
+        Session::builder(&endpoint.url(""), Credentials::new(client("shop"), "csec_hush"))
+            .channel(countersign.channel_beside(&server))
+            .when_stale(WhenStale::FailClosed)
+            .connect()
+            .expect("loopback");
+    let trust = session.trust();
+    let mut watcher = openings.next().await;
     watcher.bring(4, 1).await;
-    for age in (5..60).step_by(5) {
-        pass(5).await;
-        watcher.send(aged(heartbeat(4), age));
-    }
-    pass(1).await;
-    assert_eq!(call(&rig.trust, 1).await, Code::Ok);
-    pass(5).await;
-    watcher.send(aged(heartbeat(4), 60));
-    // One that does not say how old its word is confirms nothing.
-    watcher.send(WatchTrustBundleResponse { age: None, ..heartbeat(4) });
-    pass(1).await;
-    assert_eq!(call(&rig.trust, 1).await, Code::Unavailable);
-    assert_eq!(rig.session.health().fed_by, FedBy::Stream);
-    watcher.send(aged(heartbeat(4), 10));
-    pass(1).await;
-    assert_eq!(call(&rig.trust, 1).await, Code::Ok);
-}
+    assert_eq!(call(&trust, 1).await, Code::Ok);
 
-#[tokio::test(start_paused = true)]
-async fn the_stricter_of_both_limits_counts() {
-    let strict = |builder: SessionBuilder| {
-        builder.when_stale(WhenStale::FailClosed).max_staleness(Duration::from_secs(20))
-    };
-    let mut rig = Rig::with(strict);
-    rig.openings.next().await.bring(4, 1).await;
-    rig.server.refuses(Some(Code::Unavailable));
-    pass(19).await;
-    assert_eq!(call(&rig.trust, 1).await, Code::Ok);
-    pass(2).await;
-    assert_eq!(call(&rig.trust, 1).await, Code::Unavailable);
+    server.refuses(Some(Code::Unavailable));
+    endpoint.answers("200 OK", &bundle(ISSUER, 6, 2).to_jwks());
+    watcher.fail(Code::Unavailable);
+    for _ in 0..3 {
+        endpoint.pass_until_read().await;
+    }
+    until_known(&trust, 2).await;
+    assert_eq!(session.health().fed_by, FedBy::Nobody);
+    assert_eq!((trust.is_fresh(), call(&trust, 2).await), (false, Code::Unavailable));
+
+    // What was revoked up to epoch 6 did not come with the keys of epoch 6.
+    server.refuses(None);
+    tokio::time::pause();
+    let mut watcher = openings.next().await;
+    assert_eq!(watcher.hello.have_epoch, 4);
+    watcher.send(delta(5, 7, keys(2)));
+    assert_eq!(watcher.ack().await, None);
+    let mut watcher = openings.next().await;
+    assert_eq!(watcher.hello.have_epoch, 0);
+    watcher.bring(7, 2).await;
+    assert_eq!((trust.is_fresh(), call(&trust, 2).await), (true, Code::Ok));
 }
