@@ -8,7 +8,9 @@
 
 mod act;
 mod clients;
+mod epochs;
 pub mod host;
+mod lease;
 mod maintenance;
 mod refusals;
 mod snapshot;
@@ -22,8 +24,8 @@ pub use self::clients::CreatedSecret;
 use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::sync::atomic::AtomicU64;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use serde::Deserialize;
@@ -120,6 +122,8 @@ pub struct Authority {
     refusals: Refusals,
     store_reached_at: AtomicU64,
     renewing: tokio::sync::Mutex<()>,
+    /// Set once it is known that the store was put back.
+    put_back: AtomicBool,
 }
 
 /// A client's request for a token, with what it proves itself with.
@@ -156,6 +160,8 @@ pub enum IssueError {
     Denied(Denial),
     /// The store has been out of reach for longer than the signing lease.
     LeaseOver,
+    /// The store is an old copy that was put back: what it would sign with may be revoked.
+    PutBack,
     /// The client's tokens were cut off so often in the last seconds that a new one would be dated too
     /// far ahead for verifiers.
     CutTooOften,
@@ -210,6 +216,7 @@ impl Authority {
             refusals: Refusals::default(),
             store_reached_at: AtomicU64::new(now.as_unix()),
             renewing: tokio::sync::Mutex::default(),
+            put_back: AtomicBool::new(false),
         })
     }
 
@@ -229,7 +236,7 @@ impl Authority {
         let grant = decide(&authenticated, &request.token, self.settings.default_ttl)
             .map_err(IssueError::Denied)?;
         // After the proof: until then nobody learns, or costs, more than that.
-        self.check_lease(now)?;
+        self.may_sign(now)?;
         let mut bits = [0; 12];
         getrandom::fill(&mut bits).map_err(|_| IssueError::NoRandomness)?;
         snapshot.mint(&grant, now, bits).ok_or(IssueError::CutTooOften)
@@ -376,17 +383,6 @@ impl Authority {
         self.published.trust()
     }
 
-    /// Renews the signing lease, if the store is there: for a process that slept for longer. Says
-    /// whether it was renewed. One try at a time: who comes meanwhile is told no.
-    pub async fn renew_lease(&self, now: Timestamp) -> bool {
-        let Ok(_one) = self.renewing.try_lock() else { return false };
-        let reached = self.store.reach().await.is_ok();
-        if reached {
-            self.store_reached_at.store(now.as_unix(), Ordering::Relaxed);
-        }
-        reached
-    }
-
     /// Notes for the audit log that a client called a method of ours without a scope that it takes.
     pub fn note_refused_call(
         &self,
@@ -424,11 +420,6 @@ impl Authority {
             peer: request.peer,
         });
         IssueError::ClientRejected(reason)
-    }
-
-    fn check_lease(&self, now: Timestamp) -> Result<(), IssueError> {
-        let reached_at = Timestamp::from_unix(self.store_reached_at.load(Ordering::Relaxed));
-        if now.since(reached_at) > SIGNING_LEASE { Err(IssueError::LeaseOver) } else { Ok(()) }
     }
 }
 

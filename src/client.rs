@@ -365,6 +365,34 @@ mod tests {
     }
 
     #[test]
+    fn a_grant_that_was_taken_away_is_remembered_until_its_tokens_are_gone() {
+        let at = Timestamp::from_unix;
+        let granted = |before: &Client, audiences: &[&str], now: u64| {
+            let rules = audiences.iter().map(|audience| GrantRule {
+                audience: Audience::new(audience).expect("audience"),
+                scopes: ScopeSet::parse("x").expect("scopes"),
+            });
+            let mut after = before.clone();
+            after.settings.grants = Grants::try_from(rules.collect::<Vec<_>>()).expect("grants");
+            after.note_former_audiences(before, at(now), at(now + 100));
+            after
+        };
+        let names = |client: &Client, now| -> Vec<String> {
+            client.audiences(at(now)).iter().map(ToString::to_string).collect()
+        };
+        let id = ClientId::new("order").expect("client id");
+        let new = Client::new(id, ClientSettings::default(), NOW);
+        let client = granted(&granted(&new, &["a", "b"], 1000), &["b", "c"], 1000);
+        assert_eq!(names(&client, 1099), ["b", "c", "a"]);
+        assert_eq!(names(&client, 1100), ["b", "c"]);
+        // Granted and taken away once more: the later time counts.
+        let again = granted(&granted(&client, &["a"], 1010), &[], 1050);
+        assert_eq!(names(&again, 1109), ["a", "b", "c"]);
+        assert_eq!(names(&again, 1110), ["a"]);
+        assert_eq!(granted(&again, &["d"], 1150).former_audiences, []);
+    }
+
+    #[test]
     fn grants_name_each_audience_once_and_some_scope() {
         let rule = |audience: &str, scopes: &str| GrantRule {
             audience: Audience::new(audience).expect("audience"),

@@ -97,6 +97,11 @@ impl CallError {
                 "STORE_UNAVAILABLE",
                 "the store has been out of reach for longer than tokens may be signed without it",
             ),
+            Self::Issue(IssueError::PutBack) => told(
+                Code::Unavailable,
+                "STORE_PUT_BACK",
+                "the store is an old copy that was put back; nothing is signed until `countersign restore` was run",
+            ),
             Self::Issue(IssueError::CutTooOften) => told(
                 Code::Unavailable,
                 "RATE_LIMITED",
@@ -164,7 +169,10 @@ impl CallError {
                 details.set_retry_info(Some(Duration::from_secs(5)));
             }
             Self::Issue(
-                IssueError::ClientRejected(_) | IssueError::Denied(_) | IssueError::NoRandomness,
+                IssueError::ClientRejected(_)
+                | IssueError::Denied(_)
+                | IssueError::PutBack
+                | IssueError::NoRandomness,
             )
             | Self::NotServed(NotServed)
             | Self::Act(CommitError::Refused(

@@ -186,7 +186,8 @@ async fn run(dir: &Path, kek: &str, clock: &Clock) -> (Running, String, Channel)
         default_ttl: Duration::from_secs(900),
         audit_retention: Duration::from_secs(365 * 86_400),
     };
-    let kek = kek.parse().expect("its own text");
+    let kek: Kek = kek.parse().expect("its own text");
+    let kek = kek.with_epoch_dir(dir.to_owned());
     let authority = Authority::open(&database(dir), kek, settings, clock).expect("the store opens");
     let (stop, stopped) = oneshot::channel();
     let stopped = async {

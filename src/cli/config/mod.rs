@@ -59,6 +59,8 @@ pub struct StoreConfig {
     pub data_dir: PathBuf,
     /// The key-encryption key.
     pub kek: Kek,
+    /// Where the highest epoch is kept.
+    pub epoch_dir: PathBuf,
 }
 
 /// Where the key-encryption key is.
@@ -180,7 +182,17 @@ fn store(layers: &Layers<'_>, mode: Mode, environment: &Environment) -> Result<S
         (None, Source::Default) => Kek::File(data_dir.join("kek")),
         (None, _) => Kek::File(file.parse(path)?),
     };
-    Ok(StoreConfig { data_dir, kek })
+    let epoch_dir = layers.find(&settings::EPOCH_DIR)?;
+    let epoch_dir = match (&epoch_dir.source, &kek) {
+        (Source::Default, Kek::File(kek)) => {
+            // A name without a directory is in this one.
+            let parent = kek.parent().filter(|parent| !parent.as_os_str().is_empty());
+            parent.unwrap_or(Path::new(".")).to_owned()
+        }
+        (Source::Default, Kek::Given(_)) => data_dir.clone(),
+        _ => epoch_dir.parse(path)?,
+    };
+    Ok(StoreConfig { data_dir, kek, epoch_dir })
 }
 
 fn path(text: &str) -> Option<PathBuf> {
@@ -336,11 +348,22 @@ mod tests {
     }
 
     #[test]
+    fn the_highest_epoch_is_kept_beside_the_key_unless_told_otherwise() {
+        let of = |file| from_file(file).expect("all valid").store.epoch_dir;
+        assert_eq!(of(""), Path::new("countersign-data"));
+        assert_eq!(of("kek_file = \"/etc/k\"\n"), Path::new("/etc"));
+        assert_eq!(of("kek_file = \"k\"\n"), Path::new("."));
+        assert_eq!(of("kek_file = \"/etc/k\"\nepoch_dir = \"/e\"\n"), Path::new("/e"));
+        assert!(from_file("epoch_dir = \"\"\n").is_err());
+    }
+
+    #[test]
     fn the_key_itself_comes_from_the_environment_and_excludes_the_file() {
         let given = [("COUNTERSIGN_KEK", "hush")];
         let config = load(Mode::Production, &[], &given, "").expect("one source");
         assert!(matches!(&config.store.kek, Kek::Given(kek) if kek.expose() == "hush"));
         assert!(!format!("{config:?}").contains("hush"));
+        assert_eq!(config.store.epoch_dir, Path::new("countersign-data"));
         let error =
             load(Mode::Production, &[], &given, "kek_file = \"k\"\n").expect_err("two sources");
         assert!(error.contains("kek_file is given, and COUNTERSIGN_KEK too"), "{error}");

@@ -82,6 +82,16 @@ pub const KEK_FILE: Setting = Setting {
     kind: Kind::Path,
     doc: "The file with the key-encryption key, which seals the private keys. Keep a copy elsewhere.",
 };
+/// Where the highest epoch is kept.
+pub const EPOCH_DIR: Setting = Setting {
+    key: "epoch_dir",
+    variable: "COUNTERSIGN_EPOCH_DIR",
+    default: "<directory of kek_file>",
+    kind: Kind::Path,
+    doc: "The directory with the highest epoch that anyone was told, in a file that the server must be able to write. A \
+          store that is behind is an old copy that was put back, and is not opened. Keep it where it is not restored \
+          along with the store. When the key is in `COUNTERSIGN_KEK` the default is `data_dir`.",
+};
 /// Whether to listen off loopback without TLS.
 pub const INSECURE_PLAINTEXT: Setting = Setting {
     key: "insecure_plaintext",
@@ -144,6 +154,7 @@ pub const SETTINGS: &[&Setting] = &[
     &LISTEN,
     &DATA_DIR,
     &KEK_FILE,
+    &EPOCH_DIR,
     &INSECURE_PLAINTEXT,
     &WORKERS,
     &SHUTDOWN_GRACE,
@@ -190,7 +201,8 @@ data_dir = \"/var/lib/countersign\"
 format = \"json\"
 ```
 
-`init`, `operator recover`, `audit verify` and `audit head` take `data_dir` and `kek_file` the same way.
+`init`, `backup`, `restore`, `operator recover`, `audit verify` and `audit head` take `data_dir`, `kek_file` and
+`epoch_dir` the same way.
 ";
 
 const CLOSING: &str = "

@@ -84,12 +84,13 @@ impl Place {
             }
             config::Kek::File(path) => (read_private(path)?, path.display().to_string()),
         };
-        text.trim().parse().map_err(|error| {
+        let kek: Kek = text.trim().parse().map_err(|error| {
             Error::failed(
                 format!("{origin}: {error}"),
                 "name the right file with --kek-file, or restore it",
             )
-        })
+        })?;
+        Ok(kek.with_epoch_dir(self.0.epoch_dir.clone()))
     }
 }
 
