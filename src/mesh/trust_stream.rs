@@ -184,7 +184,7 @@ impl TrustStream {
     }
 
     async fn token(&self) -> Result<BearerToken, Over> {
-        let token = self.tokens.token(Instant::now() + LONGEST_OPENING).await;
+        let token = self.tokens.try_now(Instant::now() + LONGEST_OPENING).await;
         token.map_err(|error| match error {
             NoToken::Refused(status) => Over::Refused(status),
             NoToken::Unavailable(status) => Over::Lost(status),

@@ -6,8 +6,11 @@ use countersign::guard::WhenStale;
 use countersign::mesh::FedBy;
 use countersign::mesh::SessionBuilder;
 use countersign::rpc::WatchTrustBundleResponse;
+use tokio::time::Instant;
 use tonic::Code;
 
+use crate::countersign::Answer;
+use crate::countersign::USUAL;
 use crate::trust::call;
 use crate::trust_server::duration;
 use crate::trust_server::heartbeat;
@@ -78,6 +81,28 @@ async fn the_stricter_of_both_limits_counts() {
     assert_eq!(call(&rig.trust, 1).await, Code::Ok);
     pass(2).await;
     assert_eq!(call(&rig.trust, 1).await, Code::Unavailable);
+}
+
+#[tokio::test(start_paused = true)]
+async fn after_a_long_outage_the_stream_is_back_within_the_servers_patience() {
+    for refusal in [Code::Unavailable, Code::PermissionDenied] {
+        let mut rig = Rig::new();
+        let mut watcher = rig.openings.next().await;
+        watcher.bring(4, 1).await;
+        rig.server.refuses(Some(Code::Unavailable));
+        rig.countersign.answers(Answer::Error(refusal));
+        watcher.fail(Code::Unavailable);
+        // Long enough for the token to have expired, and for everyone to be at their longest waits.
+        pass(3600).await;
+        rig.server.refuses(None);
+        rig.countersign.answers(USUAL);
+        let back_at = Instant::now();
+        rig.openings.next().await;
+        let took = back_at.elapsed();
+        // Who was refused asks again every few minutes, and once is enough.
+        let patience = if refusal == Code::Unavailable { 16 } else { 301 };
+        assert!(took < Duration::from_secs(patience), "{refusal:?}: {took:?}");
+    }
 }
 
 fn aged(message: WatchTrustBundleResponse, age: u64) -> WatchTrustBundleResponse {
