@@ -43,6 +43,9 @@
 //! assert_eq!(refusal(&token), Some(Refusal::TokenExpired));
 //! ```
 //!
+//! What the service does when it has not heard of Countersign for too long is seen with
+//! [`TestIssuer::set_freshness`].
+//!
 //! A stream's end is a timer of tokio's: a test that waits for it pauses tokio's clock
 //! (`#[tokio::test(start_paused = true)]`) and advances that.
 
@@ -68,10 +71,12 @@ use crate::claims::MAX_TOKEN_LIFE;
 use crate::claims::ScopeSet;
 use crate::claims::Timestamp;
 use crate::claims::TokenId;
+use crate::guard::Freshness;
 use crate::guard::Guard;
 use crate::guard::GuardBuilder;
 use crate::guard::ServicePolicy;
 use crate::guard::Trust;
+use crate::guard::WhenStale;
 use crate::keys::PublicKey;
 use crate::keys::SigningKey;
 use crate::token::Minter;
@@ -94,6 +99,7 @@ pub const LIFE: Duration = Duration::from_secs(15 * 60);
 /// are known to everyone.
 pub struct TestIssuer {
     bundle: watch::Sender<Option<Arc<TrustBundle>>>,
+    freshness: watch::Sender<Freshness>,
     clock: Clock,
     keys: Mutex<Keys>,
     tokens: AtomicU64,
@@ -159,7 +165,8 @@ impl TestIssuer {
         };
         let (bundle, _) = watch::channel(Some(Arc::new(bundle)));
         let clock = Clock::fixed(START);
-        Self { bundle, clock, keys: Mutex::new(keys), tokens: AtomicU64::new(0) }
+        let freshness = watch::Sender::new(Freshness::Fresh);
+        Self { bundle, freshness, clock, keys: Mutex::new(keys), tokens: AtomicU64::new(0) }
     }
 
     /// Its clock. It stands still until [`TestIssuer::advance`], or is set.
@@ -175,6 +182,32 @@ impl TestIssuer {
     /// Trust in it that sees at once what it revokes.
     pub fn trust(&self) -> Trust {
         Trust::live(self.bundle.subscribe(), Arc::default())
+            .with_freshness(self.freshness.subscribe(), WhenStale::default())
+    }
+
+    /// Has the trust in it turn stale, as when Countersign has not been heard for too long, or fresh
+    /// again. It is fresh at first.
+    ///
+    /// ```
+    /// # use countersign::guard::{Access, MethodPolicy, ServicePolicy};
+    /// # use countersign::guard::{Freshness, Refusal, WhenStale};
+    /// # use countersign::testing::TestIssuer;
+    /// # const POLICIES: &[ServicePolicy] = &[ServicePolicy {
+    /// #     service: "inventory.Inventory",
+    /// #     audience: "inventory",
+    /// #     methods: &[MethodPolicy { path: "/inventory.Inventory/Restock", access: Access::Scopes(&[]) }],
+    /// # }];
+    /// let issuer = TestIssuer::new();
+    /// let guard = issuer.guard(POLICIES).when_stale(WhenStale::FailClosed).build();
+    /// let token = issuer.token("order").audience("inventory").mint();
+    /// let refusal = || guard.explain(token.expose(), "/inventory.Inventory/Restock").refusal().cloned();
+    /// issuer.set_freshness(Freshness::Stale);
+    /// assert_eq!(refusal(), Some(Refusal::TrustStale));
+    /// issuer.set_freshness(Freshness::Fresh);
+    /// assert_eq!(refusal(), None);
+    /// ```
+    pub fn set_freshness(&self, freshness: Freshness) {
+        self.freshness.send_replace(freshness);
     }
 
     /// Its trust bundle as it is now.

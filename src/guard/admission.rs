@@ -71,6 +71,9 @@ impl Checks {
     ) -> Result<Arc<VerifiedToken>, Refused> {
         let token = bearer(headers, audience)?;
         let bundle = self.trust.bundle().ok_or(Refusal::TrustUnavailable)?;
+        if self.trust.fails_closed() {
+            return Err(Refusal::TrustStale.into());
+        }
         let verified = self.verify(&bundle, token, audience, now).map_err(|rejection| {
             if rejection == Rejection::KeyUnknown {
                 self.trust.report_missing_key();

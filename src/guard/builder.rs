@@ -9,6 +9,7 @@ use crate::claims::Timestamp;
 use crate::guard::Guard;
 use crate::guard::ServicePolicy;
 use crate::guard::Trust;
+use crate::guard::WhenStale;
 use crate::guard::admission::Checks;
 use crate::guard::policy_table::PolicyTable;
 use crate::guard::report::RefusalLog;
@@ -72,6 +73,12 @@ impl GuardBuilder {
     /// [`VerifiedToken`](crate::token::VerifiedToken), so that a handler cannot take it for verified.
     pub fn report_only_until(mut self, until: Timestamp) -> Self {
         self.report_only_until = Some(until);
+        self
+    }
+
+    /// What this guard does while its trust is stale, whatever the trust itself would have it do.
+    pub fn when_stale(mut self, when_stale: WhenStale) -> Self {
+        self.trust = self.trust.treated(when_stale);
         self
     }
 

@@ -127,6 +127,11 @@ impl Guard {
             explained.fail("trust", "no trust bundle yet", Refusal::TrustUnavailable);
             return explained;
         };
+        if self.checks.trust.fails_closed() {
+            let detail = format!("epoch {} is stale, and the guard fails closed", bundle.epoch);
+            explained.fail("trust", detail, Refusal::TrustStale);
+            return explained;
+        }
         let keys = bundle.keys.len();
         explained.pass("trust", format!("epoch {} with {keys} keys", bundle.epoch));
         let now = self.checks.clock.now();

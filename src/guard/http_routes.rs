@@ -55,7 +55,7 @@ impl Guard {
     /// that the guard knows, if they are all of one.
     ///
     /// Refusals are RFC 6750 §3: 401 with `WWW-Authenticate`, 403 `insufficient_scope`; and 503 while
-    /// there is no trust bundle. The body is a small JSON object; the [`Refusal`] is in the
+    /// there is no trust bundle, or only a stale one where that [counts](crate::guard::WhenStale). The body is a small JSON object; the [`Refusal`] is in the
     /// extensions of the response. A response that has begun is not ended when its token is over.
     ///
     /// When a scope is not one, or the audience is not clear, an error is logged here and every
@@ -144,7 +144,9 @@ impl RequireScopes {
             Refusal::ScopeMissing { .. } => {
                 format!("Bearer realm=\"{audience}\", error=\"{error}\", scope=\"{scopes}\"")
             }
-            Refusal::MethodUndeclared | Refusal::TrustUnavailable => return None,
+            Refusal::MethodUndeclared | Refusal::TrustUnavailable | Refusal::TrustStale => {
+                return None;
+            }
         };
         HeaderValue::from_str(&challenge).ok()
     }
@@ -159,7 +161,7 @@ fn status(refusal: &Refusal) -> StatusCode {
         | Refusal::TokenRevoked
         | Refusal::AudienceMismatch { .. } => StatusCode::UNAUTHORIZED,
         Refusal::ScopeMissing { .. } => StatusCode::FORBIDDEN,
-        Refusal::TrustUnavailable => StatusCode::SERVICE_UNAVAILABLE,
+        Refusal::TrustUnavailable | Refusal::TrustStale => StatusCode::SERVICE_UNAVAILABLE,
         Refusal::MethodUndeclared => StatusCode::NOT_FOUND,
     }
 }
@@ -173,7 +175,7 @@ fn oauth_error(refusal: &Refusal) -> &'static str {
         | Refusal::TokenRevoked
         | Refusal::AudienceMismatch { .. } => "invalid_token",
         Refusal::ScopeMissing { .. } => "insufficient_scope",
-        Refusal::TrustUnavailable => "temporarily_unavailable",
+        Refusal::TrustUnavailable | Refusal::TrustStale => "temporarily_unavailable",
         Refusal::MethodUndeclared => "not_found",
     }
 }

@@ -68,6 +68,12 @@
 //! stream the same as an error. A unary call that was admitted is left to finish.
 //! [`GuardBuilder::streams_outlive_tokens`] opts a service out.
 //!
+//! # Stale trust
+//!
+//! A guard that has not heard of its issuer for too long goes on with what it knows, unless
+//! [`GuardBuilder::when_stale`], or its [session](crate::mesh#staleness), says [`WhenStale::FailClosed`]:
+//! then it refuses calls with UNAVAILABLE `TRUST_STALE`, and ends streams with it.
+//!
 //! # Rolling it out
 //!
 //! [`GuardBuilder::report_only_until`] refuses nothing until a certain time, and tells what it would
@@ -145,7 +151,9 @@ pub use self::refusal::ERROR_DOMAIN;
 pub use self::refusal::Refusal;
 pub use self::refusal::RefusedClient;
 pub use self::stream::GuardedBody;
+pub use self::trust::Freshness;
 pub use self::trust::Trust;
+pub use self::trust::WhenStale;
 
 /// The verified token of a call, from the extensions of its request: tonic's
 /// `request.extensions()`, or those of an HTTP request. None where none is demanded, and where a

@@ -39,6 +39,8 @@ pub enum Refusal {
     },
     /// The guard has no trust bundle yet, so it can verify nothing.
     TrustUnavailable,
+    /// The guard's trust bundle is stale, and the guard fails closed.
+    TrustStale,
     /// The token does not carry this scope.
     ScopeMissing {
         /// The first missing scope.
@@ -77,6 +79,7 @@ impl Refusal {
             Self::TokenRevoked => "TOKEN_REVOKED",
             Self::AudienceMismatch { .. } => "AUDIENCE_MISMATCH",
             Self::TrustUnavailable => "TRUST_UNAVAILABLE",
+            Self::TrustStale => "TRUST_STALE",
             Self::ScopeMissing { .. } => "SCOPE_MISSING",
         }
     }
@@ -131,6 +134,10 @@ impl Refusal {
             Self::TrustUnavailable => {
                 (Code::Unavailable, "no token can be verified here yet; try again".to_owned())
             }
+            Self::TrustStale => (
+                Code::Unavailable,
+                "what is known here of keys and revocations is too old; try again".to_owned(),
+            ),
             Self::ScopeMissing { scope } => {
                 (Code::PermissionDenied, format!("the token does not carry the scope {scope}"))
             }

@@ -2,7 +2,7 @@
 //!
 //! The bodies of an admitted call are wrapped. Nothing is allocated and no timer is set for a body
 //! that is over at once, as those of most unary calls are; one that waits, or goes on, is raced
-//! against the token's expiry and every change of the trust bundle.
+//! against the token's expiry every change of the trust bundle, and its becoming stale.
 
 use std::error::Error;
 use std::future::Future;
@@ -90,6 +90,9 @@ impl Lease {
         });
         loop {
             // The clone may have seen less than there is; then it changes at once, and is asked again.
+            if trust.fails_closed() {
+                return Refusal::TrustStale;
+            }
             if let Some(bundle) = trust.bundle() {
                 let now = self.checks.clock.now();
                 if let Err(rejection) = bundle.recheck(&self.token, now, self.checks.leeway) {

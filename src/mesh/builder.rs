@@ -3,10 +3,12 @@
 use std::fmt;
 use std::io;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use tonic::transport::Channel;
 
 use crate::claims::Issuer;
+use crate::guard::WhenStale;
 use crate::mesh::address::Plaintext;
 use crate::mesh::address::Roots;
 use crate::mesh::address::address;
@@ -21,9 +23,11 @@ use crate::mesh::http_client::HttpClient;
 use crate::mesh::session::Session;
 use crate::mesh::trust_source::Jwks;
 use crate::mesh::trust_source::KeysOf;
+use crate::mesh::trust_source::TrustSource;
+use crate::mesh::verifier_name;
 
 /// How long Countersign may take for a token.
-const LONGEST_ANSWER: std::time::Duration = std::time::Duration::from_secs(10);
+const LONGEST_ANSWER: Duration = Duration::from_secs(10);
 
 /// Makes a [`Session`] of what a program knows.
 #[derive(Debug)]
@@ -35,6 +39,9 @@ pub struct SessionBuilder {
     issuer: Option<Issuer>,
     trust_file: Option<PathBuf>,
     channel: Option<Channel>,
+    verifier_name: Option<String>,
+    when_stale: WhenStale,
+    max_staleness: Option<Duration>,
 }
 
 /// Why there is no session.
@@ -54,6 +61,8 @@ pub enum SessionError {
     Unreadable(PathBuf, io::Error),
     /// `COUNTERSIGN_ISSUER` is not the name of an issuer.
     BadIssuer,
+    /// `COUNTERSIGN_WHEN_STALE` is neither `serve-stale` nor `fail-closed`.
+    BadWhenStale,
     /// A trust file is only believed for an issuer that is given.
     TrustFileWithoutIssuer,
 }
@@ -76,6 +85,9 @@ impl fmt::Display for SessionError {
             ),
             Self::Unreadable(path, error) => write!(f, "cannot read {}: {error}", path.display()),
             Self::BadIssuer => f.write_str("COUNTERSIGN_ISSUER is not the URL of an issuer"),
+            Self::BadWhenStale => {
+                f.write_str("COUNTERSIGN_WHEN_STALE is neither serve-stale nor fail-closed")
+            }
             Self::TrustFileWithoutIssuer => f.write_str(
                 "a trust file is only believed for a known issuer; set COUNTERSIGN_ISSUER",
             ),
@@ -95,6 +107,9 @@ impl SessionBuilder {
             issuer: None,
             trust_file: None,
             channel: None,
+            verifier_name: None,
+            when_stale: WhenStale::default(),
+            max_staleness: None,
         }
     }
 
@@ -119,7 +134,15 @@ impl SessionBuilder {
         if let Some(path) = lookup("COUNTERSIGN_TRUST_FILE") {
             builder = builder.trust_file(path);
         }
-        Ok(builder)
+        if let Some(name) = lookup("COUNTERSIGN_VERIFIER_NAME") {
+            builder = builder.verifier_name(&name);
+        }
+        match lookup("COUNTERSIGN_WHEN_STALE").as_deref() {
+            None => Ok(builder),
+            Some("serve-stale") => Ok(builder.when_stale(WhenStale::ServeStale)),
+            Some("fail-closed") => Ok(builder.when_stale(WhenStale::FailClosed)),
+            Some(_) => Err(SessionError::BadWhenStale),
+        }
     }
 
     /// From a credentials file, as `countersign client create --out` writes one: TOML with `url`,
@@ -155,16 +178,41 @@ impl SessionBuilder {
         self
     }
 
-    /// Keeps the latest keys in this file, so that a guard can start while Countersign is down. Needs
-    /// the [issuer](Self::issuer). The file is believed if it is its owner's only, mode 0600, and of
-    /// that issuer; keys older than those in it are refused.
+    /// Keeps the latest keys and what is revoked in this file, so that a guard can start while
+    /// Countersign is down and forgets no revocation over it. Needs the [issuer](Self::issuer). The
+    /// file is believed if it is its owner's only, mode 0600, and of that issuer; what is older is
+    /// refused. It makes nothing fresh: a guard that fails closed refuses calls until Countersign has
+    /// been heard.
+    ///
+    /// It is written at most once a second: what came in the second before a crash is fetched again.
     pub fn trust_file(mut self, path: impl Into<PathBuf>) -> Self {
         self.trust_file = Some(path.into());
         self
     }
 
-    /// Asks for tokens over this channel, instead of one of the session's own. Keys are fetched from
-    /// the address nevertheless.
+    /// What guards do while keys and revocations are stale: go on, unless told otherwise here.
+    pub fn when_stale(mut self, when_stale: WhenStale) -> Self {
+        self.when_stale = when_stale;
+        self
+    }
+
+    /// How old keys and revocations may become before they are stale, where that is less than the
+    /// server says, or than five minutes where it says nothing. The stream confirms them every five
+    /// seconds, a poll once a minute: less than a few of those is an alarm at every hiccup.
+    pub fn max_staleness(mut self, longest: Duration) -> Self {
+        self.max_staleness = Some(longest);
+        self
+    }
+
+    /// What this verifier is called in lists of verifiers, instead of by the name of its host. A label
+    /// only. What is not printable ASCII is left out, and so is what is past 128 characters.
+    pub fn verifier_name(mut self, name: &str) -> Self {
+        self.verifier_name = Some(verifier_name::printable(name));
+        self
+    }
+
+    /// Asks for tokens and the trust stream over this channel, instead of one of the session's own.
+    /// The JWK Set is fetched from the address nevertheless.
     pub fn channel(mut self, channel: Channel) -> Self {
         self.channel = Some(channel);
         self
@@ -186,17 +234,22 @@ impl SessionBuilder {
             return Err(SessionError::TrustFileWithoutIssuer);
         }
         let jwks = format!("{}/.well-known/jwks.json", self.url.trim_end_matches('/'));
-        let jwks = Jwks {
-            uri: address(&jwks, self.plaintext)?,
-            http: HttpClient::new(roots.for_http(&uri)?),
-            keys_of: KeysOf::Countersign(self.issuer),
+        let trust_source = TrustSource {
+            jwks: Jwks {
+                uri: address(&jwks, self.plaintext)?,
+                http: HttpClient::new(roots.for_http(&uri)?),
+                keys_of: KeysOf::Countersign(self.issuer),
+            },
             file: self.trust_file,
+            when_stale: self.when_stale,
+            max_staleness: self.max_staleness,
         };
+        let verifier_name = self.verifier_name.unwrap_or_else(verifier_name::of_host);
         let channel = match self.channel {
             Some(channel) => channel,
             None => channel(uri, &roots)?.timeout(LONGEST_ANSWER).connect_lazy(),
         };
         let countersign = Countersign::new(channel, self.credentials);
-        Ok(Session::new(countersign, jwks, roots, self.plaintext))
+        Ok(Session::new(countersign, trust_source, verifier_name, roots, self.plaintext))
     }
 }

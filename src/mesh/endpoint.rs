@@ -87,6 +87,10 @@ impl Countersign {
         Self { channel, credentials }
     }
 
+    pub(super) fn channel(&self) -> Channel {
+        self.channel.clone()
+    }
+
     async fn issue(&self, audience: &Audience, scopes: &ScopeSet) -> Result<Fetched, FetchError> {
         let secret = self
             .credentials

@@ -69,7 +69,9 @@
 //! | `COUNTERSIGN_CLIENT_SECRET` | one of our secrets | or `COUNTERSIGN_CLIENT_SECRET_FILE`, which is read again for each token |
 //! | `COUNTERSIGN_CA_FILE` | the authority that signs Countersign's certificate, in PEM | the system's, if it is not set |
 //! | `COUNTERSIGN_ISSUER` | whose keys a guard trusts | whoever the URL leads to, if it is not set |
-//! | `COUNTERSIGN_TRUST_FILE` | where a guard's keys are kept | needs `COUNTERSIGN_ISSUER` |
+//! | `COUNTERSIGN_TRUST_FILE` | where keys and what is revoked are kept for a guard | needs `COUNTERSIGN_ISSUER` |
+//! | `COUNTERSIGN_WHEN_STALE` | what guards do while those are stale: `serve-stale` or `fail-closed` | `serve-stale`, if it is not set |
+//! | `COUNTERSIGN_VERIFIER_NAME` | what this process is called in lists of verifiers | the name of the host, if it is not set |
 //!
 //! [`SessionBuilder::from_credentials_file`] takes the file that `countersign client create --out` writes, and
 //! that the command line takes with `--credentials`.
@@ -79,12 +81,7 @@
 //!
 //! # Guard a server
 //!
-//! The same session tells a [`Guard`](crate::guard::Guard) Countersign's keys. They are fetched about
-//! once a minute, and at most once a second when a token comes whose key is not among them. While
-//! Countersign is down, those at hand are used on. Those of another issuer, or from an earlier epoch,
-//! are not adopted. With a [trust file](SessionBuilder::trust_file) a service starts while
-//! Countersign is down. [`trust_in`] is for any other issuer that has a JWK Set.
-//!
+//! The same session tells a [`Guard`](crate::guard::Guard) Countersign's keys, and what was revoked:
 //! ```no_run
 //! use countersign::guard::Guard;
 //! # use countersign::mesh::Session;
@@ -95,6 +92,63 @@
 //! # let _ = server;
 //! # }
 //! ```
+//!
+//! Both come by a stream, as they happen: Countersign sends everything once, then what changes, and
+//! every five seconds that nothing did. The guard acknowledges what it has, so that a rotation can wait
+//! for it. The session opens the stream with a token of its own, for audience `countersign` with scope
+//! `trust:watch`, which every client holds that serves an audience.
+//!
+//! | When | The guard |
+//! |---|---|
+//! | nothing is known yet | refuses every token with UNAVAILABLE `TRUST_UNAVAILABLE` |
+//! | the stream is up | knows of a revocation within a second; does not fetch anything because of an unknown key |
+//! | nothing came for 15 seconds, or the stream broke off | goes on with what it knows, while the session opens another: after 0.1 seconds at most, then twice as long each time, up to 15 seconds, always any time up to that |
+//! | the stream is not up | learns of keys by polling the JWK Set: about once a minute, and once a second at most because of an unknown key |
+//! | what it knows is [stale](#staleness) | goes on, or refuses calls, as its owner chose |
+//! | this client serves no audience, or this Countersign has no stream yet | is fed by polling alone; the stream is asked for again every few minutes |
+//! | a bundle comes of another issuer, or of an earlier epoch | does not believe it; that is an error in the log |
+//!
+//! At the start both are asked, the stream and the JWK Set, and the first answer counts: keys do not
+//! wait for the stream. Until that is up, revocations are those of the trust file, or none.
+//!
+//! With a [trust file](SessionBuilder::trust_file) a service starts while Countersign is down, with the
+//! keys and the revocations of its last run. [`trust_in`] is for any other issuer that has a JWK Set.
+//!
+//! # Staleness
+//!
+//! What a guard knows is stale once Countersign's store has not confirmed it for as long as the server
+//! says (`max_staleness`), or [the builder](SessionBuilder::max_staleness), whichever is less. A server
+//! that is cut off from its store confirms nothing. What is polled is confirmed by each fetch, of a
+//! session that has no stream, and stale after five minutes.
+//!
+//! By default a guard goes on with stale trust: when Countersign is down, nothing else is. The price is
+//! that a revocation which it has not heard of counts for nothing until the token expires. With
+//! [`SessionBuilder::when_stale`] and [`FailClosed`](crate::guard::WhenStale::FailClosed) it refuses
+//! calls with UNAVAILABLE `TRUST_STALE`, those with tokens that it knows already too, and ends streams,
+//! until it has heard again. It then also refuses calls from its start until it has heard first: what is
+//! in a trust file is not fresh.
+//!
+//! Either way it says so: one line in the log each time, [metrics](#metrics), and
+//! [`Session::health`], for the service's own health endpoint:
+//!
+//! ```no_run
+//! use countersign::mesh::Session;
+//! use tonic_health::ServingStatus;
+//! use tonic_health::server::HealthReporter;
+//!
+//! /// Has a load balancer leave this replica out while its guard refuses everything.
+//! async fn report(session: Session, health: HealthReporter) {
+//!     let mut trust = session.trust();
+//!     loop {
+//!         let status =
+//!             if trust.is_fresh() { ServingStatus::Serving } else { ServingStatus::NotServing };
+//!         health.set_service_status("", status).await;
+//!         trust.changed().await;
+//!     }
+//! }
+//! ```
+//!
+//! Do that only where guards fail closed: others go on, and should be sent calls.
 //!
 //! # Calls that are not gRPC, and other issuers
 //!
@@ -137,6 +191,15 @@
 //! | `countersign_token_waits_total` | counter: calls that had to wait for a token |
 //! | `countersign_token_wait_seconds` | histogram: for how long |
 //! | `countersign_token_runway_seconds` | gauge, set at each try: how long calls keep working if the issuer stays down |
+//!
+//! And with the label `source`, the host that it comes from, where there is a guard or
+//! [`Session::trust`] was asked for:
+//!
+//! | Metric | Is |
+//! |---|---|
+//! | `countersign_trust_age_seconds` | gauge: how long ago keys and revocations were confirmed; infinite before the first time |
+//! | `countersign_trust_stale` | gauge: 1 while that is too long ago, or there are none, else 0 |
+//! | `countersign_trust_reconnects_total` | counter: streams that were up and were lost |
 
 mod address;
 mod authenticated;
@@ -145,6 +208,8 @@ mod builder;
 mod credentials;
 mod credentials_file;
 mod endpoint;
+mod freshness;
+mod health;
 mod http_client;
 mod interceptor;
 mod meter;
@@ -154,8 +219,12 @@ mod refresh;
 mod replay;
 mod session;
 mod token_source;
+mod trust_feed;
 mod trust_file;
+mod trust_parts;
 mod trust_source;
+mod trust_stream;
+mod verifier_name;
 
 pub use self::authenticated::Authenticated;
 pub use self::bearer_token::BearerToken;
@@ -164,9 +233,11 @@ pub use self::builder::SessionError;
 pub use self::credentials::ClientSecret;
 pub use self::credentials::Credentials;
 pub use self::credentials::CredentialsError;
+pub use self::health::Health;
 pub use self::interceptor::AuthInterceptor;
 pub use self::oauth::OAuthEndpoint;
 pub use self::session::Session;
 pub use self::token_source::NoToken;
 pub use self::token_source::TokenSource;
+pub use self::trust_feed::FedBy;
 pub use self::trust_source::trust_in;

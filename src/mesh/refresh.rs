@@ -108,6 +108,11 @@ fn backoff(error: &FetchError, failures: u32) -> Duration {
         FetchError::Unavailable(_) => RETRY_AFTER,
     };
     let longest = first.saturating_mul(1 << (failures - 1).min(16)).min(LONGEST_BACKOFF);
+    spread(longest)
+}
+
+/// Somewhere in the upper half of a wait, so that a fleet that started together drifts apart.
+pub(super) fn spread(longest: Duration) -> Duration {
     longest.mul_f64(0.5 + random_fraction() / 2.0)
 }
 

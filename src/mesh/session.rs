@@ -16,6 +16,7 @@ use tonic::Status;
 use tonic::transport::Channel;
 
 use crate::claims::Audience;
+use crate::claims::COUNTERSIGN;
 use crate::claims::MAX_TOKEN_LIFE;
 use crate::claims::ScopeSet;
 use crate::guard::ServicePolicy;
@@ -30,11 +31,14 @@ use crate::mesh::builder::SessionError;
 use crate::mesh::credentials::Credentials;
 use crate::mesh::endpoint::Countersign;
 use crate::mesh::endpoint::Endpoint;
+use crate::mesh::health::Health;
 use crate::mesh::interceptor::AuthInterceptor;
 use crate::mesh::outgoing::OutgoingPolicy;
 use crate::mesh::token_source::NoToken;
 use crate::mesh::token_source::TokenSource;
-use crate::mesh::trust_source::Jwks;
+use crate::mesh::trust_source::LiveTrust;
+use crate::mesh::trust_source::TrustSource;
+use crate::mesh::trust_stream::TrustStream;
 
 /// One for a process. Cheap to clone; everything that it keeps fresh stops when the last clone, and
 /// the last client that was made with it, is dropped.
@@ -48,8 +52,9 @@ pub struct Session {
 struct Shared {
     countersign: Countersign,
     sources: Mutex<HashMap<(Audience, ScopeSet), TokenSource>>,
-    jwks: Jwks,
-    trust: OnceLock<Trust>,
+    trust_source: TrustSource,
+    verifier_name: String,
+    trust: OnceLock<LiveTrust>,
     /// What the clients that were made will need, whether or not they have called yet.
     needed: Mutex<HashSet<(Audience, ScopeSet)>>,
     roots: Roots,
@@ -59,14 +64,16 @@ struct Shared {
 impl Session {
     pub(super) fn new(
         countersign: Countersign,
-        jwks: Jwks,
+        trust_source: TrustSource,
+        verifier_name: String,
         roots: Roots,
         plaintext: Plaintext,
     ) -> Self {
         let shared = Shared {
             countersign,
             sources: Mutex::default(),
-            jwks,
+            trust_source,
+            verifier_name,
             trust: OnceLock::new(),
             needed: Mutex::default(),
             roots,
@@ -137,10 +144,29 @@ impl Session {
             .clone()
     }
 
-    /// Countersign's keys, for a [`Guard`](crate::guard::Guard): fetched from now on, and kept fresh.
-    /// Until the first ones are here the guard refuses every token with UNAVAILABLE.
+    /// Countersign's keys and revocations, for a [`Guard`](crate::guard::Guard): fetched from now on,
+    /// and kept fresh. Until the first keys are here the guard refuses every token with UNAVAILABLE.
     pub fn trust(&self) -> Trust {
-        self.shared.trust.get_or_init(|| self.shared.jwks.clone().poll()).clone()
+        self.live_trust().trust.clone()
+    }
+
+    /// How well this session's guards are fed, for the service's own health endpoint. Asking has the
+    /// keys fetched from now on, as [`Session::trust`] does.
+    pub fn health(&self) -> Health {
+        self.live_trust().health()
+    }
+
+    fn live_trust(&self) -> &LiveTrust {
+        self.shared.trust.get_or_init(|| {
+            let audience = Audience::new(COUNTERSIGN).expect("the constant is an audience");
+            let scopes = ScopeSet::parse("trust:watch").expect("the constant is a scope");
+            let stream = TrustStream {
+                channel: self.shared.countersign.channel(),
+                tokens: self.token_source(audience, scopes),
+                verifier_name: self.shared.verifier_name.clone(),
+            };
+            self.shared.trust_source.clone().keep_fresh(Some(stream))
+        })
     }
 
     /// Waits until this session can call and be called: until there is a token for each audience that
@@ -168,7 +194,7 @@ impl Session {
                 return Err(refused);
             }
         }
-        if let Some(mut trust) = self.shared.trust.get().cloned() {
+        if let Some(mut trust) = self.shared.trust.get().map(|live| live.trust.clone()) {
             while trust.bundle().is_none() {
                 if timeout_at(deadline, trust.changed()).await.is_err() {
                     return Err(NoToken::Unavailable(Status::unavailable("no keys in time")));

@@ -122,6 +122,25 @@ impl TokenSource {
         }
     }
 
+    /// The token at hand, or what comes of one more try, made now: for a caller that does its own
+    /// backing off, and cannot wait for that of the source too.
+    pub(super) async fn try_now(&self, deadline: Instant) -> Result<BearerToken, NoToken> {
+        let tries = self.current.borrow().tries;
+        match self.answer() {
+            Some(Ok(token)) => return Ok(token),
+            // Having asked has it fetched.
+            Some(Err(_)) => {}
+            None if tries > 0 => self.wishes.refresh.notify_one(),
+            // The first try is under way.
+            None => {}
+        }
+        let mut current = self.current.clone();
+        let tried = current.wait_for(|current| current.tries > tries);
+        // Whatever came of it is seen below.
+        drop(timeout_at(deadline, tried).await);
+        self.at_hand()
+    }
+
     /// What there is to say without waiting: a token, or why there is none yet.
     pub(super) fn at_hand(&self) -> Result<BearerToken, NoToken> {
         self.answer().unwrap_or_else(|| Err(self.current.borrow().not_in_time()))

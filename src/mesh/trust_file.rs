@@ -1,4 +1,9 @@
-//! The last good keys, kept in a file, so that a service can start while Countersign is down.
+//! The last good keys and what is revoked, kept in a file, so that a service can start while
+//! Countersign is down and has forgotten nothing.
+//!
+//! It is a JWK Set with more members, which readers of JWK Sets pass over: `issuer` and `epoch`; and,
+//! where a stream has brought it, `complete` and `revoked`. A file without these two is one of an older
+//! version, or from polling.
 
 use std::fmt;
 use std::fs;
@@ -11,12 +16,60 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::path::PathBuf;
 
-use crate::claims::Issuer;
-use crate::trust::TrustBundle;
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use serde::Deserialize;
+use serde::Serialize;
 
-/// The largest file that is read: as large as the largest answer that it can come from, and the names
-/// that are added.
-const MAX_FILE: u64 = 512 * 1024;
+use crate::claims::ClientId;
+use crate::claims::Issuer;
+use crate::claims::Kid;
+use crate::claims::Timestamp;
+use crate::claims::TokenId;
+use crate::keys::KeySet;
+use crate::mesh::trust_feed::Complete;
+use crate::trust::TrustBundle;
+use crate::trust::TrustDelta;
+
+/// The largest file that is read: a million revocations and the names around them.
+const MAX_FILE: u64 = 128 * 1024 * 1024;
+
+/// What is kept.
+#[derive(Debug, Clone)]
+pub(super) struct Kept {
+    pub(super) bundle: TrustBundle,
+    /// Up to where its revocations are complete, if they are at all.
+    pub(super) complete: Option<Complete>,
+}
+
+#[derive(Serialize)]
+struct Written<'a> {
+    issuer: &'a str,
+    epoch: u64,
+    keys: &'a KeySet,
+    complete: Stream,
+    revoked: Revoked,
+}
+
+#[derive(Deserialize)]
+struct Streamed {
+    complete: Option<Stream>,
+    revoked: Option<Revoked>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Stream {
+    epoch: u64,
+    proof: String,
+}
+
+/// Ids, and times in seconds since the Unix epoch.
+#[derive(Serialize, Deserialize)]
+struct Revoked {
+    keys: Vec<String>,
+    tokens: Vec<(String, u64)>,
+    clients: Vec<(String, u64, u64)>,
+}
 
 /// Why a trust file is not believed.
 #[derive(Debug)]
@@ -48,7 +101,7 @@ impl fmt::Display for Disbelief {
 }
 
 /// What the file holds, if it is to be believed about this issuer.
-pub(super) fn read(path: &Path, issuer: &Issuer) -> Result<TrustBundle, Disbelief> {
+pub(super) fn read(path: &Path, issuer: &Issuer) -> Result<Kept, Disbelief> {
     let mut file = File::open(path).map_err(|error| match error.kind() {
         io::ErrorKind::NotFound => Disbelief::Absent,
         _ => Disbelief::Unreadable(error),
@@ -61,18 +114,68 @@ pub(super) fn read(path: &Path, issuer: &Issuer) -> Result<TrustBundle, Disbelie
     }
     let mut json = String::new();
     (&mut file).take(MAX_FILE).read_to_string(&mut json).map_err(Disbelief::Unreadable)?;
-    let bundle = TrustBundle::from_jwks(&json).map_err(|_| Disbelief::Malformed)?;
-    if bundle.issuer != *issuer {
-        return Err(Disbelief::OtherIssuer(bundle.issuer));
+    let kept = parse(&json).ok_or(Disbelief::Malformed)?;
+    if kept.bundle.issuer != *issuer {
+        return Err(Disbelief::OtherIssuer(kept.bundle.issuer));
     }
-    Ok(bundle)
+    Ok(kept)
+}
+
+fn parse(json: &str) -> Option<Kept> {
+    let keys = TrustBundle::from_jwks(json).ok()?;
+    let more: Streamed = serde_json::from_str(json).ok()?;
+    let (Some(complete), Some(revoked)) = (more.complete, more.revoked) else {
+        return Some(Kept { bundle: keys, complete: None });
+    };
+    let proof = URL_SAFE_NO_PAD.decode(complete.proof).ok()?;
+    let time = Timestamp::from_unix;
+    let tokens = revoked.tokens.iter();
+    let clients = revoked.clients.iter();
+    let snapshot = TrustDelta {
+        from: 0,
+        to: keys.epoch,
+        keys: keys.keys,
+        revoked_keys: revoked.keys.iter().map(|kid| Kid::new(kid).ok()).collect::<Option<_>>()?,
+        tokens: tokens
+            .map(|(id, until)| Some((TokenId::new(id).ok()?, time(*until))))
+            .collect::<Option<_>>()?,
+        clients: clients
+            .map(|(id, before, until)| Some((ClientId::new(id).ok()?, time(*before), time(*until))))
+            .collect::<Option<_>>()?,
+    };
+    let bundle = TrustBundle::from_snapshot(keys.issuer, snapshot);
+    Some(Kept { bundle, complete: Some(Complete { epoch: complete.epoch, proof }) })
+}
+
+fn to_json(kept: &Kept) -> serde_json::Result<String> {
+    let Kept { bundle, complete } = kept;
+    let Some(complete) = complete else { return Ok(bundle.to_jwks()) };
+    let TrustDelta { keys, revoked_keys, tokens, clients, .. } = bundle.since(0, &[]);
+    let tokens = tokens.iter().map(|(id, until)| (id.to_string(), until.as_unix()));
+    let clients = clients
+        .iter()
+        .map(|(id, before, until)| (id.to_string(), before.as_unix(), until.as_unix()));
+    let revoked = Revoked {
+        keys: revoked_keys.iter().map(Kid::to_string).collect(),
+        tokens: tokens.collect(),
+        clients: clients.collect(),
+    };
+    let proof = URL_SAFE_NO_PAD.encode(&complete.proof);
+    serde_json::to_string(&Written {
+        issuer: bundle.issuer.as_str(),
+        epoch: bundle.epoch,
+        keys: &keys,
+        complete: Stream { epoch: complete.epoch, proof },
+        revoked,
+    })
 }
 
 /// Puts the bundle in the file's place in one step: whoever reads it meanwhile gets the one or the
 /// other, whole.
-pub(super) fn write(path: &Path, bundle: &TrustBundle) -> io::Result<()> {
+pub(super) fn write(path: &Path, kept: &Kept) -> io::Result<()> {
+    let json = to_json(kept)?;
     let beside = beside(path)?;
-    let written = write_new(&beside, bundle).and_then(|()| fs::rename(&beside, path));
+    let written = write_new(&beside, &json).and_then(|()| fs::rename(&beside, path));
     if written.is_err() {
         // What is half done helps nobody; that it cannot be removed adds nothing to the error.
         let _ = fs::remove_file(&beside);
@@ -80,9 +183,9 @@ pub(super) fn write(path: &Path, bundle: &TrustBundle) -> io::Result<()> {
     written
 }
 
-fn write_new(path: &Path, bundle: &TrustBundle) -> io::Result<()> {
+fn write_new(path: &Path, json: &str) -> io::Result<()> {
     let mut file = File::options().write(true).create_new(true).mode(0o600).open(path)?;
-    file.write_all(bundle.to_jwks().as_bytes())?;
+    file.write_all(json.as_bytes())?;
     file.sync_all()
 }
 

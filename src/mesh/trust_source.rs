@@ -1,29 +1,37 @@
-//! Trust that keeps itself fresh, from an issuer's JWK Set.
+//! Trust that keeps itself fresh: from Countersign's stream, and from an issuer's JWK Set where there
+//! is no stream, or not at the moment.
 //!
 //! A poller learns of new keys, not of revocations: a revoked token is accepted until it expires.
 
 use std::path::PathBuf;
+use std::pin::pin;
 use std::sync::Arc;
+use std::sync::Weak;
 use std::time::Duration;
 
 use http::Uri;
 use tokio::sync::Notify;
-use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio::time::sleep;
+use tokio::time::sleep_until;
 
+use crate::claims::Clock;
 use crate::claims::Issuer;
 use crate::guard::Trust;
+use crate::guard::WhenStale;
 use crate::keys::InvalidKeySet;
 use crate::keys::KeySet;
 use crate::mesh::address::Plaintext;
 use crate::mesh::address::Roots;
 use crate::mesh::address::address;
 use crate::mesh::builder::SessionError;
+use crate::mesh::freshness::Watch;
+use crate::mesh::health::Health;
 use crate::mesh::http_client::HttpClient;
-use crate::mesh::refresh::random_fraction;
-use crate::mesh::trust_file;
-use crate::mesh::trust_file::Disbelief;
+use crate::mesh::refresh::spread;
+use crate::mesh::trust_feed::FedBy;
+use crate::mesh::trust_feed::Feed;
+use crate::mesh::trust_stream::TrustStream;
 use crate::trust::Revocations;
 use crate::trust::TrustBundle;
 
@@ -45,13 +53,28 @@ pub(super) enum KeysOf {
     Issuer(Issuer),
 }
 
-/// Where keys are, and where the last good ones are kept.
+/// Where keys are.
 #[derive(Clone)]
 pub(super) struct Jwks {
     pub(super) uri: Uri,
     pub(super) http: HttpClient,
     pub(super) keys_of: KeysOf,
+}
+
+/// Where keys and revocations come from, and how they are treated.
+#[derive(Clone)]
+pub(super) struct TrustSource {
+    pub(super) jwks: Jwks,
+    /// Where the last good ones are kept.
     pub(super) file: Option<PathBuf>,
+    pub(super) when_stale: WhenStale,
+    pub(super) max_staleness: Option<Duration>,
+}
+
+/// A trust that is being kept fresh.
+pub(super) struct LiveTrust {
+    pub(super) trust: Trust,
+    feed: Weak<Feed>,
 }
 
 /// Trust in any one issuer whose keys are at this address, fetched from now on and kept fresh. Ends
@@ -62,53 +85,87 @@ pub(super) struct Jwks {
 pub fn trust_in(issuer: Issuer, jwks_url: &str) -> Result<Trust, SessionError> {
     let uri = address(jwks_url, Plaintext::OnLoopback)?;
     let http = HttpClient::new(Roots::default().for_http(&uri)?);
-    Ok(Jwks { uri, http, keys_of: KeysOf::Issuer(issuer), file: None }.poll())
+    let source = TrustSource {
+        jwks: Jwks { uri, http, keys_of: KeysOf::Issuer(issuer) },
+        file: None,
+        when_stale: WhenStale::default(),
+        max_staleness: None,
+    };
+    Ok(source.keep_fresh(None).trust)
 }
 
-type Bundles = watch::Sender<Option<Arc<TrustBundle>>>;
-
-impl Jwks {
-    /// Begins to fetch keys. Ends when the last handle of the trust is dropped.
-    pub(super) fn poll(self) -> Trust {
-        let (bundles, bundle) = watch::channel(self.kept().map(Arc::new));
+impl TrustSource {
+    /// Begins to fetch: from the stream, if there may be one, and from the JWK Set while it is not up.
+    /// Ends when the last handle of the trust is dropped.
+    pub(super) fn keep_fresh(self, stream: Option<TrustStream>) -> LiveTrust {
+        let source = self.jwks.uri.authority().map_or("", |authority| authority.as_str());
+        let watch = Watch::new(source, self.max_staleness, self.when_stale);
+        let issuer = self.jwks.keys_of.named().cloned();
+        let feed = Arc::new(Feed::new(issuer, self.file, watch, Clock::system()));
         let key_missing = Arc::new(Notify::new());
-        tokio::spawn(self.keep_fresh(bundles, Arc::clone(&key_missing)));
-        Trust::live(bundle, key_missing)
+        let trust = Trust::live(feed.subscribe(), Arc::clone(&key_missing))
+            .with_freshness(feed.watch.subscribe(), self.when_stale);
+        let live = LiveTrust { trust, feed: Arc::downgrade(&feed) };
+        tokio::spawn(async move {
+            let streaming = async {
+                match &stream {
+                    Some(stream) => stream.feed(&feed).await,
+                    None => {
+                        feed.is_fed_by(FedBy::Polling);
+                        std::future::pending().await
+                    }
+                }
+            };
+            tokio::select! {
+                () = feed.closed() => {}
+                () = streaming => {}
+                () = self.jwks.poll(&feed, &key_missing) => {}
+                () = feed.keep_house() => {}
+                () = feed.watch.keep_looking() => {}
+            }
+        });
+        live
     }
+}
 
-    /// What the file holds from an earlier run.
-    fn kept(&self) -> Option<TrustBundle> {
-        let (Some(path), KeysOf::Countersign(Some(issuer))) = (&self.file, &self.keys_of) else {
-            return None;
-        };
-        match trust_file::read(path, issuer) {
-            Ok(bundle) => {
-                tracing::info!(path = %path.display(), epoch = bundle.epoch, "keys from the trust file");
-                Some(bundle)
-            }
-            Err(Disbelief::Absent) => None,
-            Err(disbelief) => {
-                tracing::warn!(path = %path.display(), %disbelief, "the trust file is ignored");
-                None
-            }
+impl LiveTrust {
+    pub(super) fn health(&self) -> Health {
+        let feed = self.feed.upgrade();
+        Health {
+            is_fresh: self.trust.is_fresh(),
+            age: feed.as_ref().and_then(|feed| feed.watch.age()),
+            epoch: self.trust.bundle().map(|bundle| bundle.epoch),
+            fed_by: feed.map_or(FedBy::Nobody, |feed| *feed.fed_by().borrow()),
         }
     }
+}
 
-    async fn keep_fresh(self, bundles: Bundles, key_missing: Arc<Notify>) {
-        let mut fetches = 0;
+impl KeysOf {
+    fn named(&self) -> Option<&Issuer> {
+        match self {
+            Self::Countersign(issuer) => issuer.as_ref(),
+            Self::Issuer(issuer) => Some(issuer),
+        }
+    }
+}
+
+impl Jwks {
+    /// Polls while no stream is up. Never ends.
+    async fn poll(&self, feed: &Feed, key_missing: &Notify) {
+        let (mut fetches, mut confirmed_at) = (0, None);
+        let mut fed_by = feed.fed_by();
         loop {
             let fetched_at = Instant::now();
-            let fetched = tokio::select! {
-                () = bundles.closed() => return,
-                fetched = self.http.get(&self.uri) => fetched,
-            };
+            let fetched = self.http.get(&self.uri).await;
             fetches += 1;
             let bundle = fetched.map_err(|problem| problem.to_string()).and_then(|document| {
                 self.read(&document, fetches).map_err(|error| error.to_string())
             });
             let wait = match bundle {
                 Ok(bundle) => {
-                    self.adopt(&bundles, bundle).await;
+                    if self.hand_on(feed, bundle).await {
+                        confirmed_at = Some(fetched_at);
+                    }
                     spread(POLL_EVERY)
                 }
                 Err(problem) => {
@@ -117,18 +174,45 @@ impl Jwks {
                     spread(RETRY_AFTER)
                 }
             };
-            tokio::select! {
-                () = bundles.closed() => return,
-                () = sleep(wait) => {}
-                () = key_missing.notified() => {
-                    let soonest = fetched_at + UNKNOWN_KEY_AT_MOST_EVERY;
-                    tokio::select! {
-                        () = bundles.closed() => return,
-                        () = tokio::time::sleep_until(soonest) => {}
+            let next = async {
+                tokio::select! {
+                    () = sleep(wait) => {}
+                    () = key_missing.notified() => {
+                        sleep_until(fetched_at + UNKNOWN_KEY_AT_MOST_EVERY).await;
                     }
                 }
+            };
+            let mut next = pin!(next);
+            loop {
+                // Where revocations come by a stream, keys alone make nothing fresh.
+                if *fed_by.borrow_and_update() == FedBy::Polling
+                    && let Some(at) = confirmed_at
+                {
+                    feed.watch.confirm(at, Duration::ZERO, None);
+                }
+                tokio::select! {
+                    () = &mut next => break,
+                    _ = fed_by.changed() => {}
+                }
+            }
+            // A stream brings all that a poll would. One that was lost is back in a moment, mostly.
+            while *fed_by.borrow_and_update() == FedBy::Stream {
+                if fed_by.changed().await.is_err() {
+                    return;
+                }
+                sleep(spread(RETRY_AFTER)).await;
             }
         }
+    }
+
+    /// Whether they are the latest that there is.
+    async fn hand_on(&self, feed: &Feed, bundle: TrustBundle) -> bool {
+        let (issuer, epoch) = (bundle.issuer.clone(), bundle.epoch);
+        let taken = feed.take_keys(bundle).await;
+        if let Err(why) = &taken {
+            tracing::warn!(%issuer, epoch, uri = %self.uri, %why, "keys that are not trusted");
+        }
+        taken.is_ok()
     }
 
     fn read(&self, document: &[u8], fetches: u64) -> Result<TrustBundle, InvalidKeySet> {
@@ -143,63 +227,4 @@ impl Jwks {
             }),
         }
     }
-
-    /// Puts a bundle in the place of an older one: in the file first, so that what was trusted once
-    /// is not forgotten for something older.
-    async fn adopt(&self, bundles: &Bundles, bundle: TrustBundle) {
-        let known = bundles.borrow().clone();
-        if let Err(why) = self.is_to_follow(known.as_deref(), &bundle) {
-            tracing::warn!(issuer = %bundle.issuer, epoch = bundle.epoch, uri = %self.uri, why, "keys that are not trusted");
-            return;
-        }
-        let is_newer = known.as_ref().is_none_or(|known| known.epoch < bundle.epoch);
-        let has_other_keys = known.is_none_or(|known| known.keys != bundle.keys);
-        if !is_newer && !has_other_keys {
-            return;
-        }
-        let bundle = Arc::new(bundle);
-        if let Some(path) = self.file.clone() {
-            self.keep(path, Arc::clone(&bundle)).await;
-        }
-        bundles.send_if_modified(|current| {
-            *current = Some(bundle);
-            has_other_keys
-        });
-    }
-
-    /// Nothing follows the keys of someone else, nor an answer from before, such as a cache in
-    /// between may give.
-    fn is_to_follow(
-        &self,
-        known: Option<&TrustBundle>,
-        bundle: &TrustBundle,
-    ) -> Result<(), &'static str> {
-        let named = match &self.keys_of {
-            KeysOf::Countersign(issuer) => issuer.as_ref(),
-            KeysOf::Issuer(issuer) => Some(issuer),
-        };
-        match named.or(known.map(|known| &known.issuer)) {
-            Some(issuer) if *issuer != bundle.issuer => return Err("they are another issuer's"),
-            _ => {}
-        }
-        match known {
-            Some(known) if bundle.epoch < known.epoch => Err("they are older than those at hand"),
-            _ => Ok(()),
-        }
-    }
-
-    async fn keep(&self, path: PathBuf, bundle: Arc<TrustBundle>) {
-        let shown = path.display().to_string();
-        let written = tokio::task::spawn_blocking(move || trust_file::write(&path, &bundle)).await;
-        match written {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => tracing::warn!(path = shown, %error, "the trust file is not written"),
-            Err(error) => tracing::warn!(path = shown, %error, "the trust file is not written"),
-        }
-    }
-}
-
-/// Somewhere in the upper half of a wait, so that a fleet that started together drifts apart.
-fn spread(longest: Duration) -> Duration {
-    longest.mul_f64(0.5 + random_fraction() / 2.0)
 }

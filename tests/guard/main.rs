@@ -5,5 +5,6 @@ mod explain;
 mod http_routes;
 mod reports;
 mod sockets;
+mod stale;
 mod streams;
 mod support;

@@ -23,6 +23,9 @@ use tonic::Status;
 use tonic::transport::Channel;
 use tonic::transport::Endpoint;
 use tonic::transport::Server;
+use tonic::transport::server::Router;
+
+use crate::trust_server::FakeTrust;
 
 /// What it answers.
 #[derive(Clone, Copy)]
@@ -85,19 +88,14 @@ impl FakeCountersign {
         TokenServiceServer::new(self.clone())
     }
 
-    /// A channel to it.
+    /// A channel to it. It has no trust stream.
     pub fn channel(&self) -> Channel {
-        let (connections, incoming) = mpsc::unbounded_channel::<Result<DuplexStream, Status>>();
-        let serving = Server::builder()
-            .add_service(self.service())
-            .serve_with_incoming(UnboundedReceiverStream::new(incoming));
-        tokio::spawn(serving);
-        let connect = tower::service_fn(move |_| {
-            let (ours, theirs) = tokio::io::duplex(64 * 1024);
-            let connected = connections.send(Ok(theirs)).map(|()| TokioIo::new(ours));
-            std::future::ready(connected.map_err(|_| std::io::Error::other("it is gone")))
-        });
-        Endpoint::from_static("http://countersign").connect_with_connector_lazy(connect)
+        connected(Server::builder().add_service(self.service()))
+    }
+
+    /// A channel to it, with a trust stream.
+    pub fn channel_beside(&self, trust: &FakeTrust) -> Channel {
+        connected(Server::builder().add_service(self.service()).add_service(trust.service()))
     }
 
     /// A session with it.
@@ -111,6 +109,18 @@ impl FakeCountersign {
             .connect()
             .expect("a loopback address")
     }
+}
+
+/// A channel to a server in memory.
+fn connected(server: Router) -> Channel {
+    let (connections, incoming) = mpsc::unbounded_channel::<Result<DuplexStream, Status>>();
+    tokio::spawn(server.serve_with_incoming(UnboundedReceiverStream::new(incoming)));
+    let connect = tower::service_fn(move |_| {
+        let (ours, theirs) = tokio::io::duplex(64 * 1024);
+        let connected = connections.send(Ok(theirs)).map(|()| TokioIo::new(ours));
+        std::future::ready(connected.map_err(|_| std::io::Error::other("it is gone")))
+    });
+    Endpoint::from_static("http://countersign").connect_with_connector_lazy(connect)
 }
 
 pub fn client(text: &str) -> ClientId {

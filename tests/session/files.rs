@@ -4,11 +4,21 @@ use std::fs;
 use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
+use std::time::Duration;
 
+use countersign::claims::TokenId;
+use countersign::guard::WhenStale;
+use countersign::mesh::Credentials;
+use countersign::mesh::Session;
+use countersign::mesh::SessionBuilder;
 use countersign::mesh::SessionError;
+use countersign::rpc::TrustContent;
 use countersign::trust::TrustBundle;
 use tonic::Code;
 
+use crate::countersign::FakeCountersign;
+use crate::countersign::USUAL;
+use crate::countersign::client;
 use crate::endpoint::FakeEndpoint;
 use crate::trust::ISSUER;
 use crate::trust::builder;
@@ -16,6 +26,16 @@ use crate::trust::bundle;
 use crate::trust::call;
 use crate::trust::issuer;
 use crate::trust::until_known;
+use crate::trust_server::FakeTrust;
+use crate::trust_server::and_client;
+use crate::trust_server::and_token;
+use crate::trust_server::delta;
+use crate::trust_server::heartbeat;
+use crate::trust_server::keys;
+use crate::trust_server::proof;
+use crate::trust_server::snapshot;
+use crate::trust_stream::Rig;
+use crate::trust_stream::later;
 
 fn write(path: &Path, bundle: &TrustBundle, mode: u32) {
     fs::write(path, bundle.to_jwks()).expect("written");
@@ -93,4 +113,80 @@ async fn a_file_needs_an_issuer_to_be_believed_for() {
     let endpoint = FakeEndpoint::start(None).await;
     let refused = builder(&endpoint).trust_file("trust.json").connect();
     assert!(matches!(refused, Err(SessionError::TrustFileWithoutIssuer)), "{refused:?}");
+}
+
+/// The revocations of a bundle, by the names that the tests gave them.
+fn revoked(bundle: &TrustBundle) -> (bool, bool, bool) {
+    let revocations = &bundle.revocations;
+    (
+        revocations.token(&TokenId::new("one").expect("a token id")).is_some(),
+        revocations.client(&client("cron")).is_some(),
+        revocations.key("leaked"),
+    )
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_verifier_that_restarts_during_an_outage_forgets_no_revocation() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = dir.path().join("trust.json");
+    let with_file = |builder: SessionBuilder| builder.issuer(issuer(ISSUER)).trust_file(&path);
+    let mut rig = Rig::with(with_file);
+    let mut watcher = rig.openings.next().await;
+    let until = later();
+    let content = and_client(and_token(keys(1), "one", until), "cron", 9, until);
+    watcher.send(snapshot(4, content, true));
+    assert_eq!(watcher.ack().await, Some(4));
+    let leaked = TrustContent { revoked_kids: vec!["leaked".to_owned()], ..keys(1) };
+    watcher.send(delta(4, 6, leaked));
+    assert_eq!(watcher.ack().await, Some(6));
+    let known = rig.trust.bundle().expect("there is one");
+    assert_eq!(revoked(&known), (true, true, true));
+    until_written(&path, "\"epoch\":6").await;
+    assert_eq!(fs::metadata(&path).expect("it is there").permissions().mode() & 0o777, 0o600);
+    drop((watcher, rig));
+
+    // While nobody answers.
+    let (server, mut openings) = FakeTrust::new();
+    let restart = || {
+        let countersign = FakeCountersign::new(USUAL);
+        let credentials = Credentials::new(client("shop"), "csec_hush");
+        let builder = Session::builder("http://127.0.0.1:1", credentials)
+            .channel(countersign.channel_beside(&server))
+            .when_stale(WhenStale::FailClosed);
+        with_file(builder).connect().expect("loopback").trust()
+    };
+    let trust = restart();
+    let kept = trust.bundle().expect("from the file");
+    assert_eq!((kept.epoch, revoked(&kept)), (6, (true, true, true)));
+    assert_eq!(kept.revocations.client(&client("cron")).map(|cut| cut.before.as_unix()), Some(9));
+    // What has been in a file is not fresh: nobody knows what was revoked meanwhile.
+    assert_eq!(call(&trust, 1).await, Code::Unavailable);
+
+    // It goes on where it was.
+    let mut watcher = openings.next().await;
+    assert_eq!((watcher.hello.have_epoch, &*watcher.hello.have_epoch_proof), (6, &*proof(6)));
+    watcher.send(heartbeat(6));
+    assert_eq!(watcher.ack().await, Some(6));
+    assert_eq!(call(&trust, 1).await, Code::Ok);
+    drop((trust, watcher));
+
+    // What was damaged is not believed.
+    let good = fs::read_to_string(&path).expect("it is there");
+    for (from, to) in [("\"one\"", "\"\""), ("\"cron\"", "\"c c\""), ("\"clients\"", "\"x\"")] {
+        fs::write(&path, good.replace(from, to)).expect("written");
+        assert!(restart().bundle().is_none(), "{from}");
+    }
+}
+
+/// Waits until the file holds this text. Files are written by threads, to which paused time means
+/// nothing.
+async fn until_written(path: &Path, text: &str) {
+    for _ in 0..1000 {
+        if fs::read_to_string(path).is_ok_and(|json| json.contains(text)) {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+        tokio::task::spawn_blocking(std::thread::yield_now).await.expect("no panic");
+    }
+    panic!("nobody writes {text}");
 }

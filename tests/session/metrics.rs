@@ -13,6 +13,7 @@ use tonic::Code;
 
 use crate::countersign::Answer;
 use crate::countersign::FakeCountersign;
+use crate::trust_stream::Rig;
 
 /// The metrics of the one source that there is, by name.
 fn counted(snapshotter: &Snapshotter) -> HashMap<String, DebugValue> {
@@ -58,4 +59,40 @@ async fn runway_refreshes_failures_and_waits_are_counted() {
         panic!("not a gauge");
     };
     assert!((445.0..450.0).contains(&runway.into_inner()), "{runway}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_age_of_trust_and_what_was_lost_is_shown() {
+    let recorder = DebuggingRecorder::new();
+    let snapshotter = recorder.snapshotter();
+    let _guard = metrics::set_default_local_recorder(&recorder);
+    let trust_metrics = || {
+        let snapshot = snapshotter.snapshot().into_vec().into_iter();
+        let values = snapshot.map(|(key, _, _, value)| (key.key().name().to_owned(), value));
+        values.filter(|(name, _)| name.contains("_trust_")).collect::<HashMap<_, _>>()
+    };
+    let gauge = |name: &str| match trust_metrics()[name] {
+        DebugValue::Gauge(value) => value.into_inner(),
+        ref other => panic!("{other:?} is no gauge"),
+    };
+
+    let mut rig = Rig::new();
+    let mut watcher = rig.openings.next().await;
+    assert_eq!(gauge("countersign_trust_stale"), 1.0, "nothing is known yet");
+    watcher.bring(4, 1).await;
+    assert_eq!(gauge("countersign_trust_stale"), 0.0);
+    tokio::time::sleep(Duration::from_secs(12)).await;
+    let age = gauge("countersign_trust_age_seconds");
+    assert!((10.0..12.1).contains(&age), "{age}");
+    assert!(!trust_metrics().contains_key("countersign_trust_reconnects_total"));
+
+    rig.server.refuses(Some(Code::Unavailable));
+    watcher.fail(Code::Unavailable);
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    let shown = trust_metrics();
+    assert_eq!(shown["countersign_trust_stale"], DebugValue::Gauge(1.0.into()));
+    assert_eq!(shown["countersign_trust_reconnects_total"], DebugValue::Counter(1));
+    rig.server.refuses(None);
+    rig.openings.next().await.bring(5, 1).await;
+    assert_eq!(gauge("countersign_trust_stale"), 0.0);
 }

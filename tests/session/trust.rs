@@ -32,6 +32,8 @@ use tower::ServiceExt;
 use crate::callee::Callee;
 use crate::callee::POLICIES;
 use crate::callee::READ;
+use crate::countersign::FakeCountersign;
+use crate::countersign::USUAL;
 use crate::countersign::client;
 use crate::endpoint::FakeEndpoint;
 use crate::endpoint::pass;
@@ -51,9 +53,10 @@ pub fn bundle(of: &str, epoch: u64, seed: u8) -> TrustBundle {
     TrustBundle { issuer: issuer(of), epoch, keys, revocations: Revocations::default() }
 }
 
-/// The session of a service whose Countersign is this endpoint.
+/// The session of a service whose Countersign is this endpoint, and has no trust stream for it.
 pub fn builder(endpoint: &FakeEndpoint) -> SessionBuilder {
     Session::builder(&endpoint.url(""), Credentials::new(client("shop"), "csec_hush"))
+        .channel(FakeCountersign::new(USUAL).channel())
 }
 
 /// Waits until there are keys that this one is among.

@@ -1,5 +1,6 @@
 //! A session from the environment.
 
+use countersign::guard::WhenStale;
 use countersign::mesh::CredentialsError;
 use countersign::mesh::Session;
 use countersign::mesh::SessionBuilder;
@@ -34,6 +35,8 @@ async fn the_environment_is_enough() {
         ("COUNTERSIGN_CLIENT_SECRET_FILE", &secret),
         ("COUNTERSIGN_ISSUER", "https://issuer.test"),
         ("COUNTERSIGN_TRUST_FILE", &file("trust", "")),
+        ("COUNTERSIGN_VERIFIER_NAME", "pod-7"),
+        ("COUNTERSIGN_WHEN_STALE", "fail-closed"),
     ])
     .expect("all is there");
 }
@@ -52,6 +55,7 @@ async fn what_is_missing_or_contradictory_is_named() {
         (vec![URL, ID, SECRET, ("COUNTERSIGN_CA_FILE", "/nonexistent")], "/nonexistent"),
         (vec![URL, ID, SECRET, ("COUNTERSIGN_ISSUER", "me")], "COUNTERSIGN_ISSUER"),
         (vec![URL, ID, SECRET, ("COUNTERSIGN_TRUST_FILE", "/t")], "COUNTERSIGN_ISSUER"),
+        (vec![URL, ID, SECRET, ("COUNTERSIGN_WHEN_STALE", "panic")], "COUNTERSIGN_WHEN_STALE"),
     ] {
         let error = session(&variables).expect_err(part).to_string();
         assert!(error.contains(part), "{error}");
@@ -82,4 +86,16 @@ async fn plaintext_off_this_machine_must_be_asked_for() {
     let careful = self::session(&[URL, ID, SECRET]).expect("all is there");
     let refused = careful.channel("http://shop.example:1");
     assert!(matches!(refused, Err(SessionError::Plaintext(_))));
+}
+
+#[tokio::test]
+async fn what_becomes_of_stale_trust_is_the_owners_choice() {
+    let when_stale = |value| {
+        let session = session(&[URL, ID, SECRET, ("COUNTERSIGN_WHEN_STALE", value)]);
+        session.expect("all is there").trust().when_stale()
+    };
+    assert_eq!(when_stale("fail-closed"), WhenStale::FailClosed);
+    assert_eq!(when_stale("serve-stale"), WhenStale::ServeStale);
+    let unsaid = session(&[URL, ID, SECRET]).expect("all is there").trust().when_stale();
+    assert_eq!(unsaid, WhenStale::ServeStale);
 }
