@@ -19,12 +19,20 @@ impl Authority {
         reached
     }
 
-    /// Refuses to sign once the store has been out of reach for too long, or is known to be an old copy.
-    pub(super) fn may_sign(&self, now: Timestamp) -> Result<(), IssueError> {
+    /// Refuses to sign once the store has been out of reach for too long, and still is, or is known to
+    /// be an old copy.
+    pub(super) async fn may_sign(&self, now: Timestamp) -> Result<(), IssueError> {
         if self.put_back.load(Ordering::Relaxed) {
             return Err(IssueError::PutBack);
         }
+        if self.has_lease(now) || self.renew_lease(now).await {
+            return Ok(());
+        }
+        Err(IssueError::LeaseOver)
+    }
+
+    fn has_lease(&self, now: Timestamp) -> bool {
         let reached_at = Timestamp::from_unix(self.store_reached_at.load(Ordering::Relaxed));
-        if now.since(reached_at) > SIGNING_LEASE { Err(IssueError::LeaseOver) } else { Ok(()) }
+        now.since(reached_at) <= SIGNING_LEASE
     }
 }

@@ -80,6 +80,17 @@ impl FakeCountersign {
         let state = self.state.lock().expect("no panic");
         match state.asked.last().and_then(|request| request.credential.clone()) {
             Some(Credential::ClientSecret(secret)) => secret,
+            Some(Credential::ClientAssertion(_)) => panic!("it has a key and no secret"),
+            None => panic!("nobody asked"),
+        }
+    }
+
+    /// The assertion of the last request.
+    pub fn last_assertion(&self) -> String {
+        let state = self.state.lock().expect("no panic");
+        match state.asked.last().and_then(|request| request.credential.clone()) {
+            Some(Credential::ClientAssertion(assertion)) => assertion,
+            Some(Credential::ClientSecret(_)) => panic!("it has a secret and no key"),
             None => panic!("nobody asked"),
         }
     }
@@ -106,6 +117,7 @@ impl FakeCountersign {
     pub fn session_as(&self, credentials: Credentials) -> Session {
         Session::builder("http://127.0.0.1:1", credentials)
             .channel(self.channel())
+            .issuer("https://issuer.test".parse().expect("a valid issuer"))
             .connect()
             .expect("a loopback address")
     }

@@ -15,6 +15,7 @@ use countersign::authority::TAIL;
 use countersign::authority::host;
 use countersign::claims::Audience;
 use countersign::claims::ScopeSet;
+use countersign::client::Credential;
 use countersign::policy::TokenRequest;
 use countersign::rpc;
 use countersign::rpc::revoke_token_request::Target;
@@ -185,7 +186,7 @@ async fn a_mark_that_someone_has_touched_is_refused() {
 fn request<'a>(client_id: &'a countersign::claims::ClientId, secret: &'a str) -> IssueRequest<'a> {
     let audience = Some(audience("countersign"));
     let token = TokenRequest { audience, scopes: ScopeSet::default(), requested_ttl: None };
-    IssueRequest { client_id, client_secret: secret, token, peer: "" }
+    IssueRequest { client_id, credential: Credential::Secret(secret), token, peer: "" }
 }
 
 #[tokio::test]
@@ -206,10 +207,10 @@ async fn a_verifier_that_is_ahead_with_proof_ends_the_signing_and_without_it_doe
         (0, &authority.epoch_proof(0)),
     ] {
         assert!(!authority.verifier_is_ahead(epoch, proof), "{epoch} {proof:?}");
-        assert!(authority.issue(&request, START).is_ok());
+        assert!(authority.issue(&request, START).await.is_ok());
     }
     assert!(authority.verifier_is_ahead(5, &ahead));
-    assert_eq!(authority.issue(&request, START).err(), Some(IssueError::PutBack));
+    assert_eq!(authority.issue(&request, START).await.err(), Some(IssueError::PutBack));
     let epoch = authority.trust().borrow().as_ref().map(|bundle| bundle.epoch);
     assert_eq!(epoch, Some(1), "its epoch is not adopted");
     drop(authority);
@@ -220,7 +221,7 @@ async fn a_verifier_that_is_ahead_with_proof_ends_the_signing_and_without_it_doe
     assert_eq!(restored.expect("it holds").epoch, 1 << 32);
     let authority = open(&server).expect("the store opens");
     assert!(!authority.verifier_is_ahead(5, &ahead));
-    assert!(authority.issue(&request, START).is_ok());
+    assert!(authority.issue(&request, START).await.is_ok());
 }
 
 #[tokio::test]
