@@ -14,11 +14,13 @@ use std::time::Duration;
 use tracing_subscriber::EnvFilter;
 
 use crate::cli::config::layers::Flags;
+use crate::cli::config::layers::Found;
 use crate::cli::config::layers::Layers;
 use crate::cli::config::layers::Source;
 use crate::cli::environment::Environment;
 use crate::cli::error::Error;
 use crate::cli::secret::Secret;
+use crate::server::TlsFiles;
 
 /// All that `serve` needs to know.
 #[derive(Debug)]
@@ -27,6 +29,8 @@ pub struct ServeConfig {
     pub mode: Mode,
     /// Where to listen; on loopback, unless told otherwise in so many words.
     pub listen: SocketAddr,
+    /// The files for TLS; plaintext without them.
+    pub tls: Option<TlsFiles>,
     /// Where the state is.
     pub store: StoreConfig,
     /// How many threads serve.
@@ -92,9 +96,11 @@ impl ServeConfig {
         environment: &Environment,
     ) -> Result<Self, Error> {
         let layers = Layers::read(flags, file, environment)?;
+        let tls = tls(&layers, mode)?;
         Ok(Self {
             mode,
-            listen: listen(&layers, mode)?,
+            listen: listen(&layers, mode, tls.is_some())?,
+            tls,
             store: store(&layers, mode, environment)?,
             workers: layers
                 .find(&settings::WORKERS)?
@@ -139,7 +145,39 @@ impl StoreConfig {
     }
 }
 
-fn listen(layers: &Layers<'_>, mode: Mode) -> Result<SocketAddr, Error> {
+/// Dev mode gives out credentials for plaintext, so TLS with it would only look like working.
+fn tls(layers: &Layers<'_>, mode: Mode) -> Result<Option<TlsFiles>, Error> {
+    let given = |setting| -> Result<(Found, Option<PathBuf>), Error> {
+        let found = layers.find(setting)?;
+        let path = match found.source {
+            Source::Default => None,
+            _ => Some(found.parse(path)?),
+        };
+        Ok((found, path))
+    };
+    let (cert_found, cert) = given(&settings::TLS_CERT_FILE)?;
+    let (key_found, key) = given(&settings::TLS_KEY_FILE)?;
+    let (ca_found, client_ca) = given(&settings::TLS_CLIENT_CA_FILE)?;
+    let is_lonely = |found: &Found, other: &str| {
+        Err(found.error(format!("is given without {other}"), format!("give {other} too")))
+    };
+    match (cert, key) {
+        (Some(_), Some(_)) if mode == Mode::Dev => Err(Error::usage(
+            format!(
+                "serve --dev speaks plaintext on loopback, but tls.cert_file is given (from {})",
+                cert_found.source
+            ),
+            "leave out tls.cert_file and tls.key_file, or leave out --dev",
+        )),
+        (Some(cert), Some(key)) => Ok(Some(TlsFiles { cert, key, client_ca })),
+        (Some(_), None) => is_lonely(&cert_found, "tls.key_file"),
+        (None, Some(_)) => is_lonely(&key_found, "tls.cert_file"),
+        (None, None) if client_ca.is_some() => is_lonely(&ca_found, "tls.cert_file"),
+        (None, None) => Ok(None),
+    }
+}
+
+fn listen(layers: &Layers<'_>, mode: Mode, tls: bool) -> Result<SocketAddr, Error> {
     let found = layers.find(&settings::LISTEN)?;
     let address: SocketAddr = found.parse(|text| text.parse().ok())?;
     // Read before it matters: a value that is wrong is wrong on loopback too.
@@ -157,10 +195,10 @@ fn listen(layers: &Layers<'_>, mode: Mode) -> Result<SocketAddr, Error> {
             ),
             "listen on 127.0.0.1, or leave out --dev",
         )),
-        Mode::Production if insecure => Ok(address),
+        Mode::Production if tls || insecure => Ok(address),
         Mode::Production => Err(found.error(
-            format!("is {address}, off loopback, and this build speaks no TLS"),
-            "listen on 127.0.0.1, or give --insecure-plaintext if something else encrypts",
+            format!("is {address}, off loopback, without TLS"),
+            "give --tls-cert-file and --tls-key-file, or --insecure-plaintext if something else encrypts",
         )),
     }
 }
@@ -333,6 +371,33 @@ mod tests {
             error.starts_with("usage: ") && error.contains("(from COUNTERSIGN_LISTEN)"),
             "{error}"
         );
+    }
+
+    #[test]
+    fn tls_takes_a_certificate_and_its_key_and_leaves_loopback() {
+        let both = "listen = \"0.0.0.0:9443\"\n[tls]\ncert_file = \"c\"\nkey_file = \"k\"\n";
+        let config = from_file(both).expect("all is there");
+        let files = config.tls.expect("it is given");
+        assert_eq!((files.cert, files.key), (PathBuf::from("c"), PathBuf::from("k")));
+        assert_eq!(files.client_ca, None);
+        let with_ca = from_file(&format!("{both}client_ca_file = \"ca\"\n")).expect("all is there");
+        assert_eq!(with_ca.tls.expect("it is given").client_ca, Some(PathBuf::from("ca")));
+        assert!(from_file("").expect("valid").tls.is_none());
+
+        let error = |file| from_file(file).expect_err("one of the two is missing");
+        assert!(
+            error("[tls]\ncert_file = \"c\"\n")
+                .contains("is given without tls.key_file (from c.toml)")
+        );
+        assert!(error("[tls]\nkey_file = \"k\"\n").contains("is given without tls.cert_file"));
+        assert!(
+            error("[tls]\nclient_ca_file = \"a\"\n").contains("is given without tls.cert_file")
+        );
+        assert!(error("[tls]\ncert_file = \"\"\nkey_file = \"k\"\n").contains("give a path"));
+
+        let dev = load(Mode::Dev, &[], &[], "[tls]\ncert_file = \"c\"\nkey_file = \"k\"\n");
+        let error = dev.expect_err("dev mode speaks plaintext");
+        assert!(error.starts_with("usage: ") && error.contains("leave out --dev"), "{error}");
     }
 
     #[test]

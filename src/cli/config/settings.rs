@@ -7,7 +7,7 @@ pub struct Setting {
     pub key: &'static str,
     /// Its environment variable.
     pub variable: &'static str,
-    /// What it is when nobody says otherwise, in words where it depends.
+    /// What it is when nobody says otherwise, in words where it depends; empty if it is not set then.
     pub default: &'static str,
     /// What kind of value it takes.
     pub kind: Kind,
@@ -82,13 +82,37 @@ pub const KEK_FILE: Setting = Setting {
     kind: Kind::Path,
     doc: "The file with the key-encryption key, which seals the private keys. Keep a copy elsewhere.",
 };
+/// The server's certificate.
+pub const TLS_CERT_FILE: Setting = Setting {
+    key: "tls.cert_file",
+    variable: "COUNTERSIGN_TLS_CERT_FILE",
+    default: "",
+    kind: Kind::Path,
+    doc: "The server's certificate and the chain behind it, in PEM. With it and `tls.key_file` every connection is TLS; without both the server speaks plaintext. The files are looked at every 30 seconds, and new connections use what is new.",
+};
+/// The certificate's key.
+pub const TLS_KEY_FILE: Setting = Setting {
+    key: "tls.key_file",
+    variable: "COUNTERSIGN_TLS_KEY_FILE",
+    default: "",
+    kind: Kind::Path,
+    doc: "The certificate's private key, in PEM (PKCS#8, PKCS#1 or SEC1).",
+};
+/// Who vouches for client certificates.
+pub const TLS_CLIENT_CA_FILE: Setting = Setting {
+    key: "tls.client_ca_file",
+    variable: "COUNTERSIGN_TLS_CLIENT_CA_FILE",
+    default: "",
+    kind: Kind::Path,
+    doc: "The authorities, in PEM, that client certificates must chain to. With it clients may present one, and none has to; without it none is asked for.",
+};
 /// Whether to listen off loopback without TLS.
 pub const INSECURE_PLAINTEXT: Setting = Setting {
     key: "insecure_plaintext",
     variable: "COUNTERSIGN_INSECURE_PLAINTEXT",
     default: "false",
     kind: Kind::Switch,
-    doc: "Listen off loopback without TLS: secrets and tokens cross the network readable, unless something else encrypts.",
+    doc: "Without TLS, listen off loopback all the same: secrets and tokens cross the network readable, unless something else encrypts.",
 };
 /// How many threads serve.
 pub const WORKERS: Setting = Setting {
@@ -144,6 +168,9 @@ pub const SETTINGS: &[&Setting] = &[
     &LISTEN,
     &DATA_DIR,
     &KEK_FILE,
+    &TLS_CERT_FILE,
+    &TLS_KEY_FILE,
+    &TLS_CLIENT_CA_FILE,
     &INSECURE_PLAINTEXT,
     &WORKERS,
     &SHUTDOWN_GRACE,
@@ -157,12 +184,15 @@ pub const SETTINGS: &[&Setting] = &[
 pub fn reference() -> String {
     let mut text = OPENING.to_owned();
     for setting in SETTINGS {
+        let default = match setting.default {
+            "" => "no default".to_owned(),
+            default => format!("default `{default}`"),
+        };
         text.push_str(&format!(
-            "\n### `{}`\n\n{}\n\n- Takes {}; default `{}`\n- Variable `{}`, flag `{}`\n",
+            "\n### `{}`\n\n{}\n\n- Takes {}; {default}\n- Variable `{}`, flag `{}`\n",
             setting.key,
             setting.doc,
             setting.kind.words(),
-            setting.default,
             setting.variable,
             setting.flag(),
         ));
