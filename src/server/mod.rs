@@ -10,11 +10,13 @@ mod errors;
 mod fields;
 mod grpc;
 mod http;
+mod limits;
 mod peer;
 mod request_log;
 mod tls;
 mod wiring;
 
+pub use self::limits::LimitSettings;
 pub use self::tls::Tls;
 pub use self::tls::TlsError;
 pub use self::tls::TlsFiles;

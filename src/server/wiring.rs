@@ -35,6 +35,9 @@ use crate::server::grpc::Desk;
 use crate::server::grpc::Keys;
 use crate::server::grpc::Tokens;
 use crate::server::http;
+use crate::server::limits::LimitSettings;
+use crate::server::limits::Limits;
+use crate::server::limits::Overload;
 use crate::server::request_log::NoteRefused;
 use crate::server::request_log::RequestLog;
 use crate::server::tls::Tls;
@@ -59,18 +62,12 @@ const MAINTENANCE: Duration = Duration::from_secs(60);
 const TLS_FILES: Duration = Duration::from_secs(30);
 
 /// How a server serves, beyond what it serves.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct Options {
     /// TLS, on every connection. Without it the server speaks plaintext.
     pub tls: Option<Arc<Tls>>,
-    /// How many connections there may be at once. One over that is closed.
-    pub connections: usize,
-}
-
-impl Default for Options {
-    fn default() -> Self {
-        Self { tls: None, connections: 8192 }
-    }
+    /// How much one peer, one client and all together may ask for.
+    pub limits: LimitSettings,
 }
 
 /// Why serving ended before it was told to.
@@ -117,7 +114,8 @@ pub async fn serve_with(
     grace: Duration,
 ) -> Result<(), ServeError> {
     let guard = guard(&authority, &clock);
-    let desk = Desk { authority: Arc::clone(&authority), clock: clock.clone() };
+    let limits = Arc::new(Limits::new(&options.limits));
+    let desk = Desk { authority: Arc::clone(&authority), clock: clock.clone(), limits };
     let mut health = Health::serving().await;
     let routes = routes(&desk, health.service())?;
     let (stopping, stopped) = watch::channel(());
@@ -125,9 +123,10 @@ pub async fn serve_with(
     let note_refused: NoteRefused = Arc::new(move |client, path, reason, peer| {
         refusals.note_refused_call(client, path, reason, peer)
     });
-    let service = RequestLog::new(note_refused)
-        .layer(http::beside(routes.into_axum_router().layer(guard), authority.trust()));
-    let connections = Connections::new(listener, options.tls.clone(), options.connections);
+    let routes = http::beside(routes.into_axum_router().layer(guard), authority.trust());
+    let service =
+        RequestLog::new(note_refused).layer(Overload::new(options.limits.requests).layer(routes));
+    let connections = Connections::new(listener, options.tls.clone(), options.limits.connections);
     let mut server = tokio::spawn(connections.serve(service, until_dropped(stopped.clone())));
     if let Some(tls) = options.tls {
         tokio::spawn(keep_fresh(tls, clock.clone(), stopped.clone()));

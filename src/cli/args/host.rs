@@ -86,6 +86,18 @@ pub struct ServeArgs {
     /// How long calls in flight may take to finish at shutdown [default: 10s]
     #[arg(long, value_name = "DURATION")]
     pub shutdown_grace: Option<String>,
+    /// Whether failed authentications are throttled, on or off [default: on]
+    #[arg(long, value_name = "SWITCH")]
+    pub limits_failures: Option<String>,
+    /// How many tokens a second one client is issued, 0 for no limit [default: 0]
+    #[arg(long, value_name = "COUNT")]
+    pub limits_tokens_per_client: Option<String>,
+    /// How many requests may be under way at once [default: 4096]
+    #[arg(long, value_name = "COUNT")]
+    pub limits_concurrent_requests: Option<String>,
+    /// How many connections there may be at once [default: 8192]
+    #[arg(long, value_name = "COUNT")]
+    pub limits_connections: Option<String>,
     /// What log lines look like, human or json [default: human]
     #[arg(long, value_name = "FORMAT")]
     pub log_format: Option<String>,
@@ -113,6 +125,10 @@ impl ServeArgs {
             (&settings::TLS_CLIENT_CA_FILE, &self.tls_client_ca_file),
             (&settings::WORKERS, &self.workers),
             (&settings::SHUTDOWN_GRACE, &self.shutdown_grace),
+            (&settings::LIMITS_FAILURES, &self.limits_failures),
+            (&settings::LIMITS_TOKENS_PER_CLIENT, &self.limits_tokens_per_client),
+            (&settings::LIMITS_CONCURRENT_REQUESTS, &self.limits_concurrent_requests),
+            (&settings::LIMITS_CONNECTIONS, &self.limits_connections),
             (&settings::LOG_FORMAT, &self.log_format),
             (&settings::LOG_FILTER, &self.log_filter),
             (&settings::TOKENS_DEFAULT_TTL, &self.tokens_default_ttl),

@@ -6,11 +6,13 @@ pub mod layers;
 pub mod settings;
 
 use std::net::SocketAddr;
+use std::num::NonZeroU32;
 use std::num::NonZeroUsize;
 use std::path::Path;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use tokio::sync::Semaphore;
 use tracing_subscriber::EnvFilter;
 
 use crate::cli::config::layers::Flags;
@@ -20,6 +22,7 @@ use crate::cli::config::layers::Source;
 use crate::cli::environment::Environment;
 use crate::cli::error::Error;
 use crate::cli::secret::Secret;
+use crate::server::LimitSettings;
 use crate::server::TlsFiles;
 
 /// All that `serve` needs to know.
@@ -37,6 +40,8 @@ pub struct ServeConfig {
     pub workers: NonZeroUsize,
     /// How long shutting down may take.
     pub shutdown_grace: Duration,
+    /// How much peers and clients may ask for.
+    pub limits: LimitSettings,
     /// What log lines look like.
     pub log_format: LogFormat,
     /// Which log lines are written: directives that `EnvFilter` has parsed once.
@@ -108,6 +113,7 @@ impl ServeConfig {
                     text.parse().ok().filter(|workers: &NonZeroUsize| workers.get() <= 1024)
                 })?,
             shutdown_grace: layers.find(&settings::SHUTDOWN_GRACE)?.parse(duration)?,
+            limits: limits(&layers)?,
             log_format: layers.find(&settings::LOG_FORMAT)?.parse(|text| match text {
                 "human" => Some(LogFormat::Human),
                 "json" => Some(LogFormat::Json),
@@ -175,6 +181,29 @@ fn tls(layers: &Layers<'_>, mode: Mode) -> Result<Option<TlsFiles>, Error> {
         (None, None) if client_ca.is_some() => is_lonely(&ca_found, "tls.cert_file"),
         (None, None) => Ok(None),
     }
+}
+
+fn limits(layers: &Layers<'_>) -> Result<LimitSettings, Error> {
+    let count = |setting| {
+        let most = Semaphore::MAX_PERMITS;
+        layers.find(setting)?.parse_as("a whole number, 1 or more", |text| {
+            text.parse().ok().filter(|count| (1..=most).contains(count))
+        })
+    };
+    Ok(LimitSettings {
+        failures: layers.find(&settings::LIMITS_FAILURES)?.parse(|text| match text {
+            "on" => Some(true),
+            "off" => Some(false),
+            _ => None,
+        })?,
+        tokens_per_client: layers
+            .find(&settings::LIMITS_TOKENS_PER_CLIENT)?
+            .parse_as("a whole number up to 1000000; 0 for no limit", |text| {
+                text.parse().ok().filter(|count| *count <= 1_000_000).map(NonZeroU32::new)
+            })?,
+        requests: count(&settings::LIMITS_CONCURRENT_REQUESTS)?,
+        connections: count(&settings::LIMITS_CONNECTIONS)?,
+    })
 }
 
 fn listen(layers: &Layers<'_>, mode: Mode, tls: bool) -> Result<SocketAddr, Error> {
@@ -352,6 +381,15 @@ mod tests {
                 .contains("`human` or `json`")
         );
         assert!(from_file("data_dir = \"\"\n").is_err());
+        let limits =
+            |text: &str| from_file(&format!("[limits]\n{text}\n")).map(|config| config.limits);
+        assert_eq!(limits("").expect("defaults are valid"), LimitSettings::default());
+        assert!(!limits("failures = \"off\"").expect("a choice").failures);
+        assert!(limits("failures = \"often\"").is_err());
+        let tokens = limits("tokens_per_client = 5").expect("a number").tokens_per_client;
+        assert_eq!(tokens, NonZeroU32::new(5));
+        assert!(limits("tokens_per_client = 1000001").is_err());
+        assert!(limits("concurrent_requests = 0").is_err() && limits("connections = 0").is_err());
     }
 
     #[test]

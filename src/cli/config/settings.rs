@@ -146,6 +146,38 @@ pub const LOG_FILTER: Setting = Setting {
     kind: Kind::LogFilter,
     doc: "Which log lines to write.",
 };
+/// Whether failed authentications are throttled.
+pub const LIMITS_FAILURES: Setting = Setting {
+    key: "limits.failures",
+    variable: "COUNTERSIGN_LIMITS_FAILURES",
+    default: "on",
+    kind: Kind::Choice(&["on", "off"]),
+    doc: "Whether failed authentications are throttled: by address (IPv6: /64) and client id 20 at once, then one every 3 seconds; by address alone 200, then 20 a second. Behind a proxy all clients have one address: switch it off there, and let the proxy limit.",
+};
+/// How many tokens a client gets.
+pub const LIMITS_TOKENS_PER_CLIENT: Setting = Setting {
+    key: "limits.tokens_per_client",
+    variable: "COUNTERSIGN_LIMITS_TOKENS_PER_CLIENT",
+    default: "0",
+    kind: Kind::Count,
+    doc: "How many tokens a second one client is issued, ten times as many at once; up to 1000000, and 0 for no limit.",
+};
+/// How many requests are under way.
+pub const LIMITS_CONCURRENT_REQUESTS: Setting = Setting {
+    key: "limits.concurrent_requests",
+    variable: "COUNTERSIGN_LIMITS_CONCURRENT_REQUESTS",
+    default: "4096",
+    kind: Kind::Count,
+    doc: "How many requests may be without an answer at once. One more is refused with 503 or UNAVAILABLE right away, health checks excepted. Streams count until they begin.",
+};
+/// How many connections there are.
+pub const LIMITS_CONNECTIONS: Setting = Setting {
+    key: "limits.connections",
+    variable: "COUNTERSIGN_LIMITS_CONNECTIONS",
+    default: "8192",
+    kind: Kind::Count,
+    doc: "How many connections there may be at once. One more is accepted and closed. Each takes a file descriptor, of which the process must have enough.",
+};
 /// How long tokens live.
 pub const TOKENS_DEFAULT_TTL: Setting = Setting {
     key: "tokens.default_ttl",
@@ -174,6 +206,10 @@ pub const SETTINGS: &[&Setting] = &[
     &INSECURE_PLAINTEXT,
     &WORKERS,
     &SHUTDOWN_GRACE,
+    &LIMITS_FAILURES,
+    &LIMITS_TOKENS_PER_CLIENT,
+    &LIMITS_CONCURRENT_REQUESTS,
+    &LIMITS_CONNECTIONS,
     &LOG_FORMAT,
     &LOG_FILTER,
     &TOKENS_DEFAULT_TTL,

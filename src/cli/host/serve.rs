@@ -79,7 +79,7 @@ async fn run(config: ServeConfig, output: &mut Output<'_>) -> Result<(), Error> 
             std::process::exit(130);
         });
     };
-    let options = Options { tls: tls.map(Arc::new), ..Options::default() };
+    let options = Options { tls: tls.map(Arc::new), limits: config.limits };
     let grace = config.shutdown_grace;
     server::serve_with(listener, Arc::new(authority), clock, options, stopped, grace)
         .await

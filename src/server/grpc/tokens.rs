@@ -93,15 +93,21 @@ impl Tokens {
         let request =
             IssueRequest { client_id: &client_id, client_secret, token, peer: &call.peer };
         let (authority, now) = (&self.0.authority, self.0.clock.now());
+        let limits = &self.0.limits;
+        limits.check_failures(call.origin, client_id.as_str(), now)?;
         let mut issued = authority.issue(&request, now);
         if matches!(issued, Err(IssueError::LeaseOver)) && authority.renew_lease(now).await {
             issued = authority.issue(&request, now);
+        }
+        if matches!(issued, Err(IssueError::ClientRejected(_))) {
+            limits.note_failure(call.origin, client_id.as_str(), now);
         }
         // A name that nobody has may be a misplaced secret: it is not for the log.
         if !matches!(issued, Err(IssueError::ClientRejected(NotAuthenticated::UnknownClient))) {
             let _ = call.notes.client.set(client_id.clone());
         }
         let issued = issued?;
+        limits.take_token(&client_id, now)?;
         let _ = call.notes.audience.set(issued.claims.audience.clone());
         Ok(rpc::IssueTokenResponse {
             access_token: issued.token.into_exposed(),
