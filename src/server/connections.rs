@@ -35,9 +35,11 @@ use tokio::time::timeout;
 use tonic::transport::server::TcpConnectInfo;
 use tower::Service;
 
+use crate::claims::Clock;
 use crate::server::peer::Activity;
 use crate::server::peer::Peer;
 use crate::server::peer::PeerService;
+use crate::server::tls::Presented;
 use crate::server::tls::Tls;
 
 /// How long a TLS handshake may take, with its wait for its turn.
@@ -72,16 +74,23 @@ const OUT_OF_FILES: Duration = Duration::from_millis(100);
 pub(super) struct Connections {
     listener: TcpListener,
     tls: Option<Arc<Tls>>,
+    clock: Clock,
     /// One for each connection there may be.
     room: Arc<Semaphore>,
     handshakes: Arc<Semaphore>,
 }
 
 impl Connections {
-    pub(super) fn new(listener: TcpListener, tls: Option<Arc<Tls>>, most: usize) -> Self {
+    pub(super) fn new(
+        listener: TcpListener,
+        tls: Option<Arc<Tls>>,
+        clock: Clock,
+        most: usize,
+    ) -> Self {
         Self {
             listener,
             tls,
+            clock,
             room: Arc::new(Semaphore::new(most)),
             handshakes: Arc::new(Semaphore::new(HANDSHAKES)),
         }
@@ -95,7 +104,7 @@ impl Connections {
         S: Clone + Send + 'static,
         S::Future: Send,
     {
-        let Self { listener, tls, room, handshakes } = self;
+        let Self { listener, tls, clock, room, handshakes } = self;
         let (stopping, stopped) = watch::channel(());
         let mut connections = JoinSet::new();
         let mut stop = pin!(stop);
@@ -120,6 +129,7 @@ impl Connections {
             let connection = Connection {
                 http: http.clone(),
                 service: service.clone(),
+                clock: clock.clone(),
                 stopped: stopped.clone(),
             };
             let (tls, handshakes) = (tls.clone(), Arc::clone(&handshakes));
@@ -168,6 +178,7 @@ async fn rest(error: &io::Error) {
 struct Connection<S> {
     http: Builder<TokioExecutor>,
     service: S,
+    clock: Clock,
     /// Closed when the server stops.
     stopped: watch::Receiver<()>,
 }
@@ -186,7 +197,7 @@ where
             remote_addr: stream.peer_addr().ok(),
         };
         let Some(tls) = tls else {
-            return self.speak_http(stream, Peer { address }).await;
+            return self.speak_http(stream, Peer { address, certificate: None }, None).await;
         };
         let shake_hands = async {
             let _turn = handshakes.acquire().await.map_err(io::Error::other)?;
@@ -198,7 +209,12 @@ where
             _ = stopped.changed() => return,
         };
         match shaken {
-            Ok(Ok(stream)) => self.speak_http(stream, Peer { address }).await,
+            Ok(Ok(stream)) => {
+                let presented = Presented::by(&stream);
+                let good_for = presented.as_ref().map(|presented| presented.good_for(&self.clock));
+                let certificate = presented.map(|presented| presented.names);
+                self.speak_http(stream, Peer { address, certificate }, good_for).await;
+            }
             Ok(Err(error)) => {
                 tracing::debug!(peer = ?address.remote_addr, %error, "a TLS handshake failed");
             }
@@ -208,15 +224,17 @@ where
         }
     }
 
-    async fn speak_http<IO>(self, stream: IO, peer: Peer)
+    /// For as long as the peer's certificate is good, if it has one.
+    async fn speak_http<IO>(self, stream: IO, peer: Peer, good_for: Option<Duration>)
     where
         IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let Self { http, service, mut stopped } = self;
+        let Self { http, service, clock: _, mut stopped } = self;
         let activity = Arc::new(Activity::default());
         let service = PeerService::new(service, peer, Arc::clone(&activity));
         let mut connection = pin!(http.serve_connection(TokioIo::new(stream), service));
         let mut idle = pin!(idle(&activity));
+        let mut outdated = pin!(outdated(good_for));
         let mut going_on = true;
         loop {
             tokio::select! {
@@ -228,10 +246,19 @@ where
                 }
                 _ = stopped.changed(), if going_on => {}
                 () = &mut idle, if going_on => {}
+                () = &mut outdated, if going_on => {}
             }
             going_on = false;
             connection.as_mut().graceful_shutdown();
         }
+    }
+}
+
+/// Resolves when the peer's certificate has expired: the handshake saw that it had not.
+async fn outdated(good_for: Option<Duration>) {
+    match good_for {
+        Some(good_for) => tokio::time::sleep(good_for).await,
+        None => std::future::pending().await,
     }
 }
 

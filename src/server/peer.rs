@@ -22,11 +22,15 @@ use tonic::transport::server::TcpConnectInfo;
 use tower::Service;
 use tower::ServiceExt;
 
+use crate::client::CertificateNames;
+
 /// Who is at the other end of a connection. Each of its requests has this in its extensions.
 #[derive(Clone)]
 pub(super) struct Peer {
     /// From where to where.
     pub(super) address: TcpConnectInfo,
+    /// The names in its client certificate, if it has one that a trusted authority has signed.
+    pub(super) certificate: Option<Arc<CertificateNames>>,
 }
 
 /// The requests of one connection, in numbers.
@@ -91,6 +95,9 @@ where
     fn call(&self, mut request: Request<Incoming>) -> Self::Future {
         let extensions = request.extensions_mut();
         extensions.insert(self.peer.address.clone());
+        if let Some(certificate) = &self.peer.certificate {
+            extensions.insert(Arc::clone(certificate));
+        }
         let under_way = UnderWay::begin(&self.activity);
         let answer = self.inner.clone().oneshot(request);
         Box::pin(

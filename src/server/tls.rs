@@ -29,11 +29,14 @@ use rustls::server::danger::ClientCertVerifier;
 use rustls::sign::CertifiedKey;
 use rustls::sign::SingleCertAndKey;
 use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
 use x509_cert::Certificate;
 use x509_cert::der::Decode;
 use zeroize::Zeroizing;
 
+use crate::claims::Clock;
 use crate::claims::Timestamp;
+use crate::client::CertificateNames;
 
 /// The files that TLS is made from, all in PEM.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -141,6 +144,34 @@ impl Tls {
     /// For one handshake.
     pub(super) fn acceptor(&self) -> TlsAcceptor {
         TlsAcceptor::from(self.current.load_full())
+    }
+}
+
+/// A client certificate that an authority of ours has signed.
+pub(super) struct Presented {
+    pub(super) names: Arc<CertificateNames>,
+    not_after: Duration,
+}
+
+impl Presented {
+    /// What a client presented in its handshake. One whose names cannot be read is as good as none.
+    pub(super) fn by<IO>(stream: &TlsStream<IO>) -> Option<Self> {
+        let leaf = stream.get_ref().1.peer_certificates()?.first()?;
+        let not_after = Certificate::from_der(leaf).ok()?.tbs_certificate().validity().not_after;
+        match CertificateNames::from_der(leaf) {
+            Ok(names) => {
+                Some(Self { names: Arc::new(names), not_after: not_after.to_unix_duration() })
+            }
+            Err(error) => {
+                tracing::debug!(%error, "a client certificate is passed over");
+                None
+            }
+        }
+    }
+
+    /// How long it is good for from now.
+    pub(super) fn good_for(&self, clock: &Clock) -> Duration {
+        self.not_after.saturating_sub(Duration::from_secs(clock.now().as_unix()))
     }
 }
 

@@ -126,7 +126,8 @@ pub async fn serve_with(
     let routes = http::beside(routes.into_axum_router().layer(guard), authority.trust());
     let service =
         RequestLog::new(note_refused).layer(Overload::new(options.limits.requests).layer(routes));
-    let connections = Connections::new(listener, options.tls.clone(), options.limits.connections);
+    let connections =
+        Connections::new(listener, options.tls.clone(), clock.clone(), options.limits.connections);
     let mut server = tokio::spawn(connections.serve(service, until_dropped(stopped.clone())));
     if let Some(tls) = options.tls {
         tokio::spawn(keep_fresh(tls, clock.clone(), stopped.clone()));

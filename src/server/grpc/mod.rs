@@ -1,6 +1,7 @@
 //! Countersign's own services. Each method: message → values → authority → message.
 
 mod audit;
+mod client_credentials;
 mod clients;
 mod keys;
 mod tokens;
@@ -25,6 +26,7 @@ use tonic::transport::server::TcpConnectInfo;
 use crate::authority::Act;
 use crate::authority::Authority;
 use crate::claims::Clock;
+use crate::client::CertificateNames;
 use crate::policy::Operator;
 use crate::server::errors::CallError;
 use crate::server::fields::InvalidField;
@@ -50,6 +52,8 @@ struct Call<M> {
     origin: Option<IpAddr>,
     /// The caller's token. The guard puts it there for every method that demands one.
     token: Option<Arc<VerifiedToken>>,
+    /// The names in the client certificate of the connection, if it has one.
+    certificate: Option<Arc<CertificateNames>>,
     notes: Arc<RequestNotes>,
 }
 
@@ -59,6 +63,7 @@ impl<M> Call<M> {
         let peer: Option<SocketAddr> =
             extensions.get::<TcpConnectInfo>().and_then(TcpConnectInfo::remote_addr);
         let token = extensions.get::<Arc<VerifiedToken>>().cloned();
+        let certificate = extensions.get::<Arc<CertificateNames>>().cloned();
         let notes = extensions.get::<Arc<RequestNotes>>().cloned().unwrap_or_default();
         if let Some(token) = &token {
             // Noted once: the extensions are this request's own.
@@ -66,7 +71,7 @@ impl<M> Call<M> {
         }
         let origin = peer.map(|peer| peer.ip());
         let peer = peer.map(|peer| peer.to_string()).unwrap_or_default();
-        Self { message, peer, origin, token, notes }
+        Self { message, peer, origin, token, certificate, notes }
     }
 
     fn token(&self) -> &VerifiedToken {
