@@ -21,6 +21,7 @@ use countersign::rpc::issue_token_request::Credential;
 use countersign::rpc::key_service_client::KeyServiceClient;
 use countersign::rpc::token_service_client::TokenServiceClient;
 use countersign::server;
+use countersign::server::LimitSettings;
 use countersign::server::Options;
 use countersign::store;
 use countersign::store::Kek;
@@ -64,6 +65,12 @@ impl TestServer {
     /// A server with a fresh store, whose only client is the operator `operator`.
     pub async fn start() -> Self {
         Self::start_with(Options::default(), None).await
+    }
+
+    /// The same, but authentication may fail as often as it likes.
+    pub async fn start_unthrottled() -> Self {
+        let limits = LimitSettings { failures: false, ..LimitSettings::default() };
+        Self::start_with(Options { limits, ..Options::default() }, None).await
     }
 
     /// The same with options of its own. Over TLS, `ca` vouches for its certificate.

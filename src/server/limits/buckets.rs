@@ -43,6 +43,9 @@ const EPOCH: Timestamp = Timestamp::from_unix(1_704_067_200);
 const TIME_BITS: u32 = 50;
 const TIME: u64 = (1 << TIME_BITS) - 1;
 
+/// No bucket takes longer to fill: more than a year.
+const LONGEST: u64 = 1 << 45;
+
 /// How many slots one hash chooses among.
 const NEIGHBOURS: usize = 4;
 
@@ -52,14 +55,15 @@ const TRIES: usize = 4;
 impl Buckets {
     /// `slots` is a power of two.
     pub(super) fn new(slots: usize, rate: Rate) -> Self {
-        let every = u64::try_from(rate.every.as_micros()).unwrap_or(u64::MAX).clamp(1, TIME >> 32);
+        let every = u64::try_from(rate.every.as_micros()).unwrap_or(LONGEST).clamp(1, LONGEST);
+        let reach = every.saturating_mul(u64::from(rate.burst.max(1) - 1)).min(LONGEST);
         Self {
             slots: (0..slots.next_power_of_two().max(NEIGHBOURS))
                 .map(|_| AtomicU64::new(0))
                 .collect(),
             hasher: RandomState::new(),
             every,
-            reach: every * u64::from(rate.burst.max(1) - 1),
+            reach,
             all_full_at: AtomicU64::new(0),
         }
     }
