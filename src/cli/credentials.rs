@@ -27,6 +27,8 @@ pub struct Credentials {
     pub client_id: String,
     /// One of the client's secrets.
     pub client_secret: Secret,
+    /// The authorities that vouch for the server, in PEM; the system's if not given.
+    pub ca_file: Option<PathBuf>,
     /// Where they were found, for messages.
     pub origin: String,
 }
@@ -38,6 +40,12 @@ impl Credentials {
     /// # Errors
     /// When they are incomplete, contradictory, open to others, or nowhere.
     pub fn find(named: Option<&Path>, environment: &Environment) -> Result<Self, Error> {
+        let mut found = Self::find_file_first(named, environment)?;
+        found.ca_file = found.ca_file.or_else(|| environment.path(CA_FILE));
+        Ok(found)
+    }
+
+    fn find_file_first(named: Option<&Path>, environment: &Environment) -> Result<Self, Error> {
         if let Some(path) = named {
             return Self::read(path);
         }
@@ -83,14 +91,14 @@ impl Credentials {
     }
 
     fn parse(text: &str, path: &Path) -> Result<Self, Error> {
-        const KEYS: [&str; 3] = ["url", "client_id", "client_secret"];
+        const KEYS: [&str; 4] = ["url", "client_id", "client_secret", "ca_file"];
 
         let mut table = toml_file::parse(text, path)?;
         if let Some(unknown) = table.keys().find(|key| !KEYS.contains(&key.as_str())) {
             return Err(toml_file::unknown_key(unknown, &KEYS, path));
         }
-        let mut take = |key: &str| match table.remove(key) {
-            Some(toml::Value::String(value)) => Ok(value),
+        let mut text = |key: &str| match table.remove(key) {
+            Some(toml::Value::String(value)) => Ok(Some(value)),
             Some(other) => Err(Error::failed(
                 format!(
                     "`{key}` in {} must be a string, not {}",
@@ -99,12 +107,19 @@ impl Credentials {
                 ),
                 "correct the file",
             )),
-            None => Err(Error::failed(format!("{} lacks `{key}`", path.display()), "add it")),
+            None => Ok(None),
+        };
+        // Beside the file, wherever it is read from.
+        let ca_file = text("ca_file")?.map(|ca| path.parent().unwrap_or(Path::new("")).join(ca));
+        let mut take = |key: &str| {
+            text(key)?
+                .ok_or_else(|| Error::failed(format!("{} lacks `{key}`", path.display()), "add it"))
         };
         Ok(Self {
             url: take("url")?,
             client_id: take("client_id")?,
             client_secret: Secret::new(take("client_secret")?),
+            ca_file,
             origin: path.display().to_string(),
         })
     }
@@ -129,6 +144,7 @@ impl Credentials {
                     url: required(url, URL)?,
                     client_id: required(client_id, CLIENT_ID)?,
                     client_secret: Secret::new(required(client_secret, CLIENT_SECRET)?),
+                    ca_file: None,
                     origin: "the environment".to_owned(),
                 }))
             }
@@ -243,6 +259,7 @@ impl Drop for NewCredentialsFile {
 const URL: &str = "COUNTERSIGN_URL";
 const CLIENT_ID: &str = "COUNTERSIGN_CLIENT_ID";
 const CLIENT_SECRET: &str = "COUNTERSIGN_CLIENT_SECRET";
+const CA_FILE: &str = "COUNTERSIGN_CA_FILE";
 
 /// The value of a variable, or the trimmed content of the file that `NAME_FILE` names.
 fn variable_or_file(environment: &Environment, name: &str) -> Result<Option<String>, Error> {
@@ -331,6 +348,18 @@ mod tests {
     }
 
     #[test]
+    fn the_authority_is_that_of_the_file_and_else_of_the_environment() {
+        let directory = directory();
+        let (with, without) = (directory.path().join("c.toml"), directory.path().join("d.toml"));
+        write(&with, &format!("{COMPLETE}ca_file = \"/ca.pem\"\n"), 0o600);
+        write(&without, COMPLETE, 0o600);
+        let environment = environment(&[(CA_FILE, "/env.pem")]);
+        let found = |path: &Path| Credentials::find(Some(path), &environment).expect("good");
+        assert_eq!(found(&with).ca_file, Some(PathBuf::from("/ca.pem")));
+        assert_eq!(found(&without).ca_file, Some(PathBuf::from("/env.pem")));
+    }
+
+    #[test]
     fn a_file_open_to_others_is_refused_with_the_command_to_run() {
         let directory = directory();
         let path = directory.path().join("my file.toml");
@@ -347,6 +376,12 @@ mod tests {
     fn keys_must_be_known_complete_and_strings() {
         let parse = |text: &str| Credentials::parse(text, Path::new("c.toml"));
         assert!(parse(COMPLETE).is_ok());
+        let ca_file = |path: &str| {
+            let text = format!("{COMPLETE}ca_file = \"ca.pem\"\n");
+            Credentials::parse(&text, Path::new(path)).expect("complete").ca_file
+        };
+        assert_eq!(ca_file("c.toml"), Some(PathBuf::from("ca.pem")));
+        assert_eq!(ca_file("/etc/c/c.toml"), Some(PathBuf::from("/etc/c/ca.pem")));
         assert!(refusal(parse(&COMPLETE.replace("url", "ulr"))).ends_with("did you mean `url`?"));
         assert!(refusal(parse("url = \"u\"\n")).contains("c.toml lacks `client_id`"));
         assert!(

@@ -198,6 +198,7 @@ fn read(files: &TlsFiles, now: Timestamp) -> Result<ServerConfig, TlsError> {
     let chain = certificates(&files.cert)?;
     warn_if_out_of_date(&chain, &files.cert, now);
     let key = certified(chain, files, &provider)?;
+    warn_if_open(&files.key);
     let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
         .with_safe_default_protocol_versions()
         .expect("ring speaks TLS 1.2 and 1.3");
@@ -285,6 +286,13 @@ fn contents(path: &Path) -> Result<Zeroizing<Vec<u8>>, TlsError> {
 fn looks_like_pem(text: &[u8]) -> bool {
     const BEGIN: &[u8] = b"-----BEGIN ";
     text.windows(BEGIN.len()).any(|window| window == BEGIN)
+}
+
+/// No error: what mounts certificates into containers often leaves them so.
+fn warn_if_open(key: &Path) {
+    if fs::metadata(key).is_ok_and(|found| found.mode() & 0o004 != 0) {
+        tracing::warn!(path = %key.display(), "the TLS key can be read by everyone on this machine");
+    }
 }
 
 fn warn_if_out_of_date(chain: &[CertificateDer<'_>], path: &Path, now: Timestamp) {

@@ -9,3 +9,4 @@ mod pasted;
 mod start;
 mod stop;
 mod support;
+mod tls;

@@ -277,6 +277,9 @@ They take their credentials from the first of these:
 A credentials file is TOML with the keys `url`, `client_id` and `client_secret`, readable by its owner only (mode 0600).
 No flag takes a secret: others on the machine can read a command line.
 
+For `https://` URLs the file may have `ca_file` too, and the variable is `COUNTERSIGN_CA_FILE`: the authorities, in PEM,
+that vouch for the server, instead of the system's. A relative path in the file starts where the file is.
+
 `http://` URLs must be on loopback, unless `--insecure-plaintext` is given.
 ";
 
