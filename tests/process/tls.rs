@@ -101,6 +101,7 @@ fn a_file_that_is_no_good_is_named_with_what_is_wrong_with_it() {
     assert!(line.contains("cannot read tls.key: No such file"), "{line}");
 
     fs::write(sandbox.path("tls.key"), &good[1]).expect("it is ours");
+    sandbox.set_mode("tls.key", 0o600);
     let with_ca = [&args[..], &["--tls-client-ca-file", "tls.key"]].concat();
     let line = sandbox.run(&with_ca).failed(1);
     assert!(line.contains("tls.key holds no certificate"), "{line}");

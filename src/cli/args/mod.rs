@@ -71,7 +71,7 @@ pub enum Command {
     /// Create the store, its keys and the first operator
     Init(InitArgs),
     /// Serve clients and verifiers over gRPC
-    Serve(ServeArgs),
+    Serve(Box<ServeArgs>),
     /// Register clients, change them, and manage their secrets
     #[command(subcommand, after_help = CLIENT_EXAMPLES)]
     Client(ClientCommand),
