@@ -1,12 +1,26 @@
 //! Clients that prove who they are with the certificate of their connection (RFC 8705 §2.1).
 
 use std::sync::Arc;
+use std::time::Duration;
 
+use countersign::claims::Timestamp;
 use countersign::rpc;
 use countersign::rpc::client_certificate::Name;
 use countersign::rpc::token_service_client::TokenServiceClient;
 use countersign::server::Options;
 use countersign::server::Tls;
+use tokio::io::AsyncReadExt;
+use tokio::net::TcpStream;
+use tokio::time::Instant;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+use tokio_rustls::rustls::ClientConfig;
+use tokio_rustls::rustls::RootCertStore;
+use tokio_rustls::rustls::crypto::ring;
+use tokio_rustls::rustls::pki_types::CertificateDer;
+use tokio_rustls::rustls::pki_types::PrivateKeyDer;
+use tokio_rustls::rustls::pki_types::ServerName;
+use tokio_rustls::rustls::pki_types::pem::PemObject;
 use tonic::Code;
 use tonic::Status;
 use tonic::transport::Certificate;
@@ -67,6 +81,24 @@ impl Mutual {
             .await
     }
 
+    /// A connection that presents a certificate, before anything is said over it.
+    async fn stream(&self, Certified { cert, key }: &Certified) -> TlsStream<TcpStream> {
+        let mut roots = RootCertStore::empty();
+        let ca = CertificateDer::from_pem_slice(self.server_ca.pem.as_bytes());
+        roots.add(ca.expect("a certificate")).expect("an authority");
+        let cert = CertificateDer::from_pem_slice(cert.as_bytes()).expect("a certificate");
+        let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).expect("a key");
+        let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+            .with_safe_default_protocol_versions()
+            .expect("ring speaks TLS")
+            .with_root_certificates(roots)
+            .with_client_auth_cert(vec![cert], key)
+            .expect("they belong together");
+        let stream = TcpStream::connect(self.server.address()).await.expect("it listens");
+        let name = ServerName::try_from("127.0.0.1").expect("an address");
+        TlsConnector::from(Arc::new(config)).connect(name, stream).await.expect("it shakes hands")
+    }
+
     async fn issue(
         &self,
         certificate: Option<&Certified>,
@@ -124,6 +156,24 @@ async fn a_certificate_is_not_demanded_and_what_is_sent_counts_before_it() {
     let own = mutual.client_ca.certify("backup.example");
     let refused = mutual.issue(Some(&own), ask("backup", "csec_wrong", "shop", &[])).await;
     assert_refused(refused, Code::Unauthenticated, "CLIENT_REJECTED");
+}
+
+#[tokio::test]
+async fn a_connection_does_not_outlive_its_certificate() {
+    let mutual = Mutual::start().await;
+    let own = mutual.client_ca.certify_until("backup.example", 2100);
+    let ends = Timestamp::from_unix(4_102_444_800);
+    for (left, lives) in [(10, 10), (1000, 30)] {
+        mutual.server.clock.set(ends.before(Duration::from_secs(left)));
+        let mut stream = mutual.stream(&own).await;
+        tokio::time::pause();
+        let begun = Instant::now();
+        let _ = stream.read(&mut [0; 1]).await;
+        // Without a request it ends after half a minute in any case.
+        let lived = begun.elapsed().as_secs();
+        assert!(lived.abs_diff(lives) <= 1, "{left}: {lived}");
+        tokio::time::resume();
+    }
 }
 
 #[tokio::test]

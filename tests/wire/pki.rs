@@ -10,6 +10,7 @@ use rcgen::DnType;
 use rcgen::IsCa;
 use rcgen::Issuer;
 use rcgen::KeyPair;
+use rcgen::date_time_ymd;
 use tempfile::TempDir;
 
 /// An authority.
@@ -35,8 +36,14 @@ impl Ca {
 
     /// A certificate for the loopback address and this DNS name.
     pub fn certify(&self, name: &str) -> Certified {
+        self.certify_until(name, 4096)
+    }
+
+    /// One that expires when this year begins.
+    pub fn certify_until(&self, name: &str, year: i32) -> Certified {
         let names = [name.to_owned(), "127.0.0.1".to_owned()];
         let mut params = CertificateParams::new(names).expect("names");
+        params.not_after = date_time_ymd(year, 1, 1);
         params.distinguished_name.push(DnType::CommonName, name);
         let key = KeyPair::generate().expect("a key");
         let cert = params.signed_by(&key, &self.issuer).expect("a certificate").pem();

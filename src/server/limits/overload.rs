@@ -30,6 +30,7 @@ use tower::Service;
 
 use crate::guard::ERROR_DOMAIN;
 use crate::server::http::is_grpc;
+use crate::server::request_log::OVERLOADED;
 use crate::server::request_log::RequestNotes;
 
 /// When to try again.
@@ -110,7 +111,7 @@ where
             Some(place)
         } else {
             if let Some(notes) = request.extensions().get::<Arc<RequestNotes>>() {
-                let _ = notes.failure.set(("OVERLOADED", ""));
+                let _ = notes.failure.set((OVERLOADED, ""));
             }
             return Either::Left(ready(Ok(shed(grpc))));
         };
@@ -153,7 +154,7 @@ fn shed<R: Default>(grpc: bool) -> Response<R> {
         response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(RETRY.as_secs()));
         return response;
     }
-    let mut details = ErrorDetails::with_error_info("OVERLOADED", ERROR_DOMAIN, HashMap::new());
+    let mut details = ErrorDetails::with_error_info(OVERLOADED, ERROR_DOMAIN, HashMap::new());
     details.set_retry_info(Some(RETRY));
     let message = "too many requests are under way; try again";
     Status::with_error_details(Code::Unavailable, message, details).into_http()
