@@ -41,7 +41,12 @@ const RETRY: Duration = Duration::from_secs(1);
 const LONGEST: Duration = Duration::from_secs(120);
 
 /// Whether the server lives is answered in any case: who asks would end it otherwise.
-const ALWAYS_ANSWERED: [&str; 2] = ["/health/", "/grpc.health.v1.Health/"];
+fn is_health(path: &str) -> bool {
+    // Over plain HTTP it may stand below the path of the issuer.
+    path.starts_with("/grpc.health.v1.Health/")
+        || path.ends_with("/health/live")
+        || path.ends_with("/health/ready")
+}
 
 /// Bounds the requests that are under way until the head of their answer: what streams afterwards does
 /// not count.
@@ -105,7 +110,7 @@ where
     fn call(&mut self, request: Request<B>) -> Self::Future {
         let grpc = is_grpc(request.headers());
         let path = request.uri().path();
-        let place = if ALWAYS_ANSWERED.iter().any(|always| path.starts_with(always)) {
+        let place = if is_health(path) {
             None
         } else if let Some(place) = self.overload.admit() {
             Some(place)
