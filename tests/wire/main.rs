@@ -1,9 +1,11 @@
 //! Everything that goes over the wire, against a real server on a real socket.
 
+mod assertions;
 mod audit;
 mod audit_chain;
 mod audit_refusals;
 mod caller;
+mod certificates;
 mod client_certificates;
 mod clients;
 mod guard;

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::Weak;
 use std::time::Duration;
 
 use countersign::authority::Authority;
@@ -57,6 +58,7 @@ pub struct TestServer {
 
 struct Running {
     address: SocketAddr,
+    authority: Weak<Authority>,
     stop: oneshot::Sender<()>,
     ended: JoinHandle<()>,
 }
@@ -114,6 +116,12 @@ impl TestServer {
     /// Where it listens.
     pub fn address(&self) -> SocketAddr {
         self.running.as_ref().expect("it runs").address
+    }
+
+    /// What serves behind the wire, for what no wire brings in yet.
+    pub fn authority(&self) -> Arc<Authority> {
+        let running = self.running.as_ref().expect("it runs");
+        running.authority.upgrade().expect("it runs")
     }
 
     pub fn database(&self) -> PathBuf {
@@ -215,6 +223,8 @@ async fn run(
     };
     let kek = kek.parse().expect("its own text");
     let authority = Authority::open(&database(dir), kek, settings, clock).expect("the store opens");
+    let authority = Arc::new(authority);
+    let weak = Arc::downgrade(&authority);
     let (stop, stopped) = oneshot::channel();
     let stopped = async {
         // A dropped test stops its server too.
@@ -222,7 +232,7 @@ async fn run(
     };
     let serving = server::serve_with(
         listener,
-        Arc::new(authority),
+        authority,
         clock.clone(),
         options,
         stopped,
@@ -237,7 +247,7 @@ async fn run(
         endpoint = endpoint.tls_config(tls).expect("a certificate");
     }
     let channel = endpoint.connect().await.expect("it listens");
-    (Running { address, stop, ended }, url, channel)
+    (Running { address, authority: weak, stop, ended }, url, channel)
 }
 
 fn database(dir: &Path) -> PathBuf {
