@@ -3,7 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use countersign::claims::ScopeSet;
 use countersign::claims::Timestamp;
+use countersign::mesh::Credentials;
+use countersign::mesh::NoToken;
+use countersign::mesh::Session;
+use countersign::mesh::SessionError;
 use countersign::rpc;
 use countersign::rpc::client_certificate::Name;
 use countersign::rpc::token_service_client::TokenServiceClient;
@@ -36,6 +41,7 @@ use crate::support::START;
 use crate::support::TestServer;
 use crate::support::ask;
 use crate::support::assert_refused;
+use crate::support::id;
 
 /// A server that asks for client certificates, and who signs those that it takes.
 struct Mutual {
@@ -53,7 +59,7 @@ impl Mutual {
         let tls = Arc::new(Tls::load(files.tls(), START).expect("good files"));
         let options = Options { tls: Some(tls), ..Options::default() };
         let server = TestServer::start_with(options, Some(server_ca.pem.clone())).await;
-        server.register("backup", &[("shop", &["stock:read"])], &[]).await;
+        server.register("backup", &[("shop", &["stock:read", "stock:write"])], &[]).await;
         let name = Name::SanDns("backup.example".to_owned());
         let certificate = rpc::ClientCertificate { name: Some(name), ..Default::default() };
         let request = rpc::CreateClientCertificateRequest {
@@ -119,7 +125,7 @@ async fn the_certificate_of_the_connection_is_a_credential() {
     let mutual = Mutual::start().await;
     let own = mutual.client_ca.certify("backup.example");
     let issued = mutual.issue(Some(&own), bare("backup")).await.expect("a token");
-    assert_eq!(issued.scopes, ["stock:read"]);
+    assert_eq!(issued.scopes, ["stock:read", "stock:write"]);
 
     let other = mutual.client_ca.certify("elsewhere.example");
     let refused = mutual.issue(Some(&other), bare("backup")).await;
@@ -192,4 +198,34 @@ async fn a_port_that_asks_for_no_certificate_takes_none() {
     let mut tokens = TokenServiceClient::new(channel.expect("it shakes hands"));
     let refused = tokens.issue_token(bare("operator")).await;
     assert_refused(refused, Code::InvalidArgument, "REQUEST_INVALID");
+}
+
+#[tokio::test]
+async fn a_session_presents_its_certificate_and_takes_up_a_new_one() {
+    let mutual = Mutual::start().await;
+    // As for a server: a certificate and its key in two files.
+    let files = Files::new(&mutual.client_ca.certify("elsewhere.example"), None);
+    let (cert, key) = (files.path("tls.crt"), files.path("tls.key"));
+    let session = |url: &str| {
+        let credentials = Credentials::certificate_files(id("backup"), &cert, &key);
+        Session::builder(url, credentials).ca_certificate(mutual.server_ca.pem.as_bytes()).connect()
+    };
+    let connected = session(&mutual.server.url).expect("good files");
+    let token = async |scopes| {
+        let scopes = ScopeSet::parse(scopes).expect("scopes");
+        let source = connected.token_source("shop".parse().expect("an audience"), scopes);
+        source.token(Instant::now() + Duration::from_secs(20)).await
+    };
+    let refused = token("stock:read").await;
+    assert!(matches!(refused, Err(NoToken::Refused(_))), "{refused:?}");
+    files.put(&mutual.client_ca.certify("backup.example"));
+    // For other scopes: a refusal is remembered for a while.
+    token("stock:read stock:write").await.expect("a token");
+
+    let plaintext = session(&mutual.server.url.replace("https", "http"));
+    assert!(matches!(plaintext, Err(SessionError::CertificateInPlaintext)), "{plaintext:?}");
+    let (one, other) = (mutual.client_ca.certify("a.test"), mutual.client_ca.certify("b.test"));
+    files.put(&Certified { cert: one.cert, key: other.key });
+    let mismatch = session(&mutual.server.url);
+    assert!(matches!(mismatch, Err(SessionError::BadClientCertificate)), "{mismatch:?}");
 }
