@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::fs;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -12,10 +13,13 @@ use std::time::Duration;
 use http::HeaderValue;
 use http::Uri;
 use http::header::AUTHORIZATION;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
 use tokio::sync::Mutex;
 use tonic::Response;
 use tonic::Status;
 use tonic::body::Body;
+use tonic::transport::Certificate;
 use tonic::transport::Channel;
 use tonic::transport::ClientTlsConfig;
 use tonic::transport::Endpoint;
@@ -66,8 +70,7 @@ impl Connection {
         let mut endpoint =
             Endpoint::from(uri).connect_timeout(CONNECT_TIMEOUT).timeout(REQUEST_TIMEOUT);
         if is_https {
-            let tls = ClientTlsConfig::new().with_native_roots();
-            endpoint = endpoint.tls_config(tls).map_err(|error| {
+            endpoint = endpoint.tls_config(tls(&credentials)?).map_err(|error| {
                 Error::failed(
                     format!("the system's certificate authorities cannot be used: {error}"),
                     "install them, or name a file of them in SSL_CERT_FILE",
@@ -237,6 +240,25 @@ fn demanded(path: &str) -> Result<Option<(&'static str, &'static [&'static str])
     Err(Status::internal(format!("{path} is not in the policy table")))
 }
 
+/// Who vouches for the server.
+fn tls(credentials: &Credentials) -> Result<ClientTlsConfig, Error> {
+    let Some(path) = &credentials.ca_file else {
+        return Ok(ClientTlsConfig::new().with_native_roots());
+    };
+    let unusable = |why: &dyn fmt::Display| {
+        Error::failed(
+            format!("the certificate authorities in {} cannot be used: {why}", path.display()),
+            "correct ca_file or COUNTERSIGN_CA_FILE",
+        )
+    };
+    let pem = fs::read(path).map_err(|error| unusable(&error))?;
+    // Without this it would trust nobody, and not say why.
+    if CertificateDer::from_pem_slice(&pem).is_err() {
+        return Err(unusable(&"there is no certificate in it"));
+    }
+    Ok(ClientTlsConfig::new().ca_certificate(Certificate::from_pem(pem)))
+}
+
 /// Where to connect, if it is a place to send a secret to.
 fn destination(credentials: &Credentials, plaintext: Plaintext) -> Result<Uri, Error> {
     let Credentials { url, origin, .. } = credentials;
@@ -275,6 +297,7 @@ mod tests {
             url: url.to_owned(),
             client_id: "cron".to_owned(),
             means: Means::Secret(Secret::new("csec_hush".to_owned())),
+            ca_file: None,
             origin: "c.toml".to_owned(),
         };
         destination(&credentials, plaintext)

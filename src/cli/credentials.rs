@@ -29,6 +29,8 @@ pub struct Credentials {
     pub client_id: String,
     /// What the client proves itself with.
     pub means: Means,
+    /// The authorities that vouch for the server, in PEM; the system's if not given.
+    pub ca_file: Option<PathBuf>,
     /// Where they were found, for messages.
     pub origin: String,
 }
@@ -54,6 +56,12 @@ impl Credentials {
     /// # Errors
     /// When they are incomplete, contradictory, open to others, or nowhere.
     pub fn find(named: Option<&Path>, environment: &Environment) -> Result<Self, Error> {
+        let mut found = Self::find_file_first(named, environment)?;
+        found.ca_file = found.ca_file.or_else(|| environment.path(CA_FILE));
+        Ok(found)
+    }
+
+    fn find_file_first(named: Option<&Path>, environment: &Environment) -> Result<Self, Error> {
         if let Some(path) = named {
             return Self::read(path);
         }
@@ -83,7 +91,8 @@ impl Credentials {
     }
 
     fn parse(text: &str, path: &Path) -> Result<Self, Error> {
-        const KEYS: [&str; 5] = ["url", "client_id", "client_secret", "private_key_file", "issuer"];
+        const KEYS: [&str; 6] =
+            ["url", "client_id", "client_secret", "private_key_file", "issuer", "ca_file"];
 
         let mut table = toml_file::parse(text, path)?;
         if let Some(unknown) = table.keys().find(|key| !KEYS.contains(&key.as_str())) {
@@ -105,6 +114,9 @@ impl Credentials {
             value
                 .ok_or_else(|| Error::failed(format!("{} lacks `{key}`", path.display()), "add it"))
         };
+        // Beside the file, wherever it is read from.
+        let ca_file =
+            take_optional("ca_file")?.map(|ca| path.parent().unwrap_or(Path::new("")).join(ca));
         Ok(Self {
             url: required(take_optional("url")?, "url")?,
             client_id: required(take_optional("client_id")?, "client_id")?,
@@ -123,6 +135,7 @@ impl Credentials {
                 }
                 (secret, None) => Means::Secret(Secret::new(required(secret, "client_secret")?)),
             },
+            ca_file,
             origin: path.display().to_string(),
         })
     }
@@ -161,6 +174,7 @@ impl Credentials {
                         }
                         None => Means::Secret(Secret::new(required(client_secret, CLIENT_SECRET)?)),
                     },
+                    ca_file: None,
                     origin: "the environment".to_owned(),
                 }))
             }
@@ -313,6 +327,7 @@ impl Drop for NewCredentialsFile {
 const URL: &str = "COUNTERSIGN_URL";
 const CLIENT_ID: &str = "COUNTERSIGN_CLIENT_ID";
 const CLIENT_SECRET: &str = "COUNTERSIGN_CLIENT_SECRET";
+const CA_FILE: &str = "COUNTERSIGN_CA_FILE";
 const CLIENT_KEY_FILE: &str = "COUNTERSIGN_CLIENT_KEY_FILE";
 const ISSUER: &str = "COUNTERSIGN_ISSUER";
 
@@ -452,6 +467,18 @@ mod tests {
     }
 
     #[test]
+    fn the_authority_is_that_of_the_file_and_else_of_the_environment() {
+        let directory = directory();
+        let (with, without) = (directory.path().join("c.toml"), directory.path().join("d.toml"));
+        write(&with, &format!("{COMPLETE}ca_file = \"/ca.pem\"\n"), 0o600);
+        write(&without, COMPLETE, 0o600);
+        let environment = environment(&[(CA_FILE, "/env.pem")]);
+        let found = |path: &Path| Credentials::find(Some(path), &environment).expect("good");
+        assert_eq!(found(&with).ca_file, Some(PathBuf::from("/ca.pem")));
+        assert_eq!(found(&without).ca_file, Some(PathBuf::from("/env.pem")));
+    }
+
+    #[test]
     fn a_file_open_to_others_is_refused_with_the_command_to_run() {
         let directory = directory();
         let path = directory.path().join("my file.toml");
@@ -468,6 +495,12 @@ mod tests {
     fn keys_must_be_known_complete_and_strings() {
         let parse = |text: &str| Credentials::parse(text, Path::new("c.toml"));
         assert!(parse(COMPLETE).is_ok());
+        let ca_file = |path: &str| {
+            let text = format!("{COMPLETE}ca_file = \"ca.pem\"\n");
+            Credentials::parse(&text, Path::new(path)).expect("complete").ca_file
+        };
+        assert_eq!(ca_file("c.toml"), Some(PathBuf::from("ca.pem")));
+        assert_eq!(ca_file("/etc/c/c.toml"), Some(PathBuf::from("/etc/c/ca.pem")));
         assert!(refusal(parse(&COMPLETE.replace("url", "ulr"))).ends_with("did you mean `url`?"));
         assert!(refusal(parse("url = \"u\"\n")).contains("c.toml lacks `client_id`"));
         assert!(

@@ -12,6 +12,7 @@ use tonic::transport::Certificate;
 use tonic::transport::Channel;
 use tonic::transport::ClientTlsConfig;
 use tonic::transport::Endpoint;
+use tonic::transport::Identity;
 
 use crate::mesh::builder::SessionError;
 use crate::rpc::is_loopback;
@@ -71,6 +72,17 @@ pub(super) fn channel(uri: Uri, roots: &Roots) -> Result<Endpoint, SessionError>
     } else {
         Ok(endpoint)
     }
+}
+
+/// The same, presenting a client certificate: over TLS only.
+pub(super) fn channel_presenting(
+    uri: Uri,
+    roots: &Roots,
+    identity: Identity,
+) -> Result<Endpoint, SessionError> {
+    channel(uri, roots)?
+        .tls_config(roots.for_grpc().identity(identity))
+        .map_err(|_| SessionError::BadClientCertificate)
 }
 
 impl Roots {

@@ -17,10 +17,12 @@ use crate::mesh::address::channel;
 use crate::mesh::address::server_address;
 use crate::mesh::credentials::Credentials;
 use crate::mesh::credentials::CredentialsError;
+use crate::mesh::credentials::Proof;
 use crate::mesh::credentials::variable;
 use crate::mesh::credentials_file;
 use crate::mesh::endpoint::Countersign;
 use crate::mesh::http_client::HttpClient;
+use crate::mesh::presenting::Presenting;
 use crate::mesh::session::Session;
 use crate::mesh::trust_source::Jwks;
 use crate::mesh::trust_source::KeysOf;
@@ -56,6 +58,10 @@ pub enum SessionError {
     Plaintext(String),
     /// The certificate of the authority is not one.
     BadCertificate,
+    /// The client certificate is not one in PEM, or the key is not its own.
+    BadClientCertificate,
+    /// A client certificate cannot be presented over plaintext.
+    CertificateInPlaintext,
     /// The system names no certificate authority.
     NoAuthorities,
     /// A file that was named cannot be read.
@@ -81,6 +87,12 @@ impl fmt::Display for SessionError {
                  SessionBuilder::insecure_plaintext if something else encrypts",
             ),
             Self::BadCertificate => f.write_str("the CA certificate is not one in PEM"),
+            Self::BadClientCertificate => {
+                f.write_str("the client certificate is not one in PEM, or the key is not its own")
+            }
+            Self::CertificateInPlaintext => {
+                f.write_str("a client certificate is presented over TLS; use an https address")
+            }
             Self::NoAuthorities => f.write_str(
                 "the system names no certificate authorities; give one with COUNTERSIGN_CA_FILE",
             ),
@@ -231,7 +243,8 @@ impl SessionBuilder {
             Some(pem) => Roots::only(pem)?,
             None => Roots::default(),
         };
-        self.credentials
+        let proof = self
+            .credentials
             .prove(self.issuer.as_ref(), Clock::system().now())
             .map_err(SessionError::Credentials)?;
         if self.trust_file.is_some() && self.issuer.is_none() {
@@ -249,11 +262,25 @@ impl SessionBuilder {
             max_staleness: self.max_staleness,
         };
         let verifier_name = self.verifier_name.unwrap_or_else(verifier_name::of_host);
-        let channel = match self.channel {
-            Some(channel) => channel,
-            None => channel(uri, &roots)?.timeout(LONGEST_ANSWER).connect_lazy(),
+        let countersign = match (self.channel, proof) {
+            (Some(channel), _) => Countersign::new(channel, self.credentials, self.issuer),
+            (None, Proof::Certificate(_)) if uri.scheme_str() != Some("https") => {
+                return Err(SessionError::CertificateInPlaintext);
+            }
+            (None, proof) => {
+                let channel = channel(uri.clone(), &roots)?.timeout(LONGEST_ANSWER).connect_lazy();
+                let countersign = Countersign::new(channel, self.credentials, self.issuer);
+                match proof {
+                    Proof::Certificate(certified) => {
+                        let presenting = Presenting::new(uri, roots.clone(), LONGEST_ANSWER);
+                        // Now rather than with the first token: files that are no good are found.
+                        presenting.channel(&certified)?;
+                        countersign.presenting(presenting)
+                    }
+                    Proof::Secret(_) | Proof::Assertion(_) => countersign,
+                }
+            }
         };
-        let countersign = Countersign::new(channel, self.credentials, self.issuer);
         Ok(Session::new(countersign, trust_source, verifier_name, roots, self.plaintext))
     }
 }

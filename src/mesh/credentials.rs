@@ -28,6 +28,7 @@ pub struct Credentials {
 enum Means {
     Secret(ClientSecret),
     PrivateKeyFile(PathBuf),
+    CertificateFiles { cert: PathBuf, key: PathBuf },
 }
 
 /// What goes to the issuer for one token.
@@ -36,6 +37,14 @@ pub(super) enum Proof {
     Secret(Zeroizing<String>),
     /// An assertion that is good once, for a minute (RFC 7523).
     Assertion(Token),
+    /// Nothing in the request: the connection presents a certificate (RFC 8705).
+    Certificate(CertifiedKey),
+}
+
+/// A client certificate with its chain and its key, in PEM.
+pub(super) struct CertifiedKey {
+    pub(super) cert: Vec<u8>,
+    pub(super) key: Zeroizing<Vec<u8>>,
 }
 
 /// A secret, or where it is. `Debug` does not show it.
@@ -72,6 +81,8 @@ pub enum CredentialsError {
     SecretAndKey,
     /// An assertion is signed for a known issuer only.
     KeyWithoutIssuer,
+    /// A certificate is named without its key.
+    CertificateWithoutKey,
     /// The system has no randomness to give.
     NoRandomness,
 }
@@ -101,6 +112,9 @@ impl fmt::Display for CredentialsError {
             Self::KeyWithoutIssuer => f.write_str(
                 "a private key proves something to a known issuer only; set COUNTERSIGN_ISSUER",
             ),
+            Self::CertificateWithoutKey => f.write_str(
+                "COUNTERSIGN_CLIENT_CERT_FILE is set without COUNTERSIGN_CLIENT_KEY_FILE",
+            ),
             Self::NoRandomness => f.write_str("the system has no randomness to give"),
         }
     }
@@ -127,8 +141,19 @@ impl Credentials {
         Self { client_id, means: Means::PrivateKeyFile(path.into()) }
     }
 
+    /// A client certificate and its private key in files, in PEM. Connections over which tokens are asked
+    /// for present it (RFC 8705 §2.1); both files are read again for each token.
+    pub fn certificate_files(
+        client_id: ClientId,
+        cert: impl Into<PathBuf>,
+        key: impl Into<PathBuf>,
+    ) -> Self {
+        Self { client_id, means: Means::CertificateFiles { cert: cert.into(), key: key.into() } }
+    }
+
     /// From `COUNTERSIGN_CLIENT_ID` and `COUNTERSIGN_CLIENT_SECRET`, or `_FILE`s of them, or
-    /// `COUNTERSIGN_CLIENT_KEY_FILE` in place of the latter, as `lookup` finds them.
+    /// `COUNTERSIGN_CLIENT_KEY_FILE` in place of the latter, as `lookup` finds them. With
+    /// `COUNTERSIGN_CLIENT_CERT_FILE` beside it, the key is that of the certificate.
     pub(super) fn from_variables(
         lookup: &dyn Fn(&str) -> Option<String>,
     ) -> Result<Self, CredentialsError> {
@@ -138,9 +163,15 @@ impl Credentials {
         let secrets = (lookup(name), lookup("COUNTERSIGN_CLIENT_SECRET_FILE"));
         if let Some(path) = lookup("COUNTERSIGN_CLIENT_KEY_FILE") {
             return match secrets {
-                (None, None) => Ok(Self::private_key_file(client_id, path)),
+                (None, None) => Ok(match lookup("COUNTERSIGN_CLIENT_CERT_FILE") {
+                    Some(cert) => Self::certificate_files(client_id, cert, path),
+                    None => Self::private_key_file(client_id, path),
+                }),
                 _ => Err(CredentialsError::SecretAndKey),
             };
+        }
+        if lookup("COUNTERSIGN_CLIENT_CERT_FILE").is_some() {
+            return Err(CredentialsError::CertificateWithoutKey);
         }
         match secrets {
             (Some(_), Some(_)) => Err(CredentialsError::Contradictory(name)),
@@ -178,6 +209,16 @@ impl Credentials {
                 let audience = issuer.as_str();
                 let assertion = sign_assertion(&key, &self.client_id, audience, now, nonce);
                 Ok(Proof::Assertion(assertion))
+            }
+            Means::CertificateFiles { cert, key } => {
+                let read = |path: &PathBuf| {
+                    std::fs::read(path)
+                        .map_err(|error| CredentialsError::Unreadable(path.clone(), error))
+                };
+                Ok(Proof::Certificate(CertifiedKey {
+                    cert: read(cert)?,
+                    key: Zeroizing::new(read(key)?),
+                }))
             }
         }
     }

@@ -1,6 +1,7 @@
 //! Where tokens come from: Countersign's `IssueToken`, or any OAuth 2.0 token endpoint.
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tonic::Code;
@@ -14,6 +15,7 @@ use crate::claims::ScopeSet;
 use crate::mesh::credentials::Credentials;
 use crate::mesh::credentials::Proof;
 use crate::mesh::oauth::OAuthEndpoint;
+use crate::mesh::presenting::Presenting;
 use crate::rpc::IssueTokenRequest;
 use crate::rpc::issue_token_request::Credential;
 use crate::rpc::token_service_client::TokenServiceClient;
@@ -84,11 +86,18 @@ pub(super) struct Countersign {
     channel: Channel,
     credentials: Credentials,
     issuer: Option<Issuer>,
+    /// For a certificate; without it the channel presents it itself.
+    presenting: Option<Arc<Presenting>>,
 }
 
 impl Countersign {
     pub(super) fn new(channel: Channel, credentials: Credentials, issuer: Option<Issuer>) -> Self {
-        Self { channel, credentials, issuer }
+        Self { channel, credentials, issuer, presenting: None }
+    }
+
+    /// Has tokens asked for over connections that present the client's certificate, if it has one.
+    pub(super) fn presenting(self, presenting: Presenting) -> Self {
+        Self { presenting: Some(Arc::new(presenting)), ..self }
     }
 
     pub(super) fn channel(&self) -> Channel {
@@ -100,19 +109,29 @@ impl Countersign {
             .credentials
             .prove(self.issuer.as_ref(), Clock::system().now())
             .map_err(|error| FetchError::Unavailable(Status::unavailable(error.to_string())))?;
+        let mut channel = self.channel.clone();
+        let credential = match proof {
+            Proof::Secret(secret) => Some(Credential::ClientSecret(secret.to_string())),
+            Proof::Assertion(assertion) => {
+                Some(Credential::ClientAssertion(assertion.into_exposed()))
+            }
+            Proof::Certificate(certified) => {
+                if let Some(presenting) = &self.presenting {
+                    channel = presenting.channel(&certified).map_err(|error| {
+                        FetchError::Unavailable(Status::unavailable(error.to_string()))
+                    })?;
+                }
+                None
+            }
+        };
         let request = IssueTokenRequest {
             client_id: self.credentials.client_id().to_string(),
-            credential: Some(match proof {
-                Proof::Secret(secret) => Credential::ClientSecret(secret.to_string()),
-                Proof::Assertion(assertion) => {
-                    Credential::ClientAssertion(assertion.into_exposed())
-                }
-            }),
+            credential,
             audience: audience.to_string(),
             scopes: scopes.iter().map(str::to_owned).collect(),
             requested_ttl: None,
         };
-        let issued = TokenServiceClient::new(self.channel.clone()).issue_token(request).await;
+        let issued = TokenServiceClient::new(channel).issue_token(request).await;
         let issued = issued.map_err(FetchError::from)?.into_inner();
         let duration = |duration: Option<prost_types::Duration>| {
             duration.and_then(|duration| Duration::try_from(duration).ok()).unwrap_or_default()

@@ -68,6 +68,7 @@
 //! | `COUNTERSIGN_CLIENT_ID` | who we are | or `COUNTERSIGN_CLIENT_ID_FILE` |
 //! | `COUNTERSIGN_CLIENT_SECRET` | one of our secrets | or `COUNTERSIGN_CLIENT_SECRET_FILE`, which is read again for each token |
 //! | `COUNTERSIGN_CLIENT_KEY_FILE` | our private key, in place of a secret | read again for each token; needs `COUNTERSIGN_ISSUER` |
+//! | `COUNTERSIGN_CLIENT_CERT_FILE` | our client certificate and its chain, in PEM, instead of a secret | with its key in `COUNTERSIGN_CLIENT_KEY_FILE`; both are read again for each token |
 //! | `COUNTERSIGN_CA_FILE` | the authority that signs Countersign's certificate, in PEM | the system's, if it is not set |
 //! | `COUNTERSIGN_ISSUER` | whose keys a guard trusts, and whom a private key signs for | whoever the URL leads to, if it is not set |
 //! | `COUNTERSIGN_TRUST_FILE` | where keys and what is revoked are kept for a guard | needs `COUNTERSIGN_ISSUER` |
@@ -216,6 +217,7 @@ mod interceptor;
 mod meter;
 mod oauth;
 mod outgoing;
+mod presenting;
 mod refresh;
 mod replay;
 mod session;

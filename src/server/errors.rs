@@ -19,6 +19,7 @@ use crate::guard::ERROR_DOMAIN;
 use crate::policy::ChangeDenial;
 use crate::policy::Denial;
 use crate::server::fields::InvalidField;
+use crate::server::limits::Throttled;
 use crate::store::CommitError;
 use crate::store::StoreError;
 
@@ -27,6 +28,8 @@ use crate::store::StoreError;
 pub(super) enum CallError {
     /// A field is at fault.
     Invalid(InvalidField),
+    /// Too many failures, or too many tokens.
+    Throttled(Throttled),
     /// No token was issued.
     Issue(IssueError),
     /// The caller asked about tokens of an audience that it does not serve.
@@ -42,6 +45,12 @@ pub(super) enum CallError {
 impl From<InvalidField> for CallError {
     fn from(error: InvalidField) -> Self {
         Self::Invalid(error)
+    }
+}
+
+impl From<Throttled> for CallError {
+    fn from(error: Throttled) -> Self {
+        Self::Throttled(error)
     }
 }
 
@@ -83,6 +92,11 @@ impl CallError {
     pub(super) fn told(&self) -> Told {
         match self {
             Self::Invalid(field) => told(Code::InvalidArgument, "REQUEST_INVALID", field.message()),
+            Self::Throttled(_) => told(
+                Code::ResourceExhausted,
+                "RATE_LIMITED",
+                "too many attempts or tokens within seconds; try again later",
+            ),
             Self::Issue(IssueError::ClientRejected(reason)) => Told {
                 detail: reason.as_str(),
                 ..told(
@@ -150,6 +164,9 @@ impl CallError {
         match self {
             Self::Invalid(field) => {
                 details.set_bad_request(vec![field.to_violation()]);
+            }
+            Self::Throttled(throttled) => {
+                details.set_retry_info(Some(throttled.retry_after));
             }
             Self::Act(CommitError::RequestIdReused) => {
                 details.add_bad_request_violation("request_id", message.as_str());

@@ -41,7 +41,8 @@ pub(super) fn beside(grpc: Router, trust: Trust) -> Router {
         .fallback(grpc_or_nothing)
 }
 
-fn is_grpc(headers: &HeaderMap) -> bool {
+/// Whether a request or an answer is gRPC.
+pub(super) fn is_grpc(headers: &HeaderMap) -> bool {
     headers
         .get(header::CONTENT_TYPE)
         .is_some_and(|value| value.as_bytes().starts_with(b"application/grpc"))

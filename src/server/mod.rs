@@ -1,16 +1,27 @@
 //! The wire: gRPC and a little HTTP over one port, from the listener to the [`Authority`](crate::authority::Authority).
 //!
-//! Outermost is the request log, then the [`Guard`](crate::guard::Guard) with Countersign's own
-//! policy, then the services, each of which turns a message into values, asks the authority, and
+//! `connections` accepts, over TLS or not, and speaks HTTP/1.1 and HTTP/2. Outermost in it is the request log, then the
+//! [`Guard`](crate::guard::Guard) with Countersign's own policy, then the services, each of which turns a message into values, asks the authority, and
 //! turns what it says into a message or a status.
 
+mod connections;
 mod deadline;
 mod errors;
 mod fields;
 mod grpc;
 mod http;
+mod limits;
+mod peer;
 mod request_log;
+mod tls;
 mod wiring;
 
+pub use self::limits::LimitSettings;
+pub use self::tls::Tls;
+pub use self::tls::TlsError;
+pub use self::tls::TlsFiles;
+pub use self::tls::TlsProblem;
+pub use self::wiring::Options;
 pub use self::wiring::ServeError;
 pub use self::wiring::serve;
+pub use self::wiring::serve_with;

@@ -29,6 +29,10 @@ use crate::server::deadline::deadline;
 use crate::server::deadline::keep;
 use crate::server::errors;
 
+/// Why a request was turned away before anything was done for it. Not an error of ours, and too many
+/// lines to be told as one.
+pub(super) const OVERLOADED: &str = "OVERLOADED";
+
 /// What a request is found to be on its way through. Handlers note it; the layer tells it.
 #[derive(Debug, Default)]
 pub(super) struct RequestNotes {
@@ -181,7 +185,7 @@ impl Line {
         // A probe every few seconds is nothing that an operator wants to read by default.
         if path.starts_with("/grpc.") {
             tracing::debug!(%id, ?path, client, audience, outcome, detail, micros, "request");
-        } else if code == Code::Unavailable {
+        } else if code == Code::Unavailable && outcome != OVERLOADED {
             tracing::error!(%id, ?path, client, audience, outcome, detail, micros, "request");
         } else {
             tracing::info!(%id, ?path, client, audience, outcome, detail, micros, "request");

@@ -8,16 +8,16 @@ use std::time::Duration;
 
 use tokio::net::TcpListener;
 use tokio::sync::watch;
+use tokio::task::JoinError;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tonic::server::NamedService;
 use tonic::service::Routes;
-use tonic::transport::Server;
-use tonic::transport::server::TcpIncoming;
 use tonic_health::ServingStatus;
 use tonic_health::pb::health_server::HealthServer;
 use tonic_health::server::HealthReporter;
 use tonic_health::server::HealthService;
+use tower::Layer;
 
 use crate::authority::Authority;
 use crate::claims::Clock;
@@ -28,14 +28,19 @@ use crate::rpc::audit_service_server::AuditServiceServer;
 use crate::rpc::client_service_server::ClientServiceServer;
 use crate::rpc::key_service_server::KeyServiceServer;
 use crate::rpc::token_service_server::TokenServiceServer;
+use crate::server::connections::Connections;
 use crate::server::grpc::Audit;
 use crate::server::grpc::Clients;
 use crate::server::grpc::Desk;
 use crate::server::grpc::Keys;
 use crate::server::grpc::Tokens;
 use crate::server::http;
+use crate::server::limits::LimitSettings;
+use crate::server::limits::Limits;
+use crate::server::limits::Overload;
 use crate::server::request_log::NoteRefused;
 use crate::server::request_log::RequestLog;
+use crate::server::tls::Tls;
 
 /// Services that anyone may call: whether we are up, and what there is to call.
 const PUBLIC_SERVICES: [&str; 3] = [
@@ -53,27 +58,36 @@ const MAX_CLIENT_MESSAGE: usize = 512 * 1024;
 /// How often the authority does what is due now and then.
 const MAINTENANCE: Duration = Duration::from_secs(60);
 
+/// How often the TLS files are looked at.
+const TLS_FILES: Duration = Duration::from_secs(30);
+
+/// How a server serves, beyond what it serves.
+#[derive(Debug, Clone, Default)]
+pub struct Options {
+    /// TLS, on every connection. Without it the server speaks plaintext.
+    pub tls: Option<Arc<Tls>>,
+    /// How much one peer, one client and all together may ask for.
+    pub limits: LimitSettings,
+}
+
 /// Why serving ended before it was told to.
 #[derive(Debug)]
 pub enum ServeError {
     /// The services could not be put together.
     Setup(String),
-    /// The transport failed.
-    Transport(tonic::transport::Error),
 }
 
 impl fmt::Display for ServeError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Setup(why) => write!(f, "cannot set the services up: {why}"),
-            Self::Transport(error) => write!(f, "the transport failed: {error}"),
         }
     }
 }
 
 impl std::error::Error for ServeError {}
 
-/// Serves until `stop` resolves, then accepts nothing new and lets calls end, for `grace` at most.
+/// [`serve_with`] the default options: in plaintext.
 ///
 /// # Errors
 /// When it cannot begin, or ends before it is told to.
@@ -84,25 +98,40 @@ pub async fn serve(
     stop: impl Future<Output = ()>,
     grace: Duration,
 ) -> Result<(), ServeError> {
+    serve_with(listener, authority, clock, Options::default(), stop, grace).await
+}
+
+/// Serves until `stop` resolves, then accepts nothing new and lets calls end, for `grace` at most.
+///
+/// # Errors
+/// When it cannot begin, or ends before it is told to.
+pub async fn serve_with(
+    listener: TcpListener,
+    authority: Arc<Authority>,
+    clock: Clock,
+    options: Options,
+    stop: impl Future<Output = ()>,
+    grace: Duration,
+) -> Result<(), ServeError> {
     let guard = guard(&authority, &clock);
-    let desk = Desk { authority: Arc::clone(&authority), clock: clock.clone() };
+    let limits = Arc::new(Limits::new(&options.limits));
+    let desk = Desk { authority: Arc::clone(&authority), clock: clock.clone(), limits };
     let mut health = Health::serving().await;
     let routes = routes(&desk, health.service())?;
-    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
     let (stopping, stopped) = watch::channel(());
     let refusals = Arc::clone(&authority);
     let note_refused: NoteRefused = Arc::new(move |client, path, reason, peer| {
         refusals.note_refused_call(client, path, reason, peer)
     });
-    let server = Server::builder()
-        // A client that vanished without a word is noticed, and its connection freed.
-        .http2_keepalive_interval(Some(Duration::from_secs(30)))
-        .http2_keepalive_timeout(Some(Duration::from_secs(10)))
-        .accept_http1(true)
-        .layer(RequestLog::new(note_refused))
-        .add_routes(http::beside(routes.into_axum_router().layer(guard), authority.trust()).into())
-        .serve_with_incoming_shutdown(incoming, until_dropped(stopped.clone()));
-    let mut server = tokio::spawn(server);
+    let routes = http::beside(routes.into_axum_router().layer(guard), authority.trust());
+    let service =
+        RequestLog::new(note_refused).layer(Overload::new(options.limits.requests).layer(routes));
+    let connections =
+        Connections::new(listener, options.tls.clone(), clock.clone(), options.limits.connections);
+    let mut server = tokio::spawn(connections.serve(service, until_dropped(stopped.clone())));
+    if let Some(tls) = options.tls {
+        tokio::spawn(keep_fresh(tls, clock.clone(), stopped.clone()));
+    }
     let maintenance = tokio::spawn(maintain(Arc::clone(&authority), clock.clone(), stopped));
 
     let ended = tokio::select! {
@@ -125,9 +154,8 @@ pub async fn serve(
         tracing::warn!(%error, "uses of secrets and refusals since the last minute are lost");
     }
     match ended {
-        Some(Ok(Err(error))) => Err(ServeError::Transport(error)),
         Some(Err(error)) => Err(ServeError::Setup(error.to_string())),
-        Some(Ok(Ok(()))) | None => Ok(()),
+        Some(Ok(())) | None => Ok(()),
     }
 }
 
@@ -174,13 +202,8 @@ fn guard(authority: &Authority, clock: &Clock) -> Guard {
     PUBLIC_SERVICES.iter().fold(guard, |guard, name| guard.public_service(name)).build()
 }
 
-type ServerEnd = Result<Result<(), tonic::transport::Error>, tokio::task::JoinError>;
-
-/// tonic's own drain has no deadline.
-async fn drain(
-    server: &mut JoinHandle<Result<(), tonic::transport::Error>>,
-    grace: Duration,
-) -> Option<ServerEnd> {
+/// Lets connections end for a while, then cuts them off.
+async fn drain(server: &mut JoinHandle<()>, grace: Duration) -> Option<Result<(), JoinError>> {
     match tokio::time::timeout(grace, &mut *server).await {
         Ok(ended) => Some(ended),
         Err(_) => {
@@ -196,6 +219,16 @@ async fn drain(
 
 async fn until_dropped(mut sender: watch::Receiver<()>) {
     while sender.changed().await.is_ok() {}
+}
+
+async fn keep_fresh(tls: Arc<Tls>, clock: Clock, stopped: watch::Receiver<()>) {
+    let mut stopped = pin!(until_dropped(stopped));
+    loop {
+        tokio::select! {
+            () = &mut stopped => return,
+            () = tokio::time::sleep(TLS_FILES) => tls.refresh(clock.now()),
+        }
+    }
 }
 
 async fn maintain(authority: Arc<Authority>, clock: Clock, stopped: watch::Receiver<()>) {

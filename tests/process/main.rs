@@ -10,3 +10,4 @@ mod restore;
 mod start;
 mod stop;
 mod support;
+mod tls;

@@ -64,6 +64,16 @@ async fn what_is_missing_or_contradictory_is_named() {
             "Cargo.toml: not",
         ),
         (vec![URL, ID, SECRET, ("COUNTERSIGN_ISSUER", "me")], "COUNTERSIGN_ISSUER"),
+        (vec![URL, ID, ("COUNTERSIGN_CLIENT_CERT_FILE", "/c")], "COUNTERSIGN_CLIENT_KEY_FILE"),
+        (
+            vec![
+                URL,
+                ID,
+                ("COUNTERSIGN_CLIENT_CERT_FILE", "/nonexistent"),
+                ("COUNTERSIGN_CLIENT_KEY_FILE", "/k"),
+            ],
+            "cannot read /nonexistent",
+        ),
         (vec![URL, ID, SECRET, ("COUNTERSIGN_TRUST_FILE", "/t")], "COUNTERSIGN_ISSUER"),
         (vec![URL, ID, SECRET, ("COUNTERSIGN_WHEN_STALE", "panic")], "COUNTERSIGN_WHEN_STALE"),
     ] {

@@ -54,7 +54,7 @@ fn claims(now: Timestamp, jti: &str) -> String {
 
 /// A server that has been up for long enough, with the client `order`, which has a key and no secret.
 async fn with_key(seed: u8) -> (TestServer, Caller) {
-    let server = TestServer::start().await;
+    let server = TestServer::start_unthrottled().await;
     let operator = server.operator().await;
     operator.create(&server, client("order", STOCK, &[])).await.expect("created");
     operator.new_key(&server, "order", &key(seed), None).await.expect("registered");

@@ -21,7 +21,7 @@ async fn events(server: &TestServer) -> Vec<rpc::AuditEvent> {
 
 #[tokio::test]
 async fn refusals_are_counted_together_and_names_that_nobody_has_are_hashed() {
-    let mut server = TestServer::start().await;
+    let mut server = TestServer::start_unthrottled().await;
     let secret = server.register("order", STOCK, &[]).await;
     for _ in 0..1000 {
         let wrong = server.issue(ask("order", &server.operator_secret, "", &[])).await;
@@ -84,7 +84,7 @@ fn is_pseudonym(text: &str) -> bool {
 
 #[tokio::test]
 async fn an_attacker_cannot_fill_the_log_and_the_gap_is_counted() {
-    let mut server = TestServer::start().await;
+    let mut server = TestServer::start_unthrottled().await;
     for n in 0..600 {
         let unknown = server.issue(ask(&format!("guess-{n}"), "wrong", "", &[])).await;
         assert_refused(unknown, Code::Unauthenticated, "CLIENT_REJECTED");
@@ -100,7 +100,7 @@ async fn an_attacker_cannot_fill_the_log_and_the_gap_is_counted() {
 
 #[tokio::test]
 async fn who_calls_without_the_scope_that_it_takes_is_named() {
-    let mut server = TestServer::start().await;
+    let mut server = TestServer::start_unthrottled().await;
     let narrow = ask("operator", &server.operator_secret, "countersign", &["keys:read"]);
     let token = server.issue(narrow).await.expect("granted").access_token;
     for _ in 0..3 {

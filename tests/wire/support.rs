@@ -22,6 +22,8 @@ use countersign::rpc::issue_token_request::Credential;
 use countersign::rpc::key_service_client::KeyServiceClient;
 use countersign::rpc::token_service_client::TokenServiceClient;
 use countersign::server;
+use countersign::server::LimitSettings;
+use countersign::server::Options;
 use countersign::store;
 use countersign::store::Kek;
 use tempfile::TempDir;
@@ -31,7 +33,9 @@ use tokio::task::JoinHandle;
 use tonic::Code;
 use tonic::Request;
 use tonic::Status;
+use tonic::transport::Certificate;
 use tonic::transport::Channel;
+use tonic::transport::ClientTlsConfig;
 use tonic_types::StatusExt;
 
 /// The time at which every server starts: 2027-01-15T08:00:00Z.
@@ -41,6 +45,8 @@ pub const ISSUER: &str = "https://issuer.test";
 
 /// A server, its store and its clock. Stops when dropped; the store goes with it.
 pub struct TestServer {
+    options: Options,
+    ca: Option<String>,
     pub clock: Clock,
     pub operator_secret: String,
     pub url: String,
@@ -60,6 +66,17 @@ struct Running {
 impl TestServer {
     /// A server with a fresh store, whose only client is the operator `operator`.
     pub async fn start() -> Self {
+        Self::start_with(Options::default(), None).await
+    }
+
+    /// The same, but authentication may fail as often as it likes.
+    pub async fn start_unthrottled() -> Self {
+        let limits = LimitSettings { failures: false, ..LimitSettings::default() };
+        Self::start_with(Options { limits, ..Options::default() }, None).await
+    }
+
+    /// The same with options of its own. Over TLS, `ca` vouches for its certificate.
+    pub async fn start_with(options: Options, ca: Option<String>) -> Self {
         let dir = TempDir::new().expect("a temporary directory");
         let kek = Kek::generate().expect("randomness");
         let operator = NewClient::operator(id("operator"), "for tests", START).expect("randomness");
@@ -70,15 +87,19 @@ impl TestServer {
         drop(place);
         let clock = Clock::fixed(START);
         let kek = kek.expose().to_string();
-        let (running, url, channel) = run(dir.path(), &kek, &clock).await;
+        let (running, url, channel) =
+            run(dir.path(), &kek, &clock, options.clone(), ca.as_deref()).await;
         let operator_secret = operator.secret.expose().to_owned();
-        Self { clock, operator_secret, url, channel, dir, kek, running: Some(running) }
+        let running = Some(running);
+        Self { options, ca, clock, operator_secret, url, channel, dir, kek, running }
     }
 
     /// Stops in order and starts again on the same store.
     pub async fn restart(&mut self) {
         self.stop().await;
-        let (running, url, channel) = run(self.dir.path(), &self.kek, &self.clock).await;
+        let (dir, options) = (self.dir.path(), self.options.clone());
+        let (running, url, channel) =
+            run(dir, &self.kek, &self.clock, options, self.ca.as_deref()).await;
         self.running = Some(running);
         self.url = url;
         self.channel = channel;
@@ -187,7 +208,13 @@ impl TestServer {
     }
 }
 
-async fn run(dir: &Path, kek: &str, clock: &Clock) -> (Running, String, Channel) {
+async fn run(
+    dir: &Path,
+    kek: &str,
+    clock: &Clock,
+    options: Options,
+    ca: Option<&str>,
+) -> (Running, String, Channel) {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
     let address = listener.local_addr().expect("a bound socket has an address");
     let settings = Settings {
@@ -204,15 +231,23 @@ async fn run(dir: &Path, kek: &str, clock: &Clock) -> (Running, String, Channel)
         // A dropped test stops its server too.
         let _ = stopped.await;
     };
-    let serving =
-        server::serve(listener, authority, clock.clone(), stopped, Duration::from_secs(5));
+    let serving = server::serve_with(
+        listener,
+        authority,
+        clock.clone(),
+        options,
+        stopped,
+        Duration::from_secs(5),
+    );
     let ended = tokio::spawn(async move { serving.await.expect("it serves to its end") });
-    let url = format!("http://{address}");
-    let channel = Channel::from_shared(url.clone())
-        .expect("a valid address")
-        .connect()
-        .await
-        .expect("it listens");
+    let scheme = if ca.is_some() { "https" } else { "http" };
+    let url = format!("{scheme}://{address}");
+    let mut endpoint = Channel::from_shared(url.clone()).expect("a valid address");
+    if let Some(ca) = ca {
+        let tls = ClientTlsConfig::new().ca_certificate(Certificate::from_pem(ca));
+        endpoint = endpoint.tls_config(tls).expect("a certificate");
+    }
+    let channel = endpoint.connect().await.expect("it listens");
     (Running { address, authority: weak, stop, ended }, url, channel)
 }
 

@@ -53,6 +53,9 @@ pub struct InitArgs {
     /// The id of the first operator
     #[arg(long, value_name = "ID", default_value = "operator")]
     pub operator_id: String,
+    /// Where the server will be, for the operator's credentials [default: http://127.0.0.1:9443]
+    #[arg(long, value_name = "URL")]
+    pub url: Option<String>,
     /// Where to create it.
     #[command(flatten)]
     pub store: StoreArgs,
@@ -64,6 +67,7 @@ pub struct InitArgs {
 Examples:
   $ countersign serve --dev
   $ countersign serve --config /etc/countersign/config.toml
+  $ countersign serve --listen 0.0.0.0:9443 --tls-cert-file tls.crt --tls-key-file tls.key
   $ COUNTERSIGN_LOG_FORMAT=json countersign serve --data-dir /var/lib/countersign
 
 Each setting is taken from its flag, else its variable, else the configuration file; docs/configuration.md lists them.")]
@@ -75,12 +79,33 @@ pub struct ServeArgs {
     /// The address to serve on; port 0 takes a free one [default: 127.0.0.1:9443]
     #[arg(long, value_name = "ADDRESS")]
     pub listen: Option<String>,
+    /// The server's certificate and its chain, in PEM; TLS takes this and its key
+    #[arg(long, value_name = "FILE")]
+    pub tls_cert_file: Option<String>,
+    /// The certificate's private key, in PEM
+    #[arg(long, value_name = "FILE")]
+    pub tls_key_file: Option<String>,
+    /// The authorities that client certificates must chain to, in PEM
+    #[arg(long, value_name = "FILE")]
+    pub tls_client_ca_file: Option<String>,
     /// How many threads serve [default: 1]
     #[arg(long, value_name = "COUNT")]
     pub workers: Option<String>,
     /// How long calls in flight may take to finish at shutdown [default: 10s]
     #[arg(long, value_name = "DURATION")]
     pub shutdown_grace: Option<String>,
+    /// Whether failed authentications are throttled, on or off [default: on]
+    #[arg(long, value_name = "SWITCH")]
+    pub limits_failures: Option<String>,
+    /// How many tokens a second one client is issued, 0 for no limit [default: 0]
+    #[arg(long, value_name = "COUNT")]
+    pub limits_tokens_per_client: Option<String>,
+    /// How many requests may be under way at once [default: 4096]
+    #[arg(long, value_name = "COUNT")]
+    pub limits_concurrent_requests: Option<String>,
+    /// How many connections there may be at once [default: 8192]
+    #[arg(long, value_name = "COUNT")]
+    pub limits_connections: Option<String>,
     /// What log lines look like, human or json [default: human]
     #[arg(long, value_name = "FORMAT")]
     pub log_format: Option<String>,
@@ -103,8 +128,15 @@ impl ServeArgs {
     pub fn flags(&self) -> Flags {
         let mut flags = given([
             (&settings::LISTEN, &self.listen),
+            (&settings::TLS_CERT_FILE, &self.tls_cert_file),
+            (&settings::TLS_KEY_FILE, &self.tls_key_file),
+            (&settings::TLS_CLIENT_CA_FILE, &self.tls_client_ca_file),
             (&settings::WORKERS, &self.workers),
             (&settings::SHUTDOWN_GRACE, &self.shutdown_grace),
+            (&settings::LIMITS_FAILURES, &self.limits_failures),
+            (&settings::LIMITS_TOKENS_PER_CLIENT, &self.limits_tokens_per_client),
+            (&settings::LIMITS_CONCURRENT_REQUESTS, &self.limits_concurrent_requests),
+            (&settings::LIMITS_CONNECTIONS, &self.limits_connections),
             (&settings::LOG_FORMAT, &self.log_format),
             (&settings::LOG_FILTER, &self.log_filter),
             (&settings::TOKENS_DEFAULT_TTL, &self.tokens_default_ttl),

@@ -74,7 +74,7 @@ pub enum Command {
     /// Create the store, its keys and the first operator
     Init(InitArgs),
     /// Serve clients and verifiers over gRPC
-    Serve(ServeArgs),
+    Serve(Box<ServeArgs>),
     /// Copy the store, also while a server runs
     Backup(BackupArgs),
     /// Put a backup in place of the store: replaces all its keys, and lists what to look through

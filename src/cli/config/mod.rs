@@ -6,19 +6,24 @@ pub mod layers;
 pub mod settings;
 
 use std::net::SocketAddr;
+use std::num::NonZeroU32;
 use std::num::NonZeroUsize;
 use std::path::Path;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use tokio::sync::Semaphore;
 use tracing_subscriber::EnvFilter;
 
 use crate::cli::config::layers::Flags;
+use crate::cli::config::layers::Found;
 use crate::cli::config::layers::Layers;
 use crate::cli::config::layers::Source;
 use crate::cli::environment::Environment;
 use crate::cli::error::Error;
 use crate::cli::secret::Secret;
+use crate::server::LimitSettings;
+use crate::server::TlsFiles;
 
 /// All that `serve` needs to know.
 #[derive(Debug)]
@@ -27,12 +32,16 @@ pub struct ServeConfig {
     pub mode: Mode,
     /// Where to listen; on loopback, unless told otherwise in so many words.
     pub listen: SocketAddr,
+    /// The files for TLS; plaintext without them.
+    pub tls: Option<TlsFiles>,
     /// Where the state is.
     pub store: StoreConfig,
     /// How many threads serve.
     pub workers: NonZeroUsize,
     /// How long shutting down may take.
     pub shutdown_grace: Duration,
+    /// How much peers and clients may ask for.
+    pub limits: LimitSettings,
     /// What log lines look like.
     pub log_format: LogFormat,
     /// Which log lines are written: directives that `EnvFilter` has parsed once.
@@ -94,9 +103,11 @@ impl ServeConfig {
         environment: &Environment,
     ) -> Result<Self, Error> {
         let layers = Layers::read(flags, file, environment)?;
+        let tls = tls(&layers, mode)?;
         Ok(Self {
             mode,
-            listen: listen(&layers, mode)?,
+            listen: listen(&layers, mode, tls.is_some())?,
+            tls,
             store: store(&layers, mode, environment)?,
             workers: layers
                 .find(&settings::WORKERS)?
@@ -104,6 +115,7 @@ impl ServeConfig {
                     text.parse().ok().filter(|workers: &NonZeroUsize| workers.get() <= 1024)
                 })?,
             shutdown_grace: layers.find(&settings::SHUTDOWN_GRACE)?.parse(duration)?,
+            limits: limits(&layers)?,
             log_format: layers.find(&settings::LOG_FORMAT)?.parse(|text| match text {
                 "human" => Some(LogFormat::Human),
                 "json" => Some(LogFormat::Json),
@@ -141,7 +153,62 @@ impl StoreConfig {
     }
 }
 
-fn listen(layers: &Layers<'_>, mode: Mode) -> Result<SocketAddr, Error> {
+/// Dev mode gives out credentials for plaintext, so TLS with it would only look like working.
+fn tls(layers: &Layers<'_>, mode: Mode) -> Result<Option<TlsFiles>, Error> {
+    let given = |setting| -> Result<(Found, Option<PathBuf>), Error> {
+        let found = layers.find(setting)?;
+        let path = match found.source {
+            Source::Default => None,
+            _ => Some(found.parse(path)?),
+        };
+        Ok((found, path))
+    };
+    let (cert_found, cert) = given(&settings::TLS_CERT_FILE)?;
+    let (key_found, key) = given(&settings::TLS_KEY_FILE)?;
+    let (ca_found, client_ca) = given(&settings::TLS_CLIENT_CA_FILE)?;
+    let is_lonely = |found: &Found, other: &str| {
+        Err(found.error(format!("is given without {other}"), format!("give {other} too")))
+    };
+    match (cert, key) {
+        (Some(_), Some(_)) if mode == Mode::Dev => Err(Error::usage(
+            format!(
+                "serve --dev speaks plaintext on loopback, but tls.cert_file is given (from {})",
+                cert_found.source
+            ),
+            "leave out tls.cert_file and tls.key_file, or leave out --dev",
+        )),
+        (Some(cert), Some(key)) => Ok(Some(TlsFiles { cert, key, client_ca })),
+        (Some(_), None) => is_lonely(&cert_found, "tls.key_file"),
+        (None, Some(_)) => is_lonely(&key_found, "tls.cert_file"),
+        (None, None) if client_ca.is_some() => is_lonely(&ca_found, "tls.cert_file"),
+        (None, None) => Ok(None),
+    }
+}
+
+fn limits(layers: &Layers<'_>) -> Result<LimitSettings, Error> {
+    let count = |setting| {
+        let most = Semaphore::MAX_PERMITS;
+        layers.find(setting)?.parse_as("a whole number, 1 or more", |text| {
+            text.parse().ok().filter(|count| (1..=most).contains(count))
+        })
+    };
+    Ok(LimitSettings {
+        failures: layers.find(&settings::LIMITS_FAILURES)?.parse(|text| match text {
+            "on" => Some(true),
+            "off" => Some(false),
+            _ => None,
+        })?,
+        tokens_per_client: layers
+            .find(&settings::LIMITS_TOKENS_PER_CLIENT)?
+            .parse_as("a whole number up to 1000000; 0 for no limit", |text| {
+                text.parse().ok().filter(|count| *count <= 1_000_000).map(NonZeroU32::new)
+            })?,
+        requests: count(&settings::LIMITS_CONCURRENT_REQUESTS)?,
+        connections: count(&settings::LIMITS_CONNECTIONS)?,
+    })
+}
+
+fn listen(layers: &Layers<'_>, mode: Mode, tls: bool) -> Result<SocketAddr, Error> {
     let found = layers.find(&settings::LISTEN)?;
     let address: SocketAddr = found.parse(|text| text.parse().ok())?;
     // Read before it matters: a value that is wrong is wrong on loopback too.
@@ -159,10 +226,10 @@ fn listen(layers: &Layers<'_>, mode: Mode) -> Result<SocketAddr, Error> {
             ),
             "listen on 127.0.0.1, or leave out --dev",
         )),
-        Mode::Production if insecure => Ok(address),
+        Mode::Production if tls || insecure => Ok(address),
         Mode::Production => Err(found.error(
-            format!("is {address}, off loopback, and this build speaks no TLS"),
-            "listen on 127.0.0.1, or give --insecure-plaintext if something else encrypts",
+            format!("is {address}, off loopback, without TLS"),
+            "give --tls-cert-file and --tls-key-file, or --insecure-plaintext if something else encrypts",
         )),
     }
 }
@@ -326,6 +393,15 @@ mod tests {
                 .contains("`human` or `json`")
         );
         assert!(from_file("data_dir = \"\"\n").is_err());
+        let limits =
+            |text: &str| from_file(&format!("[limits]\n{text}\n")).map(|config| config.limits);
+        assert_eq!(limits("").expect("defaults are valid"), LimitSettings::default());
+        assert!(!limits("failures = \"off\"").expect("a choice").failures);
+        assert!(limits("failures = \"often\"").is_err());
+        let tokens = limits("tokens_per_client = 5").expect("a number").tokens_per_client;
+        assert_eq!(tokens, NonZeroU32::new(5));
+        assert!(limits("tokens_per_client = 1000001").is_err());
+        assert!(limits("concurrent_requests = 0").is_err() && limits("connections = 0").is_err());
     }
 
     #[test]
@@ -355,6 +431,33 @@ mod tests {
         assert_eq!(of("kek_file = \"k\"\n"), Path::new("."));
         assert_eq!(of("kek_file = \"/etc/k\"\nepoch_dir = \"/e\"\n"), Path::new("/e"));
         assert!(from_file("epoch_dir = \"\"\n").is_err());
+    }
+
+    #[test]
+    fn tls_takes_a_certificate_and_its_key_and_leaves_loopback() {
+        let both = "listen = \"0.0.0.0:9443\"\n[tls]\ncert_file = \"c\"\nkey_file = \"k\"\n";
+        let config = from_file(both).expect("all is there");
+        let files = config.tls.expect("it is given");
+        assert_eq!((files.cert, files.key), (PathBuf::from("c"), PathBuf::from("k")));
+        assert_eq!(files.client_ca, None);
+        let with_ca = from_file(&format!("{both}client_ca_file = \"ca\"\n")).expect("all is there");
+        assert_eq!(with_ca.tls.expect("it is given").client_ca, Some(PathBuf::from("ca")));
+        assert!(from_file("").expect("valid").tls.is_none());
+
+        let error = |file| from_file(file).expect_err("one of the two is missing");
+        assert!(
+            error("[tls]\ncert_file = \"c\"\n")
+                .contains("is given without tls.key_file (from c.toml)")
+        );
+        assert!(error("[tls]\nkey_file = \"k\"\n").contains("is given without tls.cert_file"));
+        assert!(
+            error("[tls]\nclient_ca_file = \"a\"\n").contains("is given without tls.cert_file")
+        );
+        assert!(error("[tls]\ncert_file = \"\"\nkey_file = \"k\"\n").contains("give a path"));
+
+        let dev = load(Mode::Dev, &[], &[], "[tls]\ncert_file = \"c\"\nkey_file = \"k\"\n");
+        let error = dev.expect_err("dev mode speaks plaintext");
+        assert!(error.starts_with("usage: ") && error.contains("leave out --dev"), "{error}");
     }
 
     #[test]

@@ -7,7 +7,7 @@ pub struct Setting {
     pub key: &'static str,
     /// Its environment variable.
     pub variable: &'static str,
-    /// What it is when nobody says otherwise, in words where it depends.
+    /// What it is when nobody says otherwise, in words where it depends; empty if it is not set then.
     pub default: &'static str,
     /// What kind of value it takes.
     pub kind: Kind,
@@ -92,13 +92,37 @@ pub const EPOCH_DIR: Setting = Setting {
           store that is behind is an old copy that was put back, and is not opened. Keep it where it is not restored \
           along with the store. When the key is in `COUNTERSIGN_KEK` the default is `data_dir`.",
 };
+/// The server's certificate.
+pub const TLS_CERT_FILE: Setting = Setting {
+    key: "tls.cert_file",
+    variable: "COUNTERSIGN_TLS_CERT_FILE",
+    default: "",
+    kind: Kind::Path,
+    doc: "The server's certificate and the chain behind it, in PEM. With it and `tls.key_file` every connection is TLS; without both the server speaks plaintext. The files are looked at every 30 seconds, and new connections use what is new.",
+};
+/// The certificate's key.
+pub const TLS_KEY_FILE: Setting = Setting {
+    key: "tls.key_file",
+    variable: "COUNTERSIGN_TLS_KEY_FILE",
+    default: "",
+    kind: Kind::Path,
+    doc: "The certificate's private key, in PEM (PKCS#8, PKCS#1 or SEC1).",
+};
+/// Who vouches for client certificates.
+pub const TLS_CLIENT_CA_FILE: Setting = Setting {
+    key: "tls.client_ca_file",
+    variable: "COUNTERSIGN_TLS_CLIENT_CA_FILE",
+    default: "",
+    kind: Kind::Path,
+    doc: "The authorities, in PEM, that client certificates must chain to. With it clients may present one, and none has to; without it none is asked for.",
+};
 /// Whether to listen off loopback without TLS.
 pub const INSECURE_PLAINTEXT: Setting = Setting {
     key: "insecure_plaintext",
     variable: "COUNTERSIGN_INSECURE_PLAINTEXT",
     default: "false",
     kind: Kind::Switch,
-    doc: "Listen off loopback without TLS: secrets and tokens cross the network readable, unless something else encrypts.",
+    doc: "Without TLS, listen off loopback all the same: secrets and tokens cross the network readable, unless something else encrypts.",
 };
 /// How many threads serve.
 pub const WORKERS: Setting = Setting {
@@ -132,6 +156,38 @@ pub const LOG_FILTER: Setting = Setting {
     kind: Kind::LogFilter,
     doc: "Which log lines to write.",
 };
+/// Whether failed authentications are throttled.
+pub const LIMITS_FAILURES: Setting = Setting {
+    key: "limits.failures",
+    variable: "COUNTERSIGN_LIMITS_FAILURES",
+    default: "on",
+    kind: Kind::Choice(&["on", "off"]),
+    doc: "Whether failed authentications are throttled: by address (IPv6: /64) and client id 20 at once, then one every 3 seconds; by address alone 200, then 20 a second. Behind a proxy all clients have one address: switch it off there, and let the proxy limit.",
+};
+/// How many tokens a client gets.
+pub const LIMITS_TOKENS_PER_CLIENT: Setting = Setting {
+    key: "limits.tokens_per_client",
+    variable: "COUNTERSIGN_LIMITS_TOKENS_PER_CLIENT",
+    default: "0",
+    kind: Kind::Count,
+    doc: "How many tokens a second one client is issued, ten times as many at once; up to 1000000, and 0 for no limit.",
+};
+/// How many requests are under way.
+pub const LIMITS_CONCURRENT_REQUESTS: Setting = Setting {
+    key: "limits.concurrent_requests",
+    variable: "COUNTERSIGN_LIMITS_CONCURRENT_REQUESTS",
+    default: "4096",
+    kind: Kind::Count,
+    doc: "How many requests may be without an answer at once. One more is refused with 503 or UNAVAILABLE right away, health checks excepted. Streams count until they begin.",
+};
+/// How many connections there are.
+pub const LIMITS_CONNECTIONS: Setting = Setting {
+    key: "limits.connections",
+    variable: "COUNTERSIGN_LIMITS_CONNECTIONS",
+    default: "8192",
+    kind: Kind::Count,
+    doc: "How many connections there may be at once. One more is accepted and closed. Each takes a file descriptor, of which the process must have enough.",
+};
 /// How long tokens live.
 pub const TOKENS_DEFAULT_TTL: Setting = Setting {
     key: "tokens.default_ttl",
@@ -155,9 +211,16 @@ pub const SETTINGS: &[&Setting] = &[
     &DATA_DIR,
     &KEK_FILE,
     &EPOCH_DIR,
+    &TLS_CERT_FILE,
+    &TLS_KEY_FILE,
+    &TLS_CLIENT_CA_FILE,
     &INSECURE_PLAINTEXT,
     &WORKERS,
     &SHUTDOWN_GRACE,
+    &LIMITS_FAILURES,
+    &LIMITS_TOKENS_PER_CLIENT,
+    &LIMITS_CONCURRENT_REQUESTS,
+    &LIMITS_CONNECTIONS,
     &LOG_FORMAT,
     &LOG_FILTER,
     &TOKENS_DEFAULT_TTL,
@@ -168,12 +231,15 @@ pub const SETTINGS: &[&Setting] = &[
 pub fn reference() -> String {
     let mut text = OPENING.to_owned();
     for setting in SETTINGS {
+        let default = match setting.default {
+            "" => "no default".to_owned(),
+            default => format!("default `{default}`"),
+        };
         text.push_str(&format!(
-            "\n### `{}`\n\n{}\n\n- Takes {}; default `{}`\n- Variable `{}`, flag `{}`\n",
+            "\n### `{}`\n\n{}\n\n- Takes {}; {default}\n- Variable `{}`, flag `{}`\n",
             setting.key,
             setting.doc,
             setting.kind.words(),
-            setting.default,
             setting.variable,
             setting.flag(),
         ));
@@ -224,6 +290,9 @@ A credentials file is TOML with the keys `url`, `client_id` and `client_secret`,
 In place of `client_secret` it may name a `private_key_file` (PKCS#8 in PEM, mode 0600, relative to the credentials file) and the
 `issuer` to sign for; in the environment these are `COUNTERSIGN_CLIENT_KEY_FILE` and `COUNTERSIGN_ISSUER`.
 No flag takes a secret: others on the machine can read a command line.
+
+For `https://` URLs the file may have `ca_file` too, and the variable is `COUNTERSIGN_CA_FILE`: the authorities, in PEM,
+that vouch for the server, instead of the system's. A relative path in the file starts where the file is.
 
 `http://` URLs must be on loopback, unless `--insecure-plaintext` is given.
 ";

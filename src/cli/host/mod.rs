@@ -49,7 +49,7 @@ pub fn init(args: &InitArgs, store: StoreConfig, output: &mut Output<'_>) -> Res
     // From here on nobody else makes or removes what is in these files.
     let reservation = store::reserve(&place.database()).map_err(store_error)?;
     let credentials = place.directory().join(format!("{}.toml", operator.id()));
-    let url = format!("http://{}", settings::LISTEN.default);
+    let url = args.url.clone().unwrap_or_else(|| format!("http://{}", settings::LISTEN.default));
     let kek = place.create_kek()?;
     // The store comes last: where there is one, all that belongs to it is there, too.
     let file = credentials_file(&credentials, &url, &operator)?;

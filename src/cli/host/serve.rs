@@ -26,6 +26,8 @@ use crate::cli::host::place::Place;
 use crate::cli::host::store_error;
 use crate::cli::output::Output;
 use crate::server;
+use crate::server::Options;
+use crate::server::Tls;
 
 /// Serves until SIGTERM or SIGINT. A second one ends the process at once.
 pub fn serve(config: ServeConfig, output: &mut Output<'_>) -> Result<(), Error> {
@@ -38,6 +40,8 @@ async fn run(config: ServeConfig, output: &mut Output<'_>) -> Result<(), Error> 
     // The port before the state: a second server on it finds out before it touches anything.
     let listener = listen(config.listen).await?;
     let address = listener.local_addr().map_err(cannot_start)?;
+    let tls = config.tls.map(|files| Tls::load(files, clock.now())).transpose();
+    let tls = tls.map_err(|error| Error::failed(error.to_string(), "correct the tls settings"))?;
     let place = Place::new(config.store);
     if config.mode == Mode::Dev {
         dev::prepare(&place, address, clock.now())?;
@@ -60,7 +64,8 @@ async fn run(config: ServeConfig, output: &mut Output<'_>) -> Result<(), Error> 
     }
 
     let mut stop = Stop::new().map_err(cannot_start)?;
-    output.text(&format!("Countersign serves on http://{address}\n"))?;
+    let scheme = if tls.is_some() { "https" } else { "http" };
+    output.text(&format!("Countersign serves on {scheme}://{address}\n"))?;
     if config.mode == Mode::Dev {
         output.text(&dev::commands(&place)?)?;
     }
@@ -74,7 +79,9 @@ async fn run(config: ServeConfig, output: &mut Output<'_>) -> Result<(), Error> 
             std::process::exit(130);
         });
     };
-    server::serve(listener, Arc::new(authority), clock, stopped, config.shutdown_grace)
+    let options = Options { tls: tls.map(Arc::new), limits: config.limits };
+    let grace = config.shutdown_grace;
+    server::serve_with(listener, Arc::new(authority), clock, options, stopped, grace)
         .await
         .map_err(|error| Error::failed(error.to_string(), "see the log"))
 }

@@ -11,6 +11,7 @@ pub(super) use self::clients::Clients;
 pub(super) use self::keys::Keys;
 pub(super) use self::tokens::Tokens;
 
+use std::net::IpAddr;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -30,6 +31,7 @@ use crate::policy::Operator;
 use crate::server::errors::CallError;
 use crate::server::fields::InvalidField;
 use crate::server::fields::request_id;
+use crate::server::limits::Limits;
 use crate::server::request_log::RequestNotes;
 use crate::store::RequestKey;
 use crate::token::VerifiedToken;
@@ -39,12 +41,15 @@ use crate::token::VerifiedToken;
 pub(super) struct Desk {
     pub(super) authority: Arc<Authority>,
     pub(super) clock: Clock,
+    pub(super) limits: Arc<Limits>,
 }
 
 /// A request taken apart.
 struct Call<M> {
     message: M,
     peer: String,
+    /// The address alone.
+    origin: Option<IpAddr>,
     /// The caller's token. The guard puts it there for every method that demands one.
     token: Option<Arc<VerifiedToken>>,
     /// The names in the client certificate of the connection, if it has one.
@@ -64,8 +69,9 @@ impl<M> Call<M> {
             // Noted once: the extensions are this request's own.
             let _ = notes.client.set(token.claims().client_id.clone());
         }
+        let origin = peer.map(|peer| peer.ip());
         let peer = peer.map(|peer| peer.to_string()).unwrap_or_default();
-        Self { message, peer, token, certificate, notes }
+        Self { message, peer, origin, token, certificate, notes }
     }
 
     fn token(&self) -> &VerifiedToken {

@@ -79,12 +79,18 @@ impl Tokens {
                 .transpose()?,
         };
         let request = IssueRequest { client_id: &client_id, credential, token, peer: &call.peer };
-        let issued = self.0.authority.issue(&request, self.0.clock.now()).await;
+        let (limits, now) = (&self.0.limits, self.0.clock.now());
+        limits.check_failures(call.origin, client_id.as_str(), now)?;
+        let issued = self.0.authority.issue(&request, now).await;
+        if matches!(issued, Err(IssueError::ClientRejected(_))) {
+            limits.note_failure(call.origin, client_id.as_str(), now);
+        }
         // A name that nobody has may be a misplaced secret: it is not for the log.
         if !matches!(issued, Err(IssueError::ClientRejected(NotAuthenticated::UnknownClient))) {
             let _ = call.notes.client.set(client_id.clone());
         }
         let issued = issued?;
+        limits.take_token(&client_id, now)?;
         let _ = call.notes.audience.set(issued.claims.audience.clone());
         Ok(rpc::IssueTokenResponse {
             access_token: issued.token.into_exposed(),

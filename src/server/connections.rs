@@ -1,0 +1,277 @@
+//! Connections: from the listener, over TLS or not, to HTTP/1.1 and HTTP/2, and to their orderly end.
+//!
+//! tonic's own server does this too, but has no bound on how many connections there are, no end for
+//! idle ones, and advertises `h2` alone over TLS.
+//!
+//! What a slow or greedy peer finds: a handshake takes ten seconds at most, the head of an HTTP/1.1
+//! request thirty; a connection without a request is closed after half a minute, one without another
+//! after five to ten; headers are 16 KiB at most, streams 256 a connection, and who resets them by the
+//! dozen is cut off (h2 counts). One over the limit of connections is closed at once instead of waiting
+//! in the backlog, so that its client can go elsewhere.
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::io;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::Body;
+use http::Request;
+use http::Response;
+use hyper::body::Incoming;
+use hyper_util::rt::TokioExecutor;
+use hyper_util::rt::TokioIo;
+use hyper_util::rt::TokioTimer;
+use hyper_util::server::conn::auto::Builder;
+use tokio::io::AsyncRead;
+use tokio::io::AsyncWrite;
+use tokio::net::TcpListener;
+use tokio::net::TcpStream;
+use tokio::sync::Semaphore;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+use tonic::transport::server::TcpConnectInfo;
+use tower::Service;
+
+use crate::claims::Clock;
+use crate::server::peer::Activity;
+use crate::server::peer::Peer;
+use crate::server::peer::PeerService;
+use crate::server::tls::Presented;
+use crate::server::tls::Tls;
+
+/// How long a TLS handshake may take, with its wait for its turn.
+const HANDSHAKE: Duration = Duration::from_secs(10);
+
+/// How many handshakes are under way at once.
+const HANDSHAKES: usize = 256;
+
+/// How long the head of an HTTP/1.1 request may take. A connection that is kept alive waits for the next
+/// for as long.
+const HTTP1_HEAD: Duration = Duration::from_secs(30);
+
+/// The longest head of an HTTP/1.1 request.
+const HTTP1_MAX_HEAD: usize = 64 * 1024;
+
+/// The largest headers of an HTTP/2 request, as h2 counts them.
+const HTTP2_MAX_HEADERS: u32 = 16 * 1024;
+
+/// How many requests one HTTP/2 connection has under way.
+const HTTP2_MAX_STREAMS: u32 = 256;
+
+/// How long a connection may take to its first request.
+const FIRST_REQUEST: Duration = Duration::from_secs(30);
+
+/// How long a connection may be without a request. It is looked at this often, so it may be twice that.
+const IDLE: Duration = Duration::from_secs(5 * 60);
+
+/// How long accepting rests when the process has no file descriptor left.
+const OUT_OF_FILES: Duration = Duration::from_millis(100);
+
+/// What connections are made of.
+pub(super) struct Connections {
+    listener: TcpListener,
+    tls: Option<Arc<Tls>>,
+    clock: Clock,
+    /// One for each connection there may be.
+    room: Arc<Semaphore>,
+    handshakes: Arc<Semaphore>,
+}
+
+impl Connections {
+    pub(super) fn new(
+        listener: TcpListener,
+        tls: Option<Arc<Tls>>,
+        clock: Clock,
+        most: usize,
+    ) -> Self {
+        Self {
+            listener,
+            tls,
+            clock,
+            room: Arc::new(Semaphore::new(most)),
+            handshakes: Arc::new(Semaphore::new(HANDSHAKES)),
+        }
+    }
+
+    /// Serves until `stop` resolves, then closes the listener, tells peers to begin nothing new, and
+    /// ends with the last connection. Dropped, it cuts all of them off.
+    pub(super) async fn serve<S>(self, service: S, stop: impl Future<Output = ()>)
+    where
+        S: Service<Request<Incoming>, Response = Response<Body>, Error = Infallible>,
+        S: Clone + Send + 'static,
+        S::Future: Send,
+    {
+        let Self { listener, tls, clock, room, handshakes } = self;
+        let (stopping, stopped) = watch::channel(());
+        let mut connections = JoinSet::new();
+        let mut stop = pin!(stop);
+        let http = http();
+        loop {
+            let accepted = tokio::select! {
+                () = &mut stop => break,
+                Some(_) = connections.join_next() => continue,
+                accepted = listener.accept() => accepted,
+            };
+            let stream = match accepted {
+                Ok((stream, _)) => stream,
+                Err(error) => {
+                    rest(&error).await;
+                    continue;
+                }
+            };
+            let Ok(place) = Arc::clone(&room).try_acquire_owned() else {
+                tracing::debug!("a connection over the limit was closed");
+                continue;
+            };
+            let connection = Connection {
+                http: http.clone(),
+                service: service.clone(),
+                clock: clock.clone(),
+                stopped: stopped.clone(),
+            };
+            let (tls, handshakes) = (tls.clone(), Arc::clone(&handshakes));
+            connections.spawn(async move {
+                connection.begin(stream, tls.as_deref(), &handshakes).await;
+                drop(place);
+            });
+        }
+        drop(listener);
+        drop(stopping);
+        while connections.join_next().await.is_some() {}
+    }
+}
+
+/// How HTTP is spoken.
+fn http() -> Builder<TokioExecutor> {
+    let mut http = Builder::new(TokioExecutor::new());
+    http.http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HTTP1_HEAD)
+        .max_buf_size(HTTP1_MAX_HEAD);
+    http.http2()
+        .timer(TokioTimer::new())
+        // A peer that vanished without a word is noticed, and its connection freed.
+        .keep_alive_interval(Some(Duration::from_secs(30)))
+        .keep_alive_timeout(Duration::from_secs(10))
+        .max_concurrent_streams(HTTP2_MAX_STREAMS)
+        .max_header_list_size(HTTP2_MAX_HEADERS);
+    http
+}
+
+/// A peer that went before it was accepted is no reason to rest.
+async fn rest(error: &io::Error) {
+    tracing::debug!(%error, "a connection could not be accepted");
+    let theirs = [
+        io::ErrorKind::ConnectionAborted,
+        io::ErrorKind::ConnectionReset,
+        io::ErrorKind::ConnectionRefused,
+    ];
+    if !theirs.contains(&error.kind()) {
+        tokio::time::sleep(OUT_OF_FILES).await;
+    }
+}
+
+/// A connection from its first byte on.
+struct Connection<S> {
+    http: Builder<TokioExecutor>,
+    service: S,
+    clock: Clock,
+    /// Closed when the server stops.
+    stopped: watch::Receiver<()>,
+}
+
+impl<S> Connection<S>
+where
+    S: Service<Request<Incoming>, Response = Response<Body>, Error = Infallible>,
+    S: Clone + Send + 'static,
+    S::Future: Send,
+{
+    async fn begin(self, stream: TcpStream, tls: Option<&Tls>, handshakes: &Semaphore) {
+        // Without it small answers wait for acknowledgements. It fails only on a connection that is gone.
+        let _ = stream.set_nodelay(true);
+        let address = TcpConnectInfo {
+            local_addr: stream.local_addr().ok(),
+            remote_addr: stream.peer_addr().ok(),
+        };
+        let Some(tls) = tls else {
+            return self.speak_http(stream, Peer { address, certificate: None }, None).await;
+        };
+        let shake_hands = async {
+            let _turn = handshakes.acquire().await.map_err(io::Error::other)?;
+            tls.acceptor().accept(stream).await
+        };
+        let mut stopped = self.stopped.clone();
+        let shaken = tokio::select! {
+            shaken = timeout(HANDSHAKE, shake_hands) => shaken,
+            _ = stopped.changed() => return,
+        };
+        match shaken {
+            Ok(Ok(stream)) => {
+                let presented = Presented::by(&stream);
+                let good_for = presented.as_ref().map(|presented| presented.good_for(&self.clock));
+                let certificate = presented.map(|presented| presented.names);
+                self.speak_http(stream, Peer { address, certificate }, good_for).await;
+            }
+            Ok(Err(error)) => {
+                tracing::debug!(peer = ?address.remote_addr, %error, "a TLS handshake failed");
+            }
+            Err(_) => {
+                tracing::debug!(peer = ?address.remote_addr, "a TLS handshake took too long");
+            }
+        }
+    }
+
+    /// For as long as the peer's certificate is good, if it has one.
+    async fn speak_http<IO>(self, stream: IO, peer: Peer, good_for: Option<Duration>)
+    where
+        IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let Self { http, service, clock: _, mut stopped } = self;
+        let activity = Arc::new(Activity::default());
+        let service = PeerService::new(service, peer, Arc::clone(&activity));
+        let mut connection = pin!(http.serve_connection(TokioIo::new(stream), service));
+        let mut idle = pin!(idle(&activity));
+        let mut outdated = pin!(outdated(good_for));
+        let mut going_on = true;
+        loop {
+            tokio::select! {
+                ended = connection.as_mut() => {
+                    if let Err(error) = ended {
+                        tracing::debug!(%error, "a connection broke off");
+                    }
+                    return;
+                }
+                _ = stopped.changed(), if going_on => {}
+                () = &mut idle, if going_on => {}
+                () = &mut outdated, if going_on => {}
+            }
+            going_on = false;
+            connection.as_mut().graceful_shutdown();
+        }
+    }
+}
+
+/// Resolves when the peer's certificate has expired: the handshake saw that it had not.
+async fn outdated(good_for: Option<Duration>) {
+    match good_for {
+        Some(good_for) => tokio::time::sleep(good_for).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Resolves when a connection has had no request for too long.
+async fn idle(activity: &Activity) {
+    tokio::time::sleep(FIRST_REQUEST).await;
+    let mut before = 0;
+    loop {
+        let begun = activity.begun();
+        if begun == before && activity.under_way() == 0 {
+            return;
+        }
+        before = begun;
+        tokio::time::sleep(IDLE).await;
+    }
+}

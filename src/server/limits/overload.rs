@@ -1,0 +1,179 @@
+//! Too many requests at once: the one over the limit is refused right away instead of waiting with all
+//! the others, and one that brings no answer about is given up.
+
+use std::collections::HashMap;
+use std::future::Future;
+use std::future::Ready;
+use std::future::ready;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering;
+use std::task::Context;
+use std::task::Poll;
+use std::time::Duration;
+
+use futures_util::future::Either;
+use http::HeaderValue;
+use http::Request;
+use http::Response;
+use http::StatusCode;
+use http::header::RETRY_AFTER;
+use pin_project_lite::pin_project;
+use tokio::time::Sleep;
+use tonic::Code;
+use tonic::Status;
+use tonic_types::ErrorDetails;
+use tonic_types::StatusExt;
+use tower::Layer;
+use tower::Service;
+
+use crate::guard::ERROR_DOMAIN;
+use crate::server::http::is_grpc;
+use crate::server::request_log::OVERLOADED;
+use crate::server::request_log::RequestNotes;
+
+/// When to try again.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// How long a request may be without the head of its answer: a body that comes a byte at a time has its
+/// place for no longer.
+const LONGEST: Duration = Duration::from_secs(120);
+
+/// Whether the server lives is answered in any case: who asks would end it otherwise.
+fn is_health(path: &str) -> bool {
+    // Over plain HTTP it may stand below the path of the issuer.
+    path.starts_with("/grpc.health.v1.Health/")
+        || path.ends_with("/health/live")
+        || path.ends_with("/health/ready")
+}
+
+/// Bounds the requests that are under way until the head of their answer: what streams afterwards does
+/// not count.
+#[derive(Clone)]
+pub(in crate::server) struct Overload {
+    under_way: Arc<AtomicUsize>,
+    most: usize,
+}
+
+impl Overload {
+    pub(in crate::server) fn new(most: usize) -> Self {
+        Self { under_way: Arc::default(), most }
+    }
+
+    /// A place, if there is one.
+    fn admit(&self) -> Option<Place> {
+        let before = self.under_way.fetch_add(1, Ordering::Relaxed);
+        // Given back right here if it is one too many.
+        let place = Place(Arc::clone(&self.under_way));
+        (before < self.most).then_some(place)
+    }
+}
+
+/// Counts until it is dropped.
+struct Place(Arc<AtomicUsize>);
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl<S> Layer<S> for Overload {
+    type Service = Bounded<S>;
+
+    fn layer(&self, inner: S) -> Bounded<S> {
+        Bounded { inner, overload: self.clone() }
+    }
+}
+
+/// A service behind an [`Overload`].
+#[derive(Clone)]
+pub(in crate::server) struct Bounded<S> {
+    inner: S,
+    overload: Overload,
+}
+
+impl<S, B, R> Service<Request<B>> for Bounded<S>
+where
+    S: Service<Request<B>, Response = Response<R>>,
+    R: Default,
+{
+    type Response = Response<R>;
+    type Error = S::Error;
+    type Future = Either<Ready<Result<Response<R>, S::Error>>, Admitted<S::Future>>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, request: Request<B>) -> Self::Future {
+        let grpc = is_grpc(request.headers());
+        let path = request.uri().path();
+        let place = if is_health(path) {
+            None
+        } else if let Some(place) = self.overload.admit() {
+            Some(place)
+        } else {
+            if let Some(notes) = request.extensions().get::<Arc<RequestNotes>>() {
+                let _ = notes.failure.set((OVERLOADED, ""));
+            }
+            return Either::Left(ready(Ok(shed(grpc))));
+        };
+        let call = self.inner.call(request);
+        Either::Right(Admitted { call, longest: tokio::time::sleep(LONGEST), grpc, _place: place })
+    }
+}
+
+pin_project! {
+    /// A call under way.
+    pub(in crate::server) struct Admitted<F> {
+        #[pin]
+        call: F,
+        #[pin]
+        longest: Sleep,
+        grpc: bool,
+        _place: Option<Place>,
+    }
+}
+
+impl<F, R, E> Future for Admitted<F>
+where
+    F: Future<Output = Result<Response<R>, E>>,
+    R: Default,
+{
+    type Output = Result<Response<R>, E>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.project();
+        if let Poll::Ready(answer) = this.call.poll(cx) {
+            return Poll::Ready(answer);
+        }
+        this.longest.poll(cx).map(|()| Ok(too_long(*this.grpc)))
+    }
+}
+
+fn shed<R: Default>(grpc: bool) -> Response<R> {
+    if !grpc {
+        let mut response = empty(StatusCode::SERVICE_UNAVAILABLE);
+        response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(RETRY.as_secs()));
+        return response;
+    }
+    let mut details = ErrorDetails::with_error_info(OVERLOADED, ERROR_DOMAIN, HashMap::new());
+    details.set_retry_info(Some(RETRY));
+    let message = "too many requests are under way; try again";
+    Status::with_error_details(Code::Unavailable, message, details).into_http()
+}
+
+fn too_long<R: Default>(grpc: bool) -> Response<R> {
+    if grpc {
+        return Status::deadline_exceeded("the call took too long").into_http();
+    }
+    empty(StatusCode::REQUEST_TIMEOUT)
+}
+
+fn empty<R: Default>(status: StatusCode) -> Response<R> {
+    let mut response = Response::new(R::default());
+    *response.status_mut() = status;
+    response
+}

@@ -1,0 +1,122 @@
+//! TLS as operators set it up: with files that are good, and with files that are not.
+
+use std::fs;
+
+use rcgen::CertificateParams;
+use rcgen::KeyPair;
+use rcgen::date_time_ymd;
+
+use crate::support::Sandbox;
+use crate::support::Server;
+
+const SERVE: [&str; 8] = [
+    "--data-dir",
+    "data",
+    "--kek-file",
+    "kek",
+    "--tls-cert-file",
+    "tls.crt",
+    "--tls-key-file",
+    "tls.key",
+];
+
+/// A sandbox with a store, and a certificate for the loopback address that vouches for itself.
+fn sandbox() -> Sandbox {
+    let sandbox = Sandbox::new();
+    let issuer = "https://auth.test";
+    let init = ["init", "--issuer", issuer, "--url", issuer, "--data-dir", "data"];
+    sandbox.run(&[&init[..], &["--kek-file", "kek"]].concat()).ok();
+    assert_eq!(sandbox.credential("data/operator.toml", "url"), issuer);
+    certify(&sandbox, 4096);
+    sandbox
+}
+
+fn certify(sandbox: &Sandbox, until: i32) {
+    let mut params = CertificateParams::new(["127.0.0.1".to_owned()]).expect("a name");
+    params.not_after = date_time_ymd(until, 1, 1);
+    let key = KeyPair::generate().expect("a key");
+    let cert = params.self_signed(&key).expect("a certificate").pem();
+    fs::write(sandbox.path("tls.crt"), cert).expect("it is ours");
+    fs::write(sandbox.path("tls.key"), key.serialize_pem()).expect("it is ours");
+    sandbox.set_mode("tls.key", 0o600);
+}
+
+/// Operator's credentials for the server, with another line.
+fn credentials(sandbox: &Sandbox, server: &Server, line: &str) {
+    let text = sandbox.text("data/operator.toml").replace("https://auth.test", &server.url);
+    fs::write(sandbox.path("op.toml"), format!("{text}{line}\n")).expect("it is ours");
+    sandbox.set_mode("op.toml", 0o600);
+}
+
+#[test]
+fn the_commands_speak_tls_with_the_authority_of_their_credentials() {
+    let sandbox = sandbox();
+    let server = sandbox.serve(&SERVE);
+    assert!(server.url.starts_with("https://127.0.0.1:"), "{}", server.url);
+    let list = ["keys", "list", "--credentials", "op.toml"];
+    credentials(&sandbox, &server, "ca_file = \"tls.crt\"");
+    sandbox.run(&list).ok();
+
+    credentials(&sandbox, &server, "");
+    let mut with_variable = sandbox.program(crate::support::PROGRAM);
+    with_variable.args(list).env("COUNTERSIGN_CA_FILE", "tls.crt");
+    crate::support::finish(&mut with_variable, "").ok();
+
+    // Nobody vouches for it, or nobody can.
+    credentials(&sandbox, &server, "ca_file = \"data/operator.toml\"");
+    let line = sandbox.run(&list).failed(1);
+    assert!(line.contains("data/operator.toml") && line.contains("no certificate in it"), "{line}");
+    credentials(&sandbox, &server, "ca_file = \"absent.pem\"");
+    let line = sandbox.run(&list).failed(1);
+    assert!(line.contains("absent.pem cannot be used"), "{line}");
+    let end = server.stop();
+    assert!(!end.stderr.contains("WARN"), "{}", end.stderr);
+}
+
+#[test]
+fn a_file_that_is_no_good_is_named_with_what_is_wrong_with_it() {
+    let sandbox = sandbox();
+    let good = [sandbox.text("tls.crt"), sandbox.text("tls.key")];
+    certify(&sandbox, 4096);
+    let other_key = sandbox.text("tls.key");
+    let args = [&["serve", "--listen", "127.0.0.1:0"][..], &SERVE].concat();
+    let damaged = good[0].replacen("MII", "AII", 1);
+    for (cert, key, what) in [
+        ("noise", good[1].as_str(), "tls.crt is not PEM"),
+        (&good[1], &good[1], "tls.crt holds no certificate"),
+        (&damaged, &good[1], "tls.crt holds a bad certificate"),
+        (&good[0], "noise", "tls.key is not PEM"),
+        (&good[0], &good[0], "tls.key holds no private key"),
+        (&good[0], &other_key, "tls.key holds the key of another certificate than tls.crt"),
+    ] {
+        fs::write(sandbox.path("tls.crt"), cert).expect("it is ours");
+        fs::write(sandbox.path("tls.key"), key).expect("it is ours");
+        let line = sandbox.run(&args).failed(1);
+        assert!(line.contains(what), "{what}: {line}");
+        assert!(!line.contains("PRIVATE"), "{line}");
+    }
+    fs::remove_file(sandbox.path("tls.key")).expect("it is ours");
+    fs::write(sandbox.path("tls.crt"), &good[0]).expect("it is ours");
+    let line = sandbox.run(&args).failed(1);
+    assert!(line.contains("cannot read tls.key: No such file"), "{line}");
+
+    fs::write(sandbox.path("tls.key"), &good[1]).expect("it is ours");
+    sandbox.set_mode("tls.key", 0o600);
+    let with_ca = [&args[..], &["--tls-client-ca-file", "tls.key"]].concat();
+    let line = sandbox.run(&with_ca).failed(1);
+    assert!(line.contains("tls.key holds no certificate"), "{line}");
+    let line = sandbox.run(&["serve", "--dev", "--tls-cert-file", "c", "--tls-key-file", "k"]);
+    assert!(line.failed(2).contains("leave out --dev"));
+    let line = sandbox.run(&["serve", "--tls-cert-file", "c"]).failed(2);
+    assert!(line.contains("given without tls.key_file (from --tls-cert-file)"), "{line}");
+}
+
+#[test]
+fn what_is_doubtful_is_served_with_a_warning() {
+    let sandbox = sandbox();
+    certify(&sandbox, 2020);
+    sandbox.set_mode("tls.key", 0o644);
+    let log = sandbox.serve(&SERVE).stop().stderr;
+    assert!(log.contains("the TLS certificate has expired"), "{log}");
+    assert!(log.contains("the TLS key can be read by everyone"), "{log}");
+}
