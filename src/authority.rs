@@ -8,6 +8,7 @@
 
 mod act;
 mod clients;
+mod facts;
 pub mod host;
 mod maintenance;
 mod refusals;
@@ -18,6 +19,7 @@ pub use self::act::ActError;
 pub use self::act::Refusal;
 pub use self::clients::ClientPatch;
 pub use self::clients::CreatedSecret;
+pub use self::facts::NoAudience;
 
 use std::fmt;
 use std::path::Path;

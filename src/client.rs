@@ -1,7 +1,13 @@
 //! Registered clients, what they prove themselves with, and the proof that they did.
 
+mod resources;
 mod secret;
 
+pub use self::resources::InvalidResources;
+pub use self::resources::ResourceAlias;
+pub use self::resources::ResourceUri;
+pub use self::resources::ResourceUriRule;
+pub use self::resources::Resources;
 pub use self::secret::ClientSecret;
 pub use self::secret::InvalidSecretId;
 pub use self::secret::LastUse;
@@ -54,6 +60,10 @@ pub struct ClientSettings {
     pub max_token_ttl: Option<Duration>,
     /// Whether it gets no tokens.
     pub disabled: bool,
+    /// Other names of audiences that it is. Answers that were remembered before there were any have
+    /// none.
+    #[serde(default)]
+    pub resources: Resources,
 }
 
 /// What policy allows a client to call: one audience and scopes of it.

@@ -3,9 +3,15 @@
 use http::HeaderMap;
 use http::header;
 
+use crate::authority::IssueError;
+use crate::claims::ClientId;
+use crate::client::AuthenticatedClient;
+use crate::client::NotAuthenticated;
+use crate::server::grpc::Desk;
 use crate::server::oauth::authorization::BasicCredentials;
 use crate::server::oauth::errors::OAuthError;
 use crate::server::oauth::form::Form;
+use crate::server::oauth::request::Post;
 
 /// The one kind of assertion (RFC 7523 §2.2).
 const JWT_BEARER: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
@@ -68,4 +74,26 @@ pub(super) fn presented<'a>(
     }
     let client_id = client_id.ok_or(OAuthError::Client("no_credential"))?;
     Ok(Presented::Certificate { client_id })
+}
+
+/// Believes the client that a request is from, and notes who it is.
+///
+/// # Errors
+/// When it proves nothing, or not well.
+pub(super) fn authenticate(desk: &Desk, post: &Post) -> Result<AuthenticatedClient, OAuthError> {
+    let presented = presented(&post.headers, &post.form)?;
+    let (client_id, client_secret) = match &presented {
+        Presented::Basic(basic) => (basic.client_id.as_str(), basic.client_secret.as_str()),
+        Presented::Post { client_id, client_secret } => (*client_id, *client_secret),
+        Presented::Assertion { .. } | Presented::Certificate { .. } => {
+            return Err(OAuthError::Client("no_credential"));
+        }
+    };
+    let client_id = ClientId::new(client_id).map_err(|_| OAuthError::Client("malformed_client_id"))?;
+    let proven = desk.authority.prove(&client_id, client_secret, &post.peer, desk.clock.now());
+    // A name that nobody has may be a misplaced secret: it is not for the log.
+    if !matches!(proven, Err(IssueError::ClientRejected(NotAuthenticated::UnknownClient))) {
+        let _ = post.notes.client.set(client_id);
+    }
+    Ok(proven?)
 }

@@ -26,11 +26,11 @@ pub(super) fn put_client(connection: &Connection, client: &Client) -> rusqlite::
     connection
         .prepare_cached(
             "INSERT INTO clients (client_id, description, grants, serves, max_token_ttl, disabled,
-                                  created_at, updated_at, revision)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)
+                                  created_at, updated_at, revision, resources)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)
              ON CONFLICT (client_id) DO UPDATE SET
                 description = ?2, grants = ?3, serves = ?4, max_token_ttl = ?5, disabled = ?6,
-                created_at = ?7, updated_at = ?8, revision = ?9",
+                created_at = ?7, updated_at = ?8, revision = ?9, resources = ?10",
         )?
         .execute(params![
             client.id.as_str(),
@@ -42,6 +42,7 @@ pub(super) fn put_client(connection: &Connection, client: &Client) -> rusqlite::
             seconds(client.created_at),
             seconds(client.updated_at),
             client.revision as i64,
+            serde_json::to_string(&settings.resources).expect("resources are always JSON"),
         ])?;
     connection
         .prepare_cached("DELETE FROM secrets WHERE client_id = ?1")?
