@@ -308,18 +308,19 @@ fn cut_off(state: &State, id: &ClientId, now: Timestamp) -> ClientRevocation {
     ClientRevocation { before, until: before + TAIL }
 }
 
-fn known<'a>(state: &'a State, id: &ClientId) -> Result<&'a Arc<Client>, Refusal> {
+pub(super) fn known<'a>(state: &'a State, id: &ClientId) -> Result<&'a Arc<Client>, Refusal> {
     state.clients.get(id).ok_or(Refusal::NoSuchClient)
 }
 
 /// Refuses a change after which nobody could administer operators, but on the host itself.
-fn keep_an_operator(
+pub(super) fn keep_an_operator(
     state: &State,
     before: &Client,
     after: Option<&Client>,
     now: Timestamp,
 ) -> Result<(), Refusal> {
-    let can = |client: &Client| can_administer_operators(client) && client.has_usable_secret(now);
+    let can =
+        |client: &Client| can_administer_operators(client) && client.has_usable_credential(now);
     if !can(before) || after.is_some_and(can) {
         return Ok(());
     }

@@ -92,6 +92,11 @@ impl CallError {
                 )
             },
             Self::Issue(IssueError::Denied(denial)) => denied(denial),
+            Self::Issue(IssueError::CannotRemember) => told(
+                Code::Unavailable,
+                "ASSERTIONS_BUSY",
+                "the assertion cannot be remembered now, so that it could be used twice; send another one later",
+            ),
             Self::Issue(IssueError::LeaseOver) => told(
                 Code::Unavailable,
                 "STORE_UNAVAILABLE",
@@ -163,7 +168,9 @@ impl CallError {
             Self::Act(CommitError::Refused(Refusal::CutTooOften))
             | Self::Act(CommitError::Store(_))
             | Self::Store(_)
-            | Self::Issue(IssueError::LeaseOver | IssueError::CutTooOften) => {
+            | Self::Issue(
+                IssueError::LeaseOver | IssueError::CutTooOften | IssueError::CannotRemember,
+            ) => {
                 details.set_retry_info(Some(Duration::from_secs(5)));
             }
             Self::Issue(
@@ -177,6 +184,12 @@ impl CallError {
                 | Refusal::NoSuchClient
                 | Refusal::NoSuchSecret
                 | Refusal::TooManySecrets
+                | Refusal::NoSuchClientKey
+                | Refusal::ClientKeyExists
+                | Refusal::TooManyClientKeys
+                | Refusal::NoSuchCertificate
+                | Refusal::CertificateExists
+                | Refusal::TooManyCertificates
                 | Refusal::EtagStale
                 | Refusal::LastOperator
                 | Refusal::NoSuchKey
@@ -241,6 +254,28 @@ fn refused(refusal: &Refusal) -> Told {
         Refusal::TooManySecrets => (
             Code::FailedPrecondition,
             "the client has eight secrets, which is the most; revoke one that is not used any more"
+                .to_owned(),
+        ),
+        Refusal::NoSuchClientKey => {
+            (Code::NotFound, "the client has no key of this kid".to_owned())
+        }
+        Refusal::ClientKeyExists => {
+            (Code::AlreadyExists, "the client has this key already".to_owned())
+        }
+        Refusal::TooManyClientKeys => (
+            Code::FailedPrecondition,
+            "the client has eight keys, which is the most; revoke one that is not used any more"
+                .to_owned(),
+        ),
+        Refusal::NoSuchCertificate => {
+            (Code::NotFound, "the client was not registered with this name".to_owned())
+        }
+        Refusal::CertificateExists => {
+            (Code::AlreadyExists, "the client was registered with this name already".to_owned())
+        }
+        Refusal::TooManyCertificates => (
+            Code::FailedPrecondition,
+            "the client has eight certificate names, which is the most; revoke one that is not used any more"
                 .to_owned(),
         ),
         Refusal::EtagStale => (

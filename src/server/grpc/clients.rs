@@ -31,10 +31,12 @@ use crate::server::fields::wire_scopes;
 use crate::server::fields::wire_time;
 use crate::server::grpc::Call;
 use crate::server::grpc::Desk;
+use crate::server::grpc::client_credentials::wire_certificate;
+use crate::server::grpc::client_credentials::wire_key;
 use crate::server::grpc::end;
 
-/// The longest life of a secret that has an end.
-const LONGEST_SECRET_LIFE: Duration = Duration::from_secs(10 * 365 * 24 * 60 * 60);
+/// The longest life of a credential that has an end.
+const LONGEST_CREDENTIAL_LIFE: Duration = Duration::from_secs(10 * 365 * 24 * 60 * 60);
 
 /// The longest description of a client, in characters.
 const MAX_DESCRIPTION: usize = 256;
@@ -97,6 +99,38 @@ impl ClientService for Clients {
     ) -> Result<Response<rpc::RevokeClientSecretResponse>, Status> {
         let call = Call::new(request);
         end(&call.notes, self.revoke_secret(&call).await)
+    }
+
+    async fn create_client_key(
+        &self,
+        request: Request<rpc::CreateClientKeyRequest>,
+    ) -> Result<Response<rpc::CreateClientKeyResponse>, Status> {
+        let call = Call::new(request);
+        end(&call.notes, self.create_key(&call).await)
+    }
+
+    async fn revoke_client_key(
+        &self,
+        request: Request<rpc::RevokeClientKeyRequest>,
+    ) -> Result<Response<rpc::RevokeClientKeyResponse>, Status> {
+        let call = Call::new(request);
+        end(&call.notes, self.revoke_key(&call).await)
+    }
+
+    async fn create_client_certificate(
+        &self,
+        request: Request<rpc::CreateClientCertificateRequest>,
+    ) -> Result<Response<rpc::CreateClientCertificateResponse>, Status> {
+        let call = Call::new(request);
+        end(&call.notes, self.create_certificate(&call).await)
+    }
+
+    async fn revoke_client_certificate(
+        &self,
+        request: Request<rpc::RevokeClientCertificateRequest>,
+    ) -> Result<Response<rpc::RevokeClientCertificateResponse>, Status> {
+        let call = Call::new(request);
+        end(&call.notes, self.revoke_certificate(&call).await)
     }
 
     async fn revoke_client_tokens(
@@ -183,8 +217,7 @@ impl Clients {
                 "disabled" => patch.disabled = Some(client.disabled),
                 "resources" => patch.resources = Some(resources(client)?),
                 _ => {
-                    let problem =
-                        "it may name description, grants, serves, max_token_ttl, disabled and resources";
+                    let problem = "it may name description, grants, serves, max_token_ttl, disabled and resources";
                     return Err(InvalidField::new("update_mask", problem).into());
                 }
             }
@@ -212,11 +245,7 @@ impl Clients {
     ) -> Result<rpc::CreateClientSecretResponse, CallError> {
         let message = &call.message;
         let id = fields::name("client_id", &message.client_id)?;
-        let ttl = message.ttl.as_ref().map(|ttl| fields::life("ttl", ttl)).transpose()?;
-        if ttl.is_some_and(|ttl| ttl > LONGEST_SECRET_LIFE) {
-            let problem = "longer than ten years; leave it out for a secret without an end";
-            return Err(InvalidField::new("ttl", problem).into());
-        }
+        let ttl = credential_life(message.ttl.as_ref())?;
         let act = call.act(&self.0, "ClientService/CreateClientSecret", &message.request_id)?;
         match self.0.authority.create_secret(act, id, ttl).await? {
             CreatedSecret::New(secret, info) => Ok(rpc::CreateClientSecretResponse {
@@ -250,6 +279,18 @@ impl Clients {
         let before = self.0.authority.revoke_client_tokens(act, id).await?;
         Ok(rpc::RevokeClientTokensResponse { revoked_before: Some(wire_time(before)) })
     }
+}
+
+/// How long a credential shall work; `None` for no end.
+pub(super) fn credential_life(
+    ttl: Option<&prost_types::Duration>,
+) -> Result<Option<Duration>, InvalidField> {
+    let ttl = ttl.map(|ttl| fields::life("ttl", ttl)).transpose()?;
+    if ttl.is_some_and(|ttl| ttl > LONGEST_CREDENTIAL_LIFE) {
+        let problem = "longer than ten years; leave it out for one without an end";
+        return Err(InvalidField::new("ttl", problem));
+    }
+    Ok(ttl)
 }
 
 fn description(client: &rpc::Client) -> Result<Box<str>, InvalidField> {
@@ -336,8 +377,9 @@ fn wire_client(client: &ClientInfo) -> rpc::Client {
         update_time: Some(wire_time(client.updated_at)),
         etag: format!("{:x}", client.revision),
         secrets: client.secrets.iter().map(wire_secret).collect(),
+        keys: client.keys.iter().map(wire_key).collect(),
+        certificates: client.certificates.iter().map(wire_certificate).collect(),
         resources: resources.as_slice().iter().map(wire_alias).collect(),
-        ..Default::default()
     }
 }
 

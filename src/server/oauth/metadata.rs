@@ -13,7 +13,10 @@ use crate::claims::Issuer;
 use crate::server::oauth::Endpoints;
 
 /// How a client can authenticate, at all three endpoints alike.
-const AUTH_METHODS: [&str; 2] = ["client_secret_basic", "client_secret_post"];
+const AUTH_METHODS: [&str; 3] = ["client_secret_basic", "client_secret_post", "private_key_jwt"];
+
+/// What an assertion can be signed with.
+const ALGORITHMS: [&str; 1] = ["EdDSA"];
 
 const MAX_AGE: HeaderValue = HeaderValue::from_static("public, max-age=300");
 
@@ -31,6 +34,9 @@ struct Metadata<'a> {
     token_endpoint_auth_methods_supported: &'a [&'static str],
     introspection_endpoint_auth_methods_supported: &'a [&'static str],
     revocation_endpoint_auth_methods_supported: &'a [&'static str],
+    token_endpoint_auth_signing_alg_values_supported: [&'static str; 1],
+    introspection_endpoint_auth_signing_alg_values_supported: [&'static str; 1],
+    revocation_endpoint_auth_signing_alg_values_supported: [&'static str; 1],
 }
 
 /// `GET /.well-known/oauth-authorization-server`, and what OpenID Connect calls it.
@@ -49,6 +55,9 @@ pub(super) async fn metadata(State(endpoints): State<Endpoints>) -> Response {
         token_endpoint_auth_methods_supported: &AUTH_METHODS,
         introspection_endpoint_auth_methods_supported: &AUTH_METHODS,
         revocation_endpoint_auth_methods_supported: &AUTH_METHODS,
+        token_endpoint_auth_signing_alg_values_supported: ALGORITHMS,
+        introspection_endpoint_auth_signing_alg_values_supported: ALGORITHMS,
+        revocation_endpoint_auth_signing_alg_values_supported: ALGORITHMS,
     };
     let body = serde_json::to_string(&metadata).expect("text is always JSON");
     let headers = [

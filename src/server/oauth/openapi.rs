@@ -15,3 +15,21 @@ pub(super) async fn document() -> Response {
     ];
     (headers, DOCUMENT).into_response()
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::Value;
+
+    use super::DOCUMENT;
+    use crate::server::oauth::table;
+
+    #[test]
+    fn every_route_is_described_and_nothing_else() {
+        let document: Value = serde_json::from_str(DOCUMENT).expect("JSON");
+        let described: Vec<&String> =
+            document["paths"].as_object().expect("paths").keys().collect();
+        let mut routes = table().map(|(path, _)| path);
+        routes.sort_unstable();
+        assert_eq!(described, routes);
+    }
+}

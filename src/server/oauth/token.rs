@@ -3,14 +3,17 @@
 use serde::Serialize;
 
 use crate::authority::Authority;
-use crate::authority::IssueError;
+use crate::authority::IssueRequest;
 use crate::authority::NoAudience;
 use crate::claims::Audience;
 use crate::claims::ScopeSet;
 use crate::client::ResourceUri;
 use crate::policy::TokenRequest;
 use crate::server::grpc::Desk;
+use crate::server::oauth::client_auth::Claim;
 use crate::server::oauth::client_auth::authenticate;
+use crate::server::oauth::client_auth::note_client;
+use crate::server::oauth::client_auth::presented;
 use crate::server::oauth::errors::NOT_GRANTED;
 use crate::server::oauth::errors::OAuthError;
 use crate::server::oauth::form::Form;
@@ -31,14 +34,17 @@ pub(super) async fn issue(desk: &Desk, post: &Post) -> Result<Answer, OAuthError
         Some(_) => return Err(OAuthError::GrantType),
         None => return Err(OAuthError::Invalid("grant_type is missing")),
     }
-    let client = authenticate(desk, post)?;
-    let (authority, now) = (&desk.authority, desk.clock.now());
-    // Only now: what resources mean is nothing to tell just anyone.
-    let request = token_request(authority, &post.form)?;
-    let mut issued = authority.issue_to(&client, &request, now);
-    if matches!(issued, Err(IssueError::LeaseOver)) && authority.renew_lease(now).await {
-        issued = authority.issue_to(&client, &request, now);
-    }
+    // What resources mean is nothing to tell just anyone: whatever is wrong with what it asks for,
+    // first the client proves who it is.
+    let token = match token_request(&desk.authority, &post.form) {
+        Ok(token) => token,
+        Err(error) => return authenticate(desk, post).and(Err(error)),
+    };
+    let presented = presented(&post.headers, &post.form)?;
+    let Claim { client_id, credential } = presented.claim(post.certificate.as_deref())?;
+    let request = IssueRequest { client_id: &client_id, credential, token, peer: &post.peer };
+    let issued = desk.authority.issue(&request, desk.clock.now()).await;
+    note_client(&post.notes, client_id, &issued);
     let issued = issued?;
     let _ = post.notes.audience.set(issued.claims.audience.clone());
     Ok(Answer {
@@ -63,9 +69,8 @@ fn audience(authority: &Authority, form: &Form) -> Result<Option<Audience>, OAut
     let named = form.get("audience").map(Audience::new).transpose();
     let named = named.map_err(|_| OAuthError::Target("the audience is not a name"))?;
     let resources = form.all("resource").map(ResourceUri::new).collect::<Result<Vec<_>, _>>();
-    let resources = resources.map_err(|_| {
-        OAuthError::Target("a resource is not an absolute URI without a fragment")
-    })?;
+    let resources = resources
+        .map_err(|_| OAuthError::Target("a resource is not an absolute URI without a fragment"))?;
     let meant = authority.audience_of(&resources).map_err(|error| match error {
         NoAudience::Unknown => OAuthError::Target(NOT_GRANTED),
         NoAudience::Ambiguous => OAuthError::Target("the resources mean different audiences"),

@@ -4,6 +4,7 @@ use super::*;
 
 use crate::claims::Kid;
 use crate::claims::TokenId;
+use crate::client::CertificateName;
 use crate::client::SecretId;
 use crate::keys::KeyInfo;
 use crate::keys::KeyState;
@@ -59,6 +60,49 @@ pub(super) fn put_client(connection: &Connection, client: &Client) -> rusqlite::
             seconds(secret.created_at),
             secret.expires_at.map(seconds),
             secret.last_use.time().map(seconds),
+        ])?;
+    }
+    put_keys(connection, client)?;
+    put_certificates(connection, client)
+}
+
+fn put_keys(connection: &Connection, client: &Client) -> rusqlite::Result<()> {
+    connection
+        .prepare_cached("DELETE FROM client_keys WHERE client_id = ?1")?
+        .execute([client.id.as_str()])?;
+    let mut insert = connection.prepare_cached(
+        "INSERT INTO client_keys (client_id, kid, public, created_at, expires_at, last_used_at)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+    )?;
+    for key in &client.keys {
+        insert.execute(params![
+            client.id.as_str(),
+            key.key.kid().as_str(),
+            key.key.as_bytes(),
+            seconds(key.created_at),
+            key.expires_at.map(seconds),
+            key.last_use.time().map(seconds),
+        ])?;
+    }
+    Ok(())
+}
+
+fn put_certificates(connection: &Connection, client: &Client) -> rusqlite::Result<()> {
+    connection
+        .prepare_cached("DELETE FROM client_certificates WHERE client_id = ?1")?
+        .execute([client.id.as_str()])?;
+    let mut insert = connection.prepare_cached(
+        "INSERT INTO client_certificates (client_id, kind, name, created_at, expires_at, last_used_at)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+    )?;
+    for certificate in &client.certificates {
+        insert.execute(params![
+            client.id.as_str(),
+            certificate.name.kind().as_str(),
+            certificate.name.as_str(),
+            seconds(certificate.created_at),
+            certificate.expires_at.map(seconds),
+            certificate.last_use.time().map(seconds),
         ])?;
     }
     Ok(())
@@ -162,6 +206,35 @@ pub(super) fn touch_secret(
             "UPDATE secrets SET last_used_at = ?3 WHERE client_id = ?1 AND secret_id = ?2",
         )?
         .execute(params![client.as_str(), secret.0, seconds(at)])
+        .map(|_| ())
+}
+
+pub(super) fn touch_key(
+    connection: &Connection,
+    client: &ClientId,
+    kid: &Kid,
+    at: Timestamp,
+) -> rusqlite::Result<()> {
+    connection
+        .prepare_cached(
+            "UPDATE client_keys SET last_used_at = ?3 WHERE client_id = ?1 AND kid = ?2",
+        )?
+        .execute(params![client.as_str(), kid.as_str(), seconds(at)])
+        .map(|_| ())
+}
+
+pub(super) fn touch_certificate(
+    connection: &Connection,
+    client: &ClientId,
+    name: &CertificateName,
+    at: Timestamp,
+) -> rusqlite::Result<()> {
+    connection
+        .prepare_cached(
+            "UPDATE client_certificates SET last_used_at = ?4
+             WHERE client_id = ?1 AND kind = ?2 AND name = ?3",
+        )?
+        .execute(params![client.as_str(), name.kind().as_str(), name.as_str(), seconds(at)])
         .map(|_| ())
 }
 

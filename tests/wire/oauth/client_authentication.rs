@@ -144,11 +144,8 @@ async fn rejections_are_in_the_audit_log_like_those_of_grpc() {
     server.restart().await;
     let request = server.as_operator(rpc::ListAuditEventsRequest::default()).await;
     let answer = server.audit().list_audit_events(request).await.expect("listed").into_inner();
-    let outcomes: Vec<(&str, &str)> = answer
-        .events
-        .iter()
-        .map(|event| (event.actor.as_str(), event.outcome.as_str()))
-        .collect();
+    let outcomes: Vec<(&str, &str)> =
+        answer.events.iter().map(|event| (event.actor.as_str(), event.outcome.as_str())).collect();
     assert!(outcomes.contains(&("order", "wrong_secret")), "{outcomes:?}");
     assert!(
         outcomes.iter().any(|(actor, outcome)| {

@@ -112,9 +112,9 @@ fn fits(schema: &'static Value, value: &Value) -> Result<(), String> {
             }
             "additionalProperties" => {
                 let known = schema["properties"].as_object().expect("properties");
-                value.as_object().is_some_and(|object| {
-                    object.keys().all(|name| known.contains_key(name))
-                })
+                value
+                    .as_object()
+                    .is_some_and(|object| object.keys().all(|name| known.contains_key(name)))
             }
             "items" => {
                 for item in value.as_array().into_iter().flatten() {

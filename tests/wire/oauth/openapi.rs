@@ -1,7 +1,5 @@
 //! `/openapi.json` is what the server does: that answers are as it says is seen by every other test here.
 
-use countersign::server::ROUTES;
-
 use crate::oauth::call::request;
 use crate::oauth::contract::DOCUMENT;
 use crate::oauth::contract::methods;
@@ -17,17 +15,9 @@ async fn the_document_is_served_as_it_is_kept() {
 }
 
 #[tokio::test]
-async fn every_route_is_described_and_nothing_else() {
-    let described: Vec<&String> = DOCUMENT["paths"].as_object().expect("paths").keys().collect();
-    let mut routes = ROUTES.to_vec();
-    routes.sort_unstable();
-    assert_eq!(described, routes);
-}
-
-#[tokio::test]
 async fn every_other_method_is_refused_with_those_that_there_are() {
     let server = TestServer::start().await;
-    for path in ROUTES {
+    for path in DOCUMENT["paths"].as_object().expect("paths").keys() {
         for method in ["GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE"] {
             // What is asked here is held against the document.
             let answer = request(&server, method, path, "").await;
