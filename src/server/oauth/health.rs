@@ -35,3 +35,49 @@ fn unready(status: &'static str) -> Response {
     *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
     response
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use tokio::sync::watch;
+
+    use super::*;
+    use crate::authority::Authority;
+    use crate::authority::Settings;
+    use crate::authority::host;
+    use crate::claims::Clock;
+    use crate::server::grpc::Desk;
+    use crate::store;
+    use crate::store::Kek;
+
+    fn desk(directory: &Path) -> Desk {
+        let clock = Clock::system();
+        let path = directory.join("countersign.db");
+        let kek = Kek::generate().expect("randomness");
+        let issuer = "https://issuer.test".parse().expect("an issuer");
+        let place = store::reserve(&path).expect("nothing is there");
+        host::init(&place, &kek, &issuer, &[], clock.now()).expect("a fresh store");
+        drop(place);
+        let settings = Settings {
+            default_ttl: Duration::from_secs(900),
+            audit_retention: Duration::from_secs(86_400),
+        };
+        let authority = Authority::open(&path, kek, settings, &clock).expect("it opens");
+        Desk { authority: Arc::new(authority), clock }
+    }
+
+    /// Over the wire nobody gets so far: a server that stops takes no more connections.
+    #[tokio::test]
+    async fn a_server_that_stops_is_live_and_not_ready() {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let (stopping, stopped) = watch::channel(());
+        let endpoints = Endpoints::new(desk(directory.path()), stopped);
+        assert_eq!(ready(State(endpoints.clone())).await.status(), StatusCode::OK);
+        drop(stopping);
+        assert_eq!(ready(State(endpoints)).await.status(), StatusCode::SERVICE_UNAVAILABLE);
+        assert_eq!(live().await.status(), StatusCode::OK);
+    }
+}

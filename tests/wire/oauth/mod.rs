@@ -1,5 +1,6 @@
 //! OAuth 2.0 over plain HTTP, as tools speak it that know nothing of this project.
 
+mod assertions;
 mod call;
 mod client_authentication;
 mod contract;

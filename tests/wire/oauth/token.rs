@@ -1,5 +1,6 @@
 //! `POST /oauth/token`: what is granted, and what the answer looks like.
 
+use countersign::rpc;
 use serde_json::Value;
 
 use crate::oauth::call::assert_error;
@@ -91,4 +92,34 @@ async fn scopes_that_are_not_granted_or_not_scopes_are_invalid() {
         let answer = token(&server, &basic("order", &secret), &format!("&scope={scope}")).await;
         assert_error(&answer, 400, "invalid_scope");
     }
+}
+
+#[tokio::test]
+async fn a_client_that_was_cut_off_too_often_comes_again_later() {
+    let server = TestServer::start().await;
+    let operator = server.operator().await;
+    let secret = order(&server).await;
+    for _ in 0..20 {
+        for disabled in [true, false] {
+            let switch = move |client: &mut rpc::Client| client.disabled = disabled;
+            operator.change(&server, "order", &["disabled"], switch).await.expect("updated");
+        }
+    }
+    let answer = token(&server, &basic("order", &secret), "").await;
+    assert_error(&answer, 429, "temporarily_unavailable");
+    server.advance(30);
+    assert_eq!(token(&server, &basic("order", &secret), "").await.status, 200);
+}
+
+#[tokio::test]
+async fn a_clients_own_maximum_is_what_a_token_says() {
+    let server = TestServer::start().await;
+    let operator = server.operator().await;
+    let secret = order(&server).await;
+    let shorter = |client: &mut rpc::Client| {
+        client.max_token_ttl = Some(prost_types::Duration { seconds: 60, nanos: 0 });
+    };
+    operator.change(&server, "order", &["max_token_ttl"], shorter).await.expect("updated");
+    let answer = token(&server, &basic("order", &secret), "").await;
+    assert_eq!(answer.json()["expires_in"], Value::from(60));
 }
