@@ -2,7 +2,8 @@
 //!
 //! Outermost is the request log, then the [`Guard`](crate::guard::Guard) with Countersign's own
 //! policy, then the services, each of which turns a message into values, asks the authority, and
-//! turns what it says into a message or a status.
+//! turns what it says into a message or a status. OAuth 2.0 over plain HTTP stands beside the guard:
+//! its clients authenticate in the request.
 
 mod deadline;
 mod errors;
