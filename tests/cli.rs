@@ -11,7 +11,9 @@ use std::process::Output;
 use std::thread;
 
 /// Every variable that the program reads, set to nothing, which is as good as unset.
-const VARIABLES: [&str; 20] = [
+const VARIABLES: [&str; 22] = [
+    "COUNTERSIGN_CLIENT_KEY_FILE",
+    "COUNTERSIGN_ISSUER",
     "HOME",
     "XDG_CONFIG_HOME",
     "COUNTERSIGN_URL",

@@ -22,7 +22,10 @@ use tonic::transport::Endpoint;
 use tower::Service;
 use tower::ServiceExt;
 
+use crate::claims::ClientId;
+use crate::claims::Clock;
 use crate::cli::credentials::Credentials;
+use crate::cli::credentials::Means;
 use crate::cli::error::Error;
 use crate::cli::status;
 use crate::guard::Access;
@@ -32,6 +35,7 @@ use crate::rpc::POLICIES;
 use crate::rpc::is_loopback;
 use crate::rpc::issue_token_request::Credential;
 use crate::rpc::token_service_client::TokenServiceClient;
+use crate::token::sign_assertion;
 
 /// A connection on behalf of one client. Cloning it shares the connection.
 ///
@@ -157,15 +161,33 @@ impl Shared {
         let requested_ttl = ttl.map(prost_types::Duration::try_from).transpose();
         let request = IssueTokenRequest {
             client_id: self.credentials.client_id.clone(),
-            credential: Some(Credential::ClientSecret(
-                self.credentials.client_secret.expose().to_owned(),
-            )),
+            credential: Some(self.prove()?),
             audience: audience.to_owned(),
             scopes,
             requested_ttl: requested_ttl
                 .map_err(|_| Status::invalid_argument("the requested life is too long"))?,
         };
         TokenServiceClient::new(self.channel.clone()).issue_token(request).await
+    }
+}
+
+impl Shared {
+    /// What proves the client's name, once.
+    fn prove(&self) -> Result<Credential, Status> {
+        let (key, issuer) = match &self.credentials.means {
+            Means::Secret(secret) => {
+                return Ok(Credential::ClientSecret(secret.expose().to_owned()));
+            }
+            Means::PrivateKey { key, issuer } => (key, issuer),
+        };
+        let client_id = ClientId::new(&self.credentials.client_id)
+            .map_err(|error| Status::invalid_argument(error.to_string()))?;
+        let mut nonce = [0; 16];
+        getrandom::fill(&mut nonce)
+            .map_err(|_| Status::internal("the system gave no randomness"))?;
+        let now = Clock::system().now();
+        let assertion = sign_assertion(key, &client_id, issuer.as_str(), now, nonce);
+        Ok(Credential::ClientAssertion(assertion.into_exposed()))
     }
 }
 
@@ -252,7 +274,7 @@ mod tests {
         let credentials = Credentials {
             url: url.to_owned(),
             client_id: "cron".to_owned(),
-            client_secret: Secret::new("csec_hush".to_owned()),
+            means: Means::Secret(Secret::new("csec_hush".to_owned())),
             origin: "c.toml".to_owned(),
         };
         destination(&credentials, plaintext)

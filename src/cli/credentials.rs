@@ -12,10 +12,12 @@ use std::path::PathBuf;
 
 use zeroize::Zeroizing;
 
+use crate::claims::Issuer;
 use crate::cli::environment::Environment;
 use crate::cli::error::Error;
 use crate::cli::secret::Secret;
 use crate::cli::toml_file;
+use crate::keys::SigningKey;
 use crate::store;
 
 /// A client's credentials and the server that knows them.
@@ -25,10 +27,24 @@ pub struct Credentials {
     pub url: String,
     /// The client's id.
     pub client_id: String,
-    /// One of the client's secrets.
-    pub client_secret: Secret,
+    /// What the client proves itself with.
+    pub means: Means,
     /// Where they were found, for messages.
     pub origin: String,
+}
+
+/// What a client proves itself with.
+#[derive(Debug)]
+pub enum Means {
+    /// One of its secrets.
+    Secret(Secret),
+    /// Its private key, with which it signs for this issuer.
+    PrivateKey {
+        /// The key.
+        key: SigningKey,
+        /// The issuer: never what the server calls itself, or another's could have us sign for this one.
+        issuer: Issuer,
+    },
 }
 
 impl Credentials {
@@ -62,35 +78,19 @@ impl Credentials {
 
     /// Reads a credentials file, which must be readable by its owner only.
     fn read(path: &Path) -> Result<Self, Error> {
-        let unreadable = |error: io::Error| {
-            Error::failed(
-                format!("cannot read {}: {error}", path.display()),
-                "name a credentials file with --credentials",
-            )
-        };
-        let mut file = File::open(path).map_err(unreadable)?;
-        // Of the open file, not of the path, which could be another one by now.
-        let mode = file.metadata().map_err(unreadable)?.permissions().mode();
-        if mode & 0o077 != 0 {
-            return Err(Error::failed(
-                format!("{} can be read by others (mode {:04o})", path.display(), mode & 0o7777),
-                format!("run: chmod 600 {}", shell_word(path)),
-            ));
-        }
-        let mut text = Zeroizing::new(String::new());
-        file.read_to_string(&mut text).map_err(unreadable)?;
+        let text = read_private(path)?;
         Self::parse(&text, path)
     }
 
     fn parse(text: &str, path: &Path) -> Result<Self, Error> {
-        const KEYS: [&str; 3] = ["url", "client_id", "client_secret"];
+        const KEYS: [&str; 5] = ["url", "client_id", "client_secret", "private_key_file", "issuer"];
 
         let mut table = toml_file::parse(text, path)?;
         if let Some(unknown) = table.keys().find(|key| !KEYS.contains(&key.as_str())) {
             return Err(toml_file::unknown_key(unknown, &KEYS, path));
         }
-        let mut take = |key: &str| match table.remove(key) {
-            Some(toml::Value::String(value)) => Ok(value),
+        let mut take_optional = |key: &str| match table.remove(key) {
+            Some(toml::Value::String(value)) => Ok(Some(value)),
             Some(other) => Err(Error::failed(
                 format!(
                     "`{key}` in {} must be a string, not {}",
@@ -99,12 +99,30 @@ impl Credentials {
                 ),
                 "correct the file",
             )),
-            None => Err(Error::failed(format!("{} lacks `{key}`", path.display()), "add it")),
+            None => Ok(None),
+        };
+        let required = |value: Option<String>, key: &str| {
+            value
+                .ok_or_else(|| Error::failed(format!("{} lacks `{key}`", path.display()), "add it"))
         };
         Ok(Self {
-            url: take("url")?,
-            client_id: take("client_id")?,
-            client_secret: Secret::new(take("client_secret")?),
+            url: required(take_optional("url")?, "url")?,
+            client_id: required(take_optional("client_id")?, "client_id")?,
+            means: match (take_optional("client_secret")?, take_optional("private_key_file")?) {
+                (Some(_), Some(_)) => {
+                    return Err(Error::failed(
+                        format!("{} has `client_secret` and `private_key_file`", path.display()),
+                        "remove one of them",
+                    ));
+                }
+                (None, Some(key)) => {
+                    // Beside the credentials, unless it says otherwise.
+                    let key = path.parent().unwrap_or(Path::new("")).join(key);
+                    let issuer = required(take_optional("issuer")?, "issuer")?;
+                    private_key(&key, &issuer, &path.display().to_string())?
+                }
+                (secret, None) => Means::Secret(Secret::new(required(secret, "client_secret")?)),
+            },
             origin: path.display().to_string(),
         })
     }
@@ -112,28 +130,78 @@ impl Credentials {
     /// All three or none: a URL from here must not send the secret of a file to some other server.
     fn from_environment(environment: &Environment) -> Result<Option<Self>, Error> {
         let found = [URL, CLIENT_ID, CLIENT_SECRET].map(|name| variable_or_file(environment, name));
-        match found {
-            [Ok(None), Ok(None), Ok(None)] => Ok(None),
-            [url, client_id, client_secret] => {
+        let key = environment.path(CLIENT_KEY_FILE);
+        match (found, key) {
+            ([Ok(None), Ok(None), Ok(None)], None) => Ok(None),
+            ([_, _, Ok(Some(_))], Some(_)) => Err(Error::failed(
+                format!("both {CLIENT_SECRET} and {CLIENT_KEY_FILE} are set"),
+                "unset one of them",
+            )),
+            ([url, client_id, client_secret], key) => {
                 let required = |value: Result<Option<String>, Error>, name: &str| {
                     value?.ok_or_else(|| {
                         Error::failed(
                             format!(
                                 "the environment holds part of the credentials, but not {name}"
                             ),
-                            format!("set {name} or {name}_FILE"),
+                            match name {
+                                ISSUER => format!("set {name} to the issuer's name"),
+                                _ => format!("set {name} or {name}_FILE"),
+                            },
                         )
                     })
                 };
                 Ok(Some(Self {
                     url: required(url, URL)?,
                     client_id: required(client_id, CLIENT_ID)?,
-                    client_secret: Secret::new(required(client_secret, CLIENT_SECRET)?),
+                    means: match key {
+                        Some(key) => {
+                            let issuer = required(environment.text(ISSUER), ISSUER)?;
+                            private_key(&key, &issuer, "the environment")?
+                        }
+                        None => Means::Secret(Secret::new(required(client_secret, CLIENT_SECRET)?)),
+                    },
                     origin: "the environment".to_owned(),
                 }))
             }
         }
     }
+}
+
+/// Reads a private key, which must be readable by its owner only.
+fn private_key(path: &Path, issuer: &str, origin: &str) -> Result<Means, Error> {
+    let issuer = Issuer::new(issuer).map_err(|error| {
+        Error::failed(format!("the issuer in {origin}: {error}"), "give the server's issuer")
+    })?;
+    let key = SigningKey::from_file_text(&read_private(path)?).map_err(|error| {
+        Error::failed(
+            format!("{}: {error}", path.display()),
+            "give a file that this writes: openssl genpkey -algorithm ed25519",
+        )
+    })?;
+    Ok(Means::PrivateKey { key, issuer })
+}
+
+/// The text of a file that only its owner can read.
+fn read_private(path: &Path) -> Result<Zeroizing<String>, Error> {
+    let unreadable = |error: io::Error| {
+        Error::failed(
+            format!("cannot read {}: {error}", path.display()),
+            "name a credentials file with --credentials",
+        )
+    };
+    let mut file = File::open(path).map_err(unreadable)?;
+    // Of the open file, not of the path, which could be another one by now.
+    let mode = file.metadata().map_err(unreadable)?.permissions().mode();
+    if mode & 0o077 != 0 {
+        return Err(Error::failed(
+            format!("{} can be read by others (mode {:04o})", path.display(), mode & 0o7777),
+            format!("run: chmod 600 {}", shell_word(path)),
+        ));
+    }
+    let mut text = Zeroizing::new(String::new());
+    file.read_to_string(&mut text).map_err(unreadable)?;
+    Ok(text)
 }
 
 /// A credentials file that is ours to write, made before the secret is, so that
@@ -215,14 +283,16 @@ pub fn point_to(path: &Path, url: &str) -> Result<(), Error> {
     if credentials.url == url {
         return Ok(());
     }
+    let Means::Secret(secret) = &credentials.means else {
+        return Err(Error::failed(
+            format!("{} names another server, and a private key", path.display()),
+            format!("set its `url` to {url}"),
+        ));
+    };
     let beside = path.with_extension("toml.new");
     // Left over from a process that was killed in between, if it is there.
     let _ = fs::remove_file(&beside);
-    NewCredentialsFile::create(&beside)?.write(
-        url,
-        &credentials.client_id,
-        &credentials.client_secret,
-    )?;
+    NewCredentialsFile::create(&beside)?.write(url, &credentials.client_id, secret)?;
     fs::rename(&beside, path).and_then(|()| store::sync_name(path)).map_err(|error| {
         Error::failed(
             format!("cannot replace {}: {error}", path.display()),
@@ -243,6 +313,8 @@ impl Drop for NewCredentialsFile {
 const URL: &str = "COUNTERSIGN_URL";
 const CLIENT_ID: &str = "COUNTERSIGN_CLIENT_ID";
 const CLIENT_SECRET: &str = "COUNTERSIGN_CLIENT_SECRET";
+const CLIENT_KEY_FILE: &str = "COUNTERSIGN_CLIENT_KEY_FILE";
+const ISSUER: &str = "COUNTERSIGN_ISSUER";
 
 /// The value of a variable, or the trimmed content of the file that `NAME_FILE` names.
 fn variable_or_file(environment: &Environment, name: &str) -> Result<Option<String>, Error> {
@@ -319,6 +391,55 @@ mod tests {
         found.expect_err("these are no good").line().expect("it says something")
     }
 
+    fn secret(credentials: &Credentials) -> &str {
+        match &credentials.means {
+            Means::Secret(secret) => secret.expose(),
+            Means::PrivateKey { .. } => panic!("it has a key"),
+        }
+    }
+
+    #[test]
+    fn a_private_key_takes_the_place_of_the_secret() {
+        // RFC 8410 §10.3.
+        let pem = "-----BEGIN PRIVATE KEY-----\n\
+            MC4CAQAwBQYDK2VwBCIEINTuctv5E1hK1bbY8fdp+K06/nwoy/HU++CXqI9EdVhC\n\
+            -----END PRIVATE KEY-----\n";
+        let directory = directory();
+        let (path, key) = (directory.path().join("c.toml"), directory.path().join("cron.key"));
+        let complete = "url = \"u\"\nclient_id = \"cron\"\nprivate_key_file = \"cron.key\"\n\
+            issuer = \"https://issuer.test\"\n";
+        let find = || Credentials::find(Some(&path), &environment(&[]));
+        write(&key, pem, 0o600);
+        write(&path, complete, 0o600);
+        let found = find().expect("the key is beside the file");
+        assert!(!format!("{found:?}").contains("MC4C"));
+        let Means::PrivateKey { issuer, .. } = found.means else { panic!("it has a secret") };
+        assert_eq!(issuer.as_str(), "https://issuer.test");
+
+        let file = key.to_str().expect("temp paths are text");
+        let base = [(URL, "u"), (CLIENT_ID, "cron"), (CLIENT_KEY_FILE, file)];
+        let with = |more: &[(&str, &str)]| {
+            Credentials::find(None, &environment(&[&base[..], more].concat()))
+        };
+        let issuer = (ISSUER, "https://issuer.test");
+        assert!(matches!(with(&[issuer]).expect("complete").means, Means::PrivateKey { .. }));
+        assert!(refusal(with(&[])).contains("but not COUNTERSIGN_ISSUER"));
+        assert!(refusal(with(&[(ISSUER, "me")])).contains("not a valid issuer"));
+        assert!(refusal(with(&[issuer, (CLIENT_SECRET, "s")])).contains("unset one of them"));
+
+        write(&key, pem, 0o644);
+        assert!(refusal(find()).contains("chmod 600"));
+        write(&key, "noise", 0o600);
+        assert!(refusal(find()).contains("openssl genpkey"));
+        write(&path, &complete.replace("issuer", "isuer"), 0o600);
+        assert!(refusal(find()).ends_with("did you mean `issuer`?"));
+        write(&path, &complete.replace("issuer =", "client_secret ="), 0o600);
+        assert!(refusal(find()).contains("remove one of them"));
+        let (without, _) = complete.split_once("issuer").expect("it is in it");
+        write(&path, without, 0o600);
+        assert!(refusal(find()).contains("lacks `issuer`"));
+    }
+
     #[test]
     fn a_named_file_wins_over_the_environment() {
         let directory = directory();
@@ -326,7 +447,7 @@ mod tests {
         write(&path, COMPLETE, 0o600);
         let environment = environment(&[(URL, "u"), (CLIENT_ID, "other"), (CLIENT_SECRET, "s")]);
         let found = Credentials::find(Some(&path), &environment).expect("the file is good");
-        assert_eq!((found.client_id.as_str(), found.client_secret.expose()), ("cron", "csec_hush"));
+        assert_eq!((found.client_id.as_str(), secret(&found)), ("cron", "csec_hush"));
         assert_eq!(Credentials::find(None, &environment).expect("complete").client_id, "other");
     }
 
@@ -372,7 +493,7 @@ mod tests {
         let file = path.to_str().expect("temp paths are text");
         let base = [(URL, "u"), (CLIENT_ID, "cron"), ("COUNTERSIGN_CLIENT_SECRET_FILE", file)];
         let found = Credentials::find(None, &environment(&base)).expect("complete");
-        assert_eq!(found.client_secret.expose(), "csec_hush");
+        assert_eq!(secret(&found), "csec_hush");
 
         let both = [&base[..], &[(CLIENT_SECRET, "s")]].concat();
         assert!(
@@ -401,18 +522,19 @@ mod tests {
     fn what_is_written_reads_back_and_nothing_is_overwritten() {
         let directory = directory();
         let path = directory.path().join("new.toml");
-        let secret = Secret::new("csec_\"hush\\".to_owned());
+        let text = "csec_\"hush\\";
+        let given = Secret::new(text.to_owned());
         NewCredentialsFile::create(&path)
             .expect("nothing is there")
-            .write("u", "cron", &secret)
+            .write("u", "cron", &given)
             .expect("there is room");
         let found = Credentials::find(Some(&path), &environment(&[])).expect("its mode is 0600");
-        assert_eq!(found.client_secret.expose(), secret.expose());
+        assert_eq!(secret(&found), text);
         assert!(matches!(NewCredentialsFile::create(&path), Err(Error::Failed(_))));
 
         let abandoned = directory.path().join("abandoned.toml");
         let mut file = NewCredentialsFile::create(&abandoned).expect("nothing is there");
-        file.fill("u", "cron", &secret).expect("there is room");
+        file.fill("u", "cron", &given).expect("there is room");
         assert!(abandoned.exists());
         drop(file);
         assert!(!abandoned.exists());

@@ -100,7 +100,7 @@ fn classify(code: Code) -> (Kind, &'static str) {
 /// What to do next: by the reason if it is one we know, else by the code.
 fn advice(reason: &str, code: Code, url: &str, origin: &str) -> String {
     match reason {
-        "CLIENT_REJECTED" => return format!("check client_id and client_secret in {origin}"),
+        "CLIENT_REJECTED" => return format!("check client_id and its secret or key in {origin}"),
         "SCOPE_DENIED" | "SCOPE_MISSING" => {
             return format!(
                 "ask an operator for the scope, or use other credentials than {origin}"
@@ -164,7 +164,7 @@ mod tests {
         assert_eq!(
             refused(Code::Unauthenticated, "client or credential not accepted.", details),
             "countersign: refused (CLIENT_REJECTED): client or credential not accepted; \
-             check client_id and client_secret in op.toml"
+             check client_id and its secret or key in op.toml"
         );
     }
 

@@ -297,3 +297,92 @@ fn ip_address(octets: &[u8]) -> Option<IpAddr> {
     let v4 = <[u8; 4]>::try_from(octets).map(IpAddr::from);
     v4.or_else(|_| <[u8; 16]>::try_from(octets).map(IpAddr::from)).ok()
 }
+
+#[cfg(test)]
+mod tests {
+    use rcgen::CertificateParams;
+    use rcgen::DistinguishedName;
+    use rcgen::DnType;
+    use rcgen::DnValue;
+    use rcgen::KeyPair;
+
+    use super::*;
+
+    fn subject(text: &str) -> Option<String> {
+        CertificateName::new(CertificateNameKind::SubjectDn, text)
+            .ok()
+            .map(|name| name.as_str().to_owned())
+    }
+
+    fn names_of(attributes: &[(DnType, DnValue)]) -> CertificateNames {
+        let mut subject = DistinguishedName::new();
+        for (kind, value) in attributes {
+            subject.push(kind.clone(), value.clone());
+        }
+        let mut params = CertificateParams::default();
+        params.distinguished_name = subject;
+        let key = KeyPair::generate().expect("a key");
+        let certificate = params.self_signed(&key).expect("a certificate");
+        CertificateNames::from_der(certificate.der()).expect("it has names")
+    }
+
+    #[test]
+    fn a_distinguished_name_has_one_spelling() {
+        for same in ["CN=a\\,b,O=E", "cn=a\\2cb,o=E", "commonName=a\\2Cb,O=\\45"] {
+            assert_eq!(subject(same).as_deref(), Some(r"CN=a\,b,O=E"), "{same}");
+        }
+        assert_eq!(subject("CN=\\ a\\ ,O=E").as_deref(), Some(r"CN=\ a\ ,O=E"));
+        // The parts of one relative name are a set.
+        assert_eq!(subject("OU=x+CN=a,O=E"), subject("CN=a+OU=x,O=E"));
+        assert_ne!(subject("CN=a,O=E"), subject("O=E,CN=a"));
+        assert_ne!(subject("CN=a"), subject("CN=A"));
+        for bad in ["CN=a\\", "CN=a\\\\\\", "CN", "", "CN=a,", "X=a", "CN=\\zz"] {
+            assert_eq!(subject(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_subject_is_the_same_whatever_its_string_types() {
+        let utf8 = |text: &str| DnValue::Utf8String(text.to_owned());
+        let printable = |text: &str| DnValue::PrintableString(text.try_into().expect("printable"));
+        let name = CertificateName::new(CertificateNameKind::SubjectDn, "CN=backup,O=Ex,C=DE")
+            .expect("a name");
+        for value in [utf8, printable] {
+            let names = names_of(&[
+                (DnType::CountryName, value("DE")),
+                (DnType::OrganizationName, value("Ex")),
+                (DnType::CommonName, value("backup")),
+            ]);
+            assert!(names.contains(&name), "{names:?}");
+        }
+    }
+
+    #[test]
+    fn no_subject_can_be_spelt_to_pass_for_another() {
+        let name =
+            |text| CertificateName::new(CertificateNameKind::SubjectDn, text).expect("a name");
+        let tricky =
+            |text: &str| names_of(&[(DnType::CommonName, DnValue::Utf8String(text.to_owned()))]);
+        assert!(tricky("a,O=E").contains(&name(r"CN=a\,O\=E")));
+        for text in ["a,O=E", "a\\,O=E", "a+O=E", "a\0", " a", "a "] {
+            assert!(!tricky(text).contains(&name("CN=a,O=E")), "{text}");
+            assert!(!tricky(text).contains(&name("CN=a")), "{text}");
+            assert!(!tricky(text).contains(&name("CN=a+O=E")), "{text}");
+        }
+        // An attribute of a type that has no short name, with the value of one that has.
+        let custom = names_of(&[(
+            DnType::CustomDnType(vec![1, 3, 6, 1, 4, 1, 99999, 1]),
+            DnValue::Utf8String("a".to_owned()),
+        )]);
+        assert!(!custom.contains(&name("CN=a")));
+        assert!(custom.contains(&name("1.3.6.1.4.1.99999.1=a")), "{custom:?}");
+    }
+
+    #[test]
+    fn what_is_no_certificate_has_no_names() {
+        assert_eq!(CertificateNames::from_der(b""), Err(InvalidCertificate));
+        assert_eq!(CertificateNames::from_der(&[0x30, 0]), Err(InvalidCertificate));
+        let empty = names_of(&[]);
+        assert_eq!(empty.0, [], "an empty subject is no name");
+    }
+}

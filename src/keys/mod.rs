@@ -1,9 +1,11 @@
 //! Signing keys: the private half that signs, the public half that verifies, and their lifecycle.
 
+mod key_file;
 mod key_ring;
 mod key_set;
 mod signing_key;
 
+pub use self::key_file::InvalidKeyFile;
 pub use self::key_ring::ActiveKey;
 pub use self::key_ring::ClockBehind;
 pub use self::key_ring::KeyInfo;

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use tonic::transport::Channel;
 
+use crate::claims::Clock;
 use crate::claims::Issuer;
 use crate::mesh::address::Plaintext;
 use crate::mesh::address::Roots;
@@ -135,7 +136,8 @@ impl SessionBuilder {
     }
 
     /// The issuer whose keys are trusted. Without it that is whoever the address leads to first, and
-    /// it stays that one.
+    /// it stays that one. A [private key](Credentials::private_key_file) needs it: assertions are signed
+    /// for this issuer.
     pub fn issuer(mut self, issuer: Issuer) -> Self {
         self.issuer = Some(issuer);
         self
@@ -160,14 +162,16 @@ impl SessionBuilder {
     /// runtime.
     ///
     /// # Errors
-    /// See [`SessionError`]. A secret's file must be there already.
+    /// See [`SessionError`]. A secret's or a key's file must be there already.
     pub fn connect(self) -> Result<Session, SessionError> {
         let uri = server_address(&self.url, self.plaintext)?;
         let roots = match &self.ca {
             Some(pem) => Roots::only(pem)?,
             None => Roots::default(),
         };
-        self.credentials.secret().read().map_err(SessionError::Credentials)?;
+        self.credentials
+            .prove(self.issuer.as_ref(), Clock::system().now())
+            .map_err(SessionError::Credentials)?;
         if self.trust_file.is_some() && self.issuer.is_none() {
             return Err(SessionError::TrustFileWithoutIssuer);
         }
@@ -175,14 +179,14 @@ impl SessionBuilder {
         let jwks = Jwks {
             uri: address(&jwks, self.plaintext)?,
             http: HttpClient::new(roots.for_http(&uri)?),
-            keys_of: KeysOf::Countersign(self.issuer),
+            keys_of: KeysOf::Countersign(self.issuer.clone()),
             file: self.trust_file,
         };
         let channel = match self.channel {
             Some(channel) => channel,
             None => channel(uri, &roots)?.timeout(LONGEST_ANSWER).connect_lazy(),
         };
-        let countersign = Countersign::new(channel, self.credentials);
+        let countersign = Countersign::new(channel, self.credentials, self.issuer);
         Ok(Session::new(countersign, jwks, roots, self.plaintext))
     }
 }

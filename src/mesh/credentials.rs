@@ -1,5 +1,5 @@
-//! Who a service is, and what it proves that with. A secret in a file is read when it is used, so that
-//! one that was rolled over is picked up without a restart.
+//! Who a service is, and what it proves that with. What is in a file is read when it is used, so that
+//! a secret or a key that was rolled over is picked up without a restart.
 
 use std::fmt;
 use std::io;
@@ -9,12 +9,32 @@ use std::sync::Arc;
 use zeroize::Zeroizing;
 
 use crate::claims::ClientId;
+use crate::claims::Issuer;
+use crate::claims::Timestamp;
+use crate::keys::InvalidKeyFile;
+use crate::keys::SigningKey;
+use crate::token::Token;
+use crate::token::sign_assertion;
 
-/// A client's name and its secret. `Debug` does not show the secret.
+/// A client's name, and its secret or where its private key is. `Debug` shows neither.
 #[derive(Debug, Clone)]
 pub struct Credentials {
     client_id: ClientId,
-    secret: ClientSecret,
+    means: Means,
+}
+
+#[derive(Debug, Clone)]
+enum Means {
+    Secret(ClientSecret),
+    PrivateKeyFile(PathBuf),
+}
+
+/// What goes to the issuer for one token.
+pub(super) enum Proof {
+    /// The secret.
+    Secret(Zeroizing<String>),
+    /// An assertion that is good once, for a minute (RFC 7523).
+    Assertion(Token),
 }
 
 /// A secret, or where it is. `Debug` does not show it.
@@ -40,6 +60,14 @@ pub enum CredentialsError {
     Unreadable(PathBuf, io::Error),
     /// A file has nothing in it.
     Empty(PathBuf),
+    /// A file is not the private key that it should be.
+    BadKey(PathBuf, InvalidKeyFile),
+    /// Both a secret and a private key are named.
+    SecretAndKey,
+    /// An assertion is signed for a known issuer only.
+    KeyWithoutIssuer,
+    /// The system has no randomness to give.
+    NoRandomness,
 }
 
 impl fmt::Display for CredentialsError {
@@ -52,6 +80,14 @@ impl fmt::Display for CredentialsError {
             Self::BadClientId => f.write_str("COUNTERSIGN_CLIENT_ID is not a client id"),
             Self::Unreadable(path, error) => write!(f, "cannot read {}: {error}", path.display()),
             Self::Empty(path) => write!(f, "{} is empty", path.display()),
+            Self::BadKey(path, error) => write!(f, "{}: {error}", path.display()),
+            Self::SecretAndKey => f.write_str(
+                "both COUNTERSIGN_CLIENT_SECRET and COUNTERSIGN_CLIENT_KEY_FILE are set; unset one of them",
+            ),
+            Self::KeyWithoutIssuer => f.write_str(
+                "a private key proves something to a known issuer only; set COUNTERSIGN_ISSUER",
+            ),
+            Self::NoRandomness => f.write_str("the system has no randomness to give"),
         }
     }
 }
@@ -61,23 +97,38 @@ impl std::error::Error for CredentialsError {}
 impl Credentials {
     /// A secret that the program holds.
     pub fn new(client_id: ClientId, secret: &str) -> Self {
-        Self { client_id, secret: ClientSecret::new(secret) }
+        Self { client_id, means: Means::Secret(ClientSecret::new(secret)) }
     }
 
     /// A secret in a file: its text without surrounding white space, read again for each token.
     pub fn from_file(client_id: ClientId, path: impl Into<PathBuf>) -> Self {
-        Self { client_id, secret: ClientSecret::from_file(path) }
+        Self { client_id, means: Means::Secret(ClientSecret::from_file(path)) }
     }
 
-    /// From `COUNTERSIGN_CLIENT_ID` and `COUNTERSIGN_CLIENT_SECRET`, or `_FILE`s of them, as `lookup`
-    /// finds them.
+    /// An Ed25519 private key in a file: PKCS#8 in PEM, as `openssl genpkey -algorithm ed25519` writes it,
+    /// read again for each token. It never leaves this process: it signs an assertion for each token
+    /// (RFC 7523), for which the session must be told its [issuer](super::SessionBuilder::issuer). The
+    /// clock may be five seconds ahead of Countersign's.
+    pub fn private_key_file(client_id: ClientId, path: impl Into<PathBuf>) -> Self {
+        Self { client_id, means: Means::PrivateKeyFile(path.into()) }
+    }
+
+    /// From `COUNTERSIGN_CLIENT_ID` and `COUNTERSIGN_CLIENT_SECRET`, or `_FILE`s of them, or
+    /// `COUNTERSIGN_CLIENT_KEY_FILE` in place of the latter, as `lookup` finds them.
     pub(super) fn from_variables(
         lookup: &dyn Fn(&str) -> Option<String>,
     ) -> Result<Self, CredentialsError> {
         let client_id = variable(lookup, "COUNTERSIGN_CLIENT_ID", "COUNTERSIGN_CLIENT_ID_FILE")?;
         let client_id = ClientId::new(&client_id).map_err(|_| CredentialsError::BadClientId)?;
         let name = "COUNTERSIGN_CLIENT_SECRET";
-        match (lookup(name), lookup("COUNTERSIGN_CLIENT_SECRET_FILE")) {
+        let secrets = (lookup(name), lookup("COUNTERSIGN_CLIENT_SECRET_FILE"));
+        if let Some(path) = lookup("COUNTERSIGN_CLIENT_KEY_FILE") {
+            return match secrets {
+                (None, None) => Ok(Self::private_key_file(client_id, path)),
+                _ => Err(CredentialsError::SecretAndKey),
+            };
+        }
+        match secrets {
             (Some(_), Some(_)) => Err(CredentialsError::Contradictory(name)),
             (Some(secret), None) => Ok(Self::new(client_id, &Zeroizing::new(secret))),
             (None, Some(path)) => Ok(Self::from_file(client_id, path)),
@@ -90,8 +141,26 @@ impl Credentials {
         &self.client_id
     }
 
-    pub(super) fn secret(&self) -> &ClientSecret {
-        &self.secret
+    /// What proves the client's name to this issuer, once.
+    pub(super) fn prove(
+        &self,
+        issuer: Option<&Issuer>,
+        now: Timestamp,
+    ) -> Result<Proof, CredentialsError> {
+        match &self.means {
+            Means::Secret(secret) => secret.read().map(Proof::Secret),
+            Means::PrivateKeyFile(path) => {
+                // Never what the server calls itself: another's could have us sign for this one.
+                let issuer = issuer.ok_or(CredentialsError::KeyWithoutIssuer)?;
+                let key = SigningKey::from_file_text(&read_trimmed(path.clone())?)
+                    .map_err(|error| CredentialsError::BadKey(path.clone(), error))?;
+                let mut nonce = [0; 16];
+                getrandom::fill(&mut nonce).map_err(|_| CredentialsError::NoRandomness)?;
+                let audience = issuer.as_str();
+                let assertion = sign_assertion(&key, &self.client_id, audience, now, nonce);
+                Ok(Proof::Assertion(assertion))
+            }
+        }
     }
 }
 

@@ -8,8 +8,11 @@ use tonic::Status;
 use tonic::transport::Channel;
 
 use crate::claims::Audience;
+use crate::claims::Clock;
+use crate::claims::Issuer;
 use crate::claims::ScopeSet;
 use crate::mesh::credentials::Credentials;
+use crate::mesh::credentials::Proof;
 use crate::mesh::oauth::OAuthEndpoint;
 use crate::rpc::IssueTokenRequest;
 use crate::rpc::issue_token_request::Credential;
@@ -80,22 +83,27 @@ impl Endpoint {
 pub(super) struct Countersign {
     channel: Channel,
     credentials: Credentials,
+    issuer: Option<Issuer>,
 }
 
 impl Countersign {
-    pub(super) fn new(channel: Channel, credentials: Credentials) -> Self {
-        Self { channel, credentials }
+    pub(super) fn new(channel: Channel, credentials: Credentials, issuer: Option<Issuer>) -> Self {
+        Self { channel, credentials, issuer }
     }
 
     async fn issue(&self, audience: &Audience, scopes: &ScopeSet) -> Result<Fetched, FetchError> {
-        let secret = self
+        let proof = self
             .credentials
-            .secret()
-            .read()
+            .prove(self.issuer.as_ref(), Clock::system().now())
             .map_err(|error| FetchError::Unavailable(Status::unavailable(error.to_string())))?;
         let request = IssueTokenRequest {
             client_id: self.credentials.client_id().to_string(),
-            credential: Some(Credential::ClientSecret(secret.to_string())),
+            credential: Some(match proof {
+                Proof::Secret(secret) => Credential::ClientSecret(secret.to_string()),
+                Proof::Assertion(assertion) => {
+                    Credential::ClientAssertion(assertion.into_exposed())
+                }
+            }),
             audience: audience.to_string(),
             scopes: scopes.iter().map(str::to_owned).collect(),
             requested_ttl: None,

@@ -67,8 +67,9 @@
 //! | `COUNTERSIGN_URL` | where Countersign is | or `COUNTERSIGN_URL_FILE` |
 //! | `COUNTERSIGN_CLIENT_ID` | who we are | or `COUNTERSIGN_CLIENT_ID_FILE` |
 //! | `COUNTERSIGN_CLIENT_SECRET` | one of our secrets | or `COUNTERSIGN_CLIENT_SECRET_FILE`, which is read again for each token |
+//! | `COUNTERSIGN_CLIENT_KEY_FILE` | our private key, in place of a secret | read again for each token; needs `COUNTERSIGN_ISSUER` |
 //! | `COUNTERSIGN_CA_FILE` | the authority that signs Countersign's certificate, in PEM | the system's, if it is not set |
-//! | `COUNTERSIGN_ISSUER` | whose keys a guard trusts | whoever the URL leads to, if it is not set |
+//! | `COUNTERSIGN_ISSUER` | whose keys a guard trusts, and whom a private key signs for | whoever the URL leads to, if it is not set |
 //! | `COUNTERSIGN_TRUST_FILE` | where a guard's keys are kept | needs `COUNTERSIGN_ISSUER` |
 //!
 //! An `http` address off this machine is refused, unless [`SessionBuilder::insecure_plaintext`] asks

@@ -164,6 +164,68 @@ fn a_client_has_several_secrets_each_revoked_by_its_id() {
 }
 
 #[test]
+fn a_client_has_keys_and_certificate_names_and_no_secret() {
+    // RFC 8410 §10: a public key, and its private key.
+    let public = "-----BEGIN PUBLIC KEY-----\n\
+        MCowBQYDK2VwAyEAGb9ECWmEzf6FQbrBZ9w7lshQhqowtrbLDFw4rXAxZuE=\n-----END PUBLIC KEY-----\n";
+    let private = "-----BEGIN PRIVATE KEY-----\n\
+        MC4CAQAwBQYDK2VwBCIEINTuctv5E1hK1bbY8fdp+K06/nwoy/HU++CXqI9EdVhC\n-----END PRIVATE KEY-----\n";
+    let desk = Desk::new();
+    let write = |name: &str, text: &str| {
+        fs::write(desk.sandbox.path(name), text).expect("it is ours");
+    };
+    write("cron.pub", public);
+    write("cron.key", private);
+    desk.json("client create cron --grant demo=demo:read --no-secret");
+    let added = desk.json("client key add cron cron.pub --ttl 90d");
+    let kid = added["key"]["kid"].as_str().expect("a kid");
+    assert!(added["key"]["expire_time"].is_string(), "{added}");
+    let listed = desk.json("client key list cron");
+    assert_eq!(column(&listed["keys"], "kid"), [kid]);
+
+    for bad in ["cron.key", "none.pub", OPERATOR] {
+        let told = desk.run(&format!("client key add cron {bad}")).failed(1);
+        assert!(!told.contains("MC4C") && told.contains(bad), "{told}");
+    }
+    let told = desk.run("client key add cron cron.key").failed(1);
+    assert!(told.contains("a private key, where the public key should be"), "{told}");
+    assert!(desk.refused("client key add cron cron.pub").contains("CLIENT_KEY_EXISTS"));
+
+    let named = desk.json("client cert add cron --san-dns CRON.example");
+    let certificate = &named["certificate"];
+    assert_eq!(
+        (certificate["kind"].as_str(), certificate["name"].as_str()),
+        (Some("san-dns"), Some("cron.example"))
+    );
+    desk.json("client cert add cron --subject-dn CN=cron,O=Example");
+    let listed = desk.json("client cert list cron");
+    assert_eq!(column(&listed["certificates"], "name"), ["cron.example", "CN=cron,O=Example"]);
+    for no_one_name in ["", " --san-dns a --san-uri b:c"] {
+        let finished = desk.run(&format!("client cert add cron{no_one_name}"));
+        assert_eq!(finished.code, Some(2), "{finished:?}");
+    }
+    let told = desk.run("client cert add cron --san-ip nowhere").failed(3);
+    assert!(told.contains("certificate.san_ip"), "{told}");
+
+    let shown = desk.json("client show cron");
+    assert_eq!(
+        ["secrets", "keys", "certificates"].map(|list| shown[list].as_array().map(Vec::len)),
+        [Some(0), Some(1), Some(2)]
+    );
+    let people = desk.run("client show cron").ok();
+    assert!(people.contains(kid) && people.contains("CN=cron,O=Example"), "{people}");
+
+    let revoked = desk.json(&format!("client key revoke cron {kid}"));
+    assert_eq!(revoked, json!({ "client_id": "cron", "kid": kid }));
+    let again = desk.refused(&format!("client key revoke cron {kid}"));
+    assert!(again.contains("CLIENT_KEY_NOT_FOUND"), "{again}");
+    desk.json("client cert revoke cron --san-dns cron.example");
+    let again = desk.refused("client cert revoke cron --san-dns cron.example");
+    assert!(again.contains("CERTIFICATE_NOT_FOUND"), "{again}");
+    desk.server.stop();
+}
+
+#[test]
 fn tokens_are_issued_validated_inspected_and_revoked() {
     let desk = Desk::new();
     let issued =

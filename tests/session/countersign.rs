@@ -82,6 +82,16 @@ impl FakeCountersign {
         }
     }
 
+    /// The assertion of the last request.
+    pub fn last_assertion(&self) -> String {
+        let state = self.state.lock().expect("no panic");
+        match state.asked.last().and_then(|request| request.credential.clone()) {
+            Some(Credential::ClientAssertion(assertion)) => assertion,
+            Some(Credential::ClientSecret(_)) => panic!("it has a secret and no key"),
+            None => panic!("nobody asked"),
+        }
+    }
+
     pub fn service(&self) -> TokenServiceServer<Self> {
         TokenServiceServer::new(self.clone())
     }
@@ -109,6 +119,7 @@ impl FakeCountersign {
     pub fn session_as(&self, credentials: Credentials) -> Session {
         Session::builder("http://127.0.0.1:1", credentials)
             .channel(self.channel())
+            .issuer("https://issuer.test".parse().expect("a valid issuer"))
             .connect()
             .expect("a loopback address")
     }

@@ -4,10 +4,13 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use countersign::claims::Audience;
+use countersign::claims::Clock;
 use countersign::claims::ScopeSet;
+use countersign::keys::SigningKey;
 use countersign::mesh::Credentials;
 use countersign::mesh::Session;
 use countersign::mesh::TokenSource;
+use countersign::token::Assertion;
 use tokio::runtime::Handle;
 use tokio::time::Instant;
 use tonic::Code;
@@ -175,4 +178,44 @@ async fn a_secret_that_was_rolled_over_in_its_file_is_used_next() {
     std::fs::write(&path, "csec_three").expect("written");
     pass(31).await;
     assert_eq!((countersign.asked(), countersign.last_secret()), (3, "csec_three".to_owned()));
+}
+
+/// RFC 8410 §10.3: a private key, as openssl writes it.
+const PRIVATE_KEY: &str = "-----BEGIN PRIVATE KEY-----\n\
+    MC4CAQAwBQYDK2VwBCIEINTuctv5E1hK1bbY8fdp+K06/nwoy/HU++CXqI9EdVhC\n\
+    -----END PRIVATE KEY-----\n";
+
+#[tokio::test(start_paused = true)]
+async fn a_private_key_signs_another_assertion_for_each_token() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = dir.path().join("order.key");
+    std::fs::write(&path, PRIVATE_KEY).expect("written");
+    let key = SigningKey::from_file_text(PRIVATE_KEY).expect("a key");
+    let countersign = FakeCountersign::new(USUAL);
+    let credentials = Credentials::private_key_file(client("order"), &path);
+    assert!(!format!("{credentials:?}").contains("MC4C"));
+    let session = countersign.session_as(credentials);
+    let before = Clock::system().now();
+    let source = source(&session);
+    first(&source).await;
+    let one = Assertion::parse(&countersign.last_assertion()).expect("an assertion");
+    assert!(one.is_signed_by(key.public()));
+    assert_eq!(one.kid.as_deref(), Some(key.kid().as_str()));
+    assert_eq!((&*one.issuer, &*one.subject), ("order", "order"));
+    assert_eq!(one.audiences, ["https://issuer.test".into()], "never what the server says");
+    assert!(one.issued_at >= before && one.issued_at <= Clock::system().now());
+    assert_eq!(one.expires_at.since(one.issued_at), Assertion::MAX_LIFE);
+
+    pass(451).await;
+    let two = Assertion::parse(&countersign.last_assertion()).expect("an assertion");
+    assert_ne!(one.id, two.id, "each is good once");
+
+    // Rolled over: the next token is asked for with the new one.
+    let other = PRIVATE_KEY.replace("INTu", "INTv");
+    std::fs::write(&path, &other).expect("written");
+    pass(451).await;
+    let three = Assertion::parse(&countersign.last_assertion()).expect("an assertion");
+    assert!(!three.is_signed_by(key.public()));
+    let other = SigningKey::from_file_text(&other).expect("a key");
+    assert!(three.is_signed_by(other.public()));
 }

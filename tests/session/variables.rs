@@ -7,6 +7,7 @@ use countersign::mesh::SessionError;
 
 const URL: (&str, &str) = ("COUNTERSIGN_URL", "http://127.0.0.1:1");
 const ID: (&str, &str) = ("COUNTERSIGN_CLIENT_ID", "order");
+const KEY: &str = "COUNTERSIGN_CLIENT_KEY_FILE";
 const SECRET: (&str, &str) = ("COUNTERSIGN_CLIENT_SECRET", "csec_hush");
 
 fn session(variables: &[(&str, &str)]) -> Result<Session, SessionError> {
@@ -50,6 +51,15 @@ async fn what_is_missing_or_contradictory_is_named() {
         (vec![URL, ("COUNTERSIGN_CLIENT_ID", "a b"), SECRET], "not a client id"),
         (vec![URL, ID, ("COUNTERSIGN_CLIENT_SECRET_FILE", "/nonexistent")], "/nonexistent"),
         (vec![URL, ID, SECRET, ("COUNTERSIGN_CA_FILE", "/nonexistent")], "/nonexistent"),
+        (vec![URL, ID, SECRET, (KEY, "/key")], "unset one of them"),
+        (vec![URL, ID, both, (KEY, "/key")], "unset one of them"),
+        (vec![URL, ID, (KEY, "/key")], "COUNTERSIGN_ISSUER"),
+        (vec![URL, ID, (KEY, "/nonexistent"), ("COUNTERSIGN_ISSUER", "https://i")], "/nonexistent"),
+        (vec![URL, ID, (KEY, "/dev/null"), ("COUNTERSIGN_ISSUER", "https://i")], "is empty"),
+        (
+            vec![URL, ID, (KEY, "Cargo.toml"), ("COUNTERSIGN_ISSUER", "https://i")],
+            "Cargo.toml: not",
+        ),
         (vec![URL, ID, SECRET, ("COUNTERSIGN_ISSUER", "me")], "COUNTERSIGN_ISSUER"),
         (vec![URL, ID, SECRET, ("COUNTERSIGN_TRUST_FILE", "/t")], "COUNTERSIGN_ISSUER"),
     ] {

@@ -5,6 +5,7 @@ mod audit;
 mod audit_chain;
 mod audit_refusals;
 mod caller;
+mod certificates;
 mod clients;
 mod guard;
 mod http;

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::Weak;
 use std::time::Duration;
 
 use countersign::authority::Authority;
@@ -51,6 +52,7 @@ pub struct TestServer {
 
 struct Running {
     address: SocketAddr,
+    authority: Weak<Authority>,
     stop: oneshot::Sender<()>,
     ended: JoinHandle<()>,
 }
@@ -98,6 +100,12 @@ impl TestServer {
     /// Where it listens.
     pub fn address(&self) -> SocketAddr {
         self.running.as_ref().expect("it runs").address
+    }
+
+    /// What serves behind the wire, for what no wire brings in yet.
+    pub fn authority(&self) -> Arc<Authority> {
+        let running = self.running.as_ref().expect("it runs");
+        running.authority.upgrade().expect("it runs")
     }
 
     pub fn database(&self) -> PathBuf {
@@ -193,18 +201,15 @@ async fn run(dir: &Path, kek: &str, clock: &Clock) -> (Running, String, Channel)
     };
     let kek = kek.parse().expect("its own text");
     let authority = Authority::open(&database(dir), kek, settings, clock).expect("the store opens");
+    let authority = Arc::new(authority);
+    let weak = Arc::downgrade(&authority);
     let (stop, stopped) = oneshot::channel();
     let stopped = async {
         // A dropped test stops its server too.
         let _ = stopped.await;
     };
-    let serving = server::serve(
-        listener,
-        Arc::new(authority),
-        clock.clone(),
-        stopped,
-        Duration::from_secs(5),
-    );
+    let serving =
+        server::serve(listener, authority, clock.clone(), stopped, Duration::from_secs(5));
     let ended = tokio::spawn(async move { serving.await.expect("it serves to its end") });
     let url = format!("http://{address}");
     let channel = Channel::from_shared(url.clone())
@@ -212,7 +217,7 @@ async fn run(dir: &Path, kek: &str, clock: &Clock) -> (Running, String, Channel)
         .connect()
         .await
         .expect("it listens");
-    (Running { address, stop, ended }, url, channel)
+    (Running { address, authority: weak, stop, ended }, url, channel)
 }
 
 fn database(dir: &Path) -> PathBuf {

@@ -6,6 +6,11 @@ use std::time::Duration;
 use clap::Args;
 use clap::Subcommand;
 
+use crate::cli::args::client_credentials::CERT_EXAMPLES;
+use crate::cli::args::client_credentials::CertCommand;
+use crate::cli::args::client_credentials::KEY_EXAMPLES;
+use crate::cli::args::client_credentials::KeyCommand;
+
 /// What there is to do with clients.
 #[derive(Debug, Subcommand)]
 pub enum ClientCommand {
@@ -16,7 +21,7 @@ pub enum ClientCommand {
         after_help = "Examples:\n  $ countersign client list\n  $ countersign client list --format json | jq ."
     )]
     List,
-    /// Show a client: what it may call, what it serves, its secrets
+    /// Show a client: what it may call, what it serves, its credentials
     #[command(after_help = "Examples:\n  $ countersign client show cron")]
     Show {
         /// The client
@@ -24,7 +29,7 @@ pub enum ClientCommand {
     },
     /// Change a client
     Update(UpdateArgs),
-    /// Delete a client and its secrets, and revoke its tokens
+    /// Delete a client and its credentials, and revoke its tokens
     #[command(after_help = "Examples:\n  $ countersign client delete cron")]
     Delete {
         /// The client
@@ -33,6 +38,12 @@ pub enum ClientCommand {
     /// Make, list and revoke a client's secrets
     #[command(subcommand, after_help = SECRET_EXAMPLES)]
     Secret(SecretCommand),
+    /// Register, list and revoke the public keys that a client proves itself with
+    #[command(subcommand, after_help = KEY_EXAMPLES)]
+    Key(KeyCommand),
+    /// Register, list and revoke the names in certificates that a client proves itself with
+    #[command(subcommand, after_help = CERT_EXAMPLES)]
+    Cert(CertCommand),
     /// Revoke every token issued to a client so far; those it gets from now on are good
     #[command(after_help = "Examples:\n  $ countersign client revoke-tokens cron")]
     RevokeTokens {

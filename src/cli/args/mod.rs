@@ -1,6 +1,7 @@
 //! The command line, as types: one file a group of commands.
 
 pub mod admin;
+pub mod client_credentials;
 pub mod clients;
 pub mod host;
 pub mod tokens;

@@ -9,6 +9,10 @@ use crate::cli::args::clients::CreateArgs;
 use crate::cli::args::clients::SecretArgs;
 use crate::cli::commands::PAGE_SIZE;
 use crate::cli::commands::Server;
+use crate::cli::commands::certificates;
+use crate::cli::commands::certificates::CertificateInfo;
+use crate::cli::commands::client_keys;
+use crate::cli::commands::client_keys::KeyInfo;
 use crate::cli::commands::secrets;
 use crate::cli::commands::secrets::Delivery;
 use crate::cli::commands::secrets::SecretInfo;
@@ -38,6 +42,8 @@ pub async fn run(
     match command {
         ClientCommand::Create(args) => create(args, server, output).await,
         ClientCommand::Secret(command) => secrets::run(command, server, output).await,
+        ClientCommand::Key(command) => client_keys::run(command, server, output).await,
+        ClientCommand::Cert(command) => certificates::run(command, server, output).await,
         ClientCommand::List => list(&server.connect().await?, output).await,
         ClientCommand::Show { id } => {
             let client = read(id, &server.connect().await?).await?;
@@ -169,6 +175,8 @@ struct Client {
     update_time: Option<String>,
     etag: String,
     secrets: Vec<SecretInfo>,
+    keys: Vec<KeyInfo>,
+    certificates: Vec<CertificateInfo>,
 }
 
 #[derive(Serialize)]
@@ -216,6 +224,8 @@ impl From<rpc::Client> for Client {
             disabled: client.disabled,
             etag: client.etag,
             secrets: client.secrets.into_iter().map(SecretInfo::from).collect(),
+            keys: client.keys.into_iter().map(KeyInfo::from).collect(),
+            certificates: client.certificates.into_iter().map(CertificateInfo::from).collect(),
         }
     }
 }
@@ -241,12 +251,15 @@ impl View for Clients {
                 client.state(),
                 client.grants().join(" "),
                 client.serves.join(" "),
-                client.secrets.len().to_string(),
+                (client.secrets.len() + client.keys.len() + client.certificates.len()).to_string(),
                 client.description.clone(),
             ]
         };
         let rows: Vec<_> = self.clients.iter().map(row).collect();
-        output::table(["CLIENT ID", "STATE", "GRANTS", "SERVES", "SECRETS", "DESCRIPTION"], &rows)
+        output::table(
+            ["CLIENT ID", "STATE", "GRANTS", "SERVES", "CREDENTIALS", "DESCRIPTION"],
+            &rows,
+        )
     }
 }
 
@@ -279,6 +292,14 @@ impl View for Client {
         if !self.secrets.is_empty() {
             text.push('\n');
             text.push_str(&secrets::table(&self.secrets));
+        }
+        if !self.keys.is_empty() {
+            text.push('\n');
+            text.push_str(&client_keys::table(&self.keys));
+        }
+        if !self.certificates.is_empty() {
+            text.push('\n');
+            text.push_str(&certificates::table(&self.certificates));
         }
         text
     }

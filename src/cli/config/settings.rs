@@ -209,6 +209,8 @@ They take their credentials from the first of these:
 3. `$XDG_CONFIG_HOME/countersign/credentials.toml`, or `~/.config/countersign/credentials.toml`.
 
 A credentials file is TOML with the keys `url`, `client_id` and `client_secret`, readable by its owner only (mode 0600).
+In place of `client_secret` it may name a `private_key_file` (PKCS#8 in PEM, mode 0600, relative to the credentials file) and the
+`issuer` to sign for; in the environment these are `COUNTERSIGN_CLIENT_KEY_FILE` and `COUNTERSIGN_ISSUER`.
 No flag takes a secret: others on the machine can read a command line.
 
 `http://` URLs must be on loopback, unless `--insecure-plaintext` is given.

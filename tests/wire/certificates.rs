@@ -1,0 +1,317 @@
+//! Clients that prove who they are with the certificate of their connection: `tls_client_auth` (RFC 8705
+//! §2.1). Names are registered over the wire; the handshake itself is tested where TLS is.
+
+use countersign::authority::IssueError;
+use countersign::authority::IssueRequest;
+use countersign::authority::IssuedToken;
+use countersign::claims::ScopeSet;
+use countersign::client::CertificateNames;
+use countersign::client::Credential;
+use countersign::client::NotAuthenticated;
+use countersign::policy::TokenRequest;
+use countersign::rpc;
+use countersign::rpc::client_certificate::Name;
+use rcgen::CertificateParams;
+use rcgen::DistinguishedName;
+use rcgen::DnType;
+use rcgen::KeyPair;
+use rcgen::SanType;
+use tonic::Code;
+use tonic::Status;
+
+use crate::caller::Caller;
+use crate::caller::client;
+use crate::caller::seconds;
+use crate::support::START;
+use crate::support::TestServer;
+use crate::support::ask;
+use crate::support::assert_field;
+use crate::support::assert_refused;
+use crate::support::bearing;
+use crate::support::id;
+
+const STOCK: &[(&str, &[&str])] = &[("inventory", &["stock:read"])];
+
+/// A certificate with the subject `CN=cn,O=Example` and these other names.
+fn certificate(cn: &str, others: Vec<SanType>) -> CertificateNames {
+    let mut subject = DistinguishedName::new();
+    subject.push(DnType::OrganizationName, "Example");
+    subject.push(DnType::CommonName, cn);
+    let mut params = CertificateParams::default();
+    params.distinguished_name = subject;
+    params.subject_alt_names = others;
+    let key = KeyPair::generate().expect("a key");
+    let certificate = params.self_signed(&key).expect("a certificate");
+    CertificateNames::from_der(certificate.der()).expect("it has names")
+}
+
+fn dns(name: &str) -> SanType {
+    SanType::DnsName(name.try_into().expect("ASCII"))
+}
+
+async fn issue(
+    server: &TestServer,
+    client_id: &str,
+    names: &CertificateNames,
+) -> Result<IssuedToken, IssueError> {
+    let request = IssueRequest {
+        client_id: &id(client_id),
+        credential: Credential::Certificate(names),
+        token: TokenRequest { audience: None, scopes: ScopeSet::default(), requested_ttl: None },
+        peer: "",
+    };
+    server.authority().issue(&request, server.clock.now()).await
+}
+
+#[track_caller]
+fn assert_rejected(answer: Result<IssuedToken, IssueError>, reason: NotAuthenticated) {
+    assert_eq!(answer.expect_err("it is rejected"), IssueError::ClientRejected(reason));
+}
+
+impl Caller {
+    /// Registers a name; `ttl` in seconds.
+    async fn new_certificate(
+        &self,
+        server: &TestServer,
+        client_id: &str,
+        name: Name,
+        ttl: Option<i64>,
+    ) -> Result<rpc::ClientCertificate, Status> {
+        let request = rpc::CreateClientCertificateRequest {
+            client_id: client_id.to_owned(),
+            certificate: Some(rpc::ClientCertificate { name: Some(name), ..Default::default() }),
+            ttl: ttl.map(seconds),
+            ..Default::default()
+        };
+        let answer =
+            server.clients().create_client_certificate(bearing(&self.token, request)).await?;
+        Ok(answer.into_inner().certificate.expect("the answer has the name"))
+    }
+
+    async fn revoke_certificate(
+        &self,
+        server: &TestServer,
+        client_id: &str,
+        name: Name,
+    ) -> Result<(), Status> {
+        let request = rpc::RevokeClientCertificateRequest {
+            client_id: client_id.to_owned(),
+            certificate: Some(rpc::ClientCertificate { name: Some(name), ..Default::default() }),
+            ..Default::default()
+        };
+        let answer =
+            server.clients().revoke_client_certificate(bearing(&self.token, request)).await;
+        answer.map(|_| ())
+    }
+}
+
+async fn start() -> (TestServer, Caller) {
+    let server = TestServer::start().await;
+    let operator = server.operator().await;
+    operator.create(&server, client("backup", STOCK, &[])).await.expect("created");
+    (server, operator)
+}
+
+#[tokio::test]
+async fn each_kind_of_name_lets_its_client_in_and_no_other() {
+    let ip = |text: &str| SanType::IpAddress(text.parse().expect("an address"));
+    let uri = |text: &str| SanType::URI(text.try_into().expect("ASCII"));
+    let email = |text: &str| SanType::Rfc822Name(text.try_into().expect("ASCII"));
+    let cases = [
+        (
+            Name::SubjectDn("CN=backup,O=Example".to_owned()),
+            certificate("backup", vec![]),
+            vec![
+                certificate("backups", vec![]),
+                certificate("Backup", vec![]),
+                certificate("backup,O=Example", vec![]),
+                certificate("x", vec![dns("backup")]),
+            ],
+        ),
+        (
+            Name::SanDns("Backup.Example".to_owned()),
+            certificate("x", vec![dns("other.example"), dns("BACKUP.example")]),
+            vec![
+                certificate("backup.example", vec![]),
+                certificate("x", vec![dns("*.example")]),
+                certificate("x", vec![dns("backup.example.org")]),
+                certificate("x", vec![uri("backup.example")]),
+            ],
+        ),
+        (
+            Name::SanUri("spiffe://example/backup".to_owned()),
+            certificate("x", vec![uri("spiffe://example/backup")]),
+            vec![
+                certificate("x", vec![uri("spiffe://example/backup/")]),
+                certificate("x", vec![uri("spiffe://example/Backup")]),
+            ],
+        ),
+        (
+            Name::SanIp("2001:DB8:0::1".to_owned()),
+            certificate("x", vec![ip("10.0.0.1"), ip("2001:db8::1")]),
+            vec![
+                certificate("x", vec![ip("2001:db8::2")]),
+                certificate("x", vec![dns("2001:db8::1")]),
+            ],
+        ),
+        (
+            Name::SanEmail("Backup@Example.org".to_owned()),
+            certificate("x", vec![email("Backup@example.ORG")]),
+            vec![
+                certificate("x", vec![email("backup@example.org")]),
+                certificate("x", vec![dns("example.org")]),
+            ],
+        ),
+    ];
+    let (server, operator) = start().await;
+    for (name, right, wrong) in cases {
+        let before = issue(&server, "backup", &right).await;
+        assert_rejected(before, NotAuthenticated::WrongCertificate);
+        operator.new_certificate(&server, "backup", name.clone(), None).await.expect("registered");
+        let issued = issue(&server, "backup", &right).await.expect("granted");
+        assert_eq!(issued.claims.client_id.as_str(), "backup");
+        for wrong in wrong {
+            let answer = issue(&server, "backup", &wrong).await;
+            assert_rejected(answer, NotAuthenticated::WrongCertificate);
+        }
+        let answer = issue(&server, "operator", &right).await;
+        assert_rejected(answer, NotAuthenticated::WrongCertificate);
+        let answer = issue(&server, "nobody", &right).await;
+        assert_rejected(answer, NotAuthenticated::UnknownClient);
+        operator.revoke_certificate(&server, "backup", name).await.expect("revoked");
+        let answer = issue(&server, "backup", &right).await;
+        assert_rejected(answer, NotAuthenticated::WrongCertificate);
+    }
+}
+
+#[tokio::test]
+async fn a_name_works_until_it_expires_or_its_client_is_disabled() {
+    let (mut server, operator) = start().await;
+    let names = certificate("backup", vec![dns("backup.example")]);
+    let by_dns = Name::SanDns("BACKUP.example".to_owned());
+    let made = operator.new_certificate(&server, "backup", by_dns, Some(60)).await;
+    let made = made.expect("registered");
+    assert_eq!(made.name, Some(Name::SanDns("backup.example".to_owned())), "as it is compared");
+    assert_eq!(made.expire_time.map(|time| time.seconds as u64), Some(START.as_unix() + 60));
+    server.advance(59);
+    issue(&server, "backup", &names).await.expect("a second is left");
+    server.restart().await;
+    let listed = operator.read(&server, "backup").await.expect("it is there").certificates;
+    let used = Some(START.as_unix() + 59);
+    assert_eq!(listed.len(), 1);
+    assert_eq!(listed[0].last_use_time.map(|time| time.seconds as u64), used);
+    server.advance(1);
+    let answer = issue(&server, "backup", &names).await;
+    assert_rejected(answer, NotAuthenticated::ExpiredCertificate);
+    let by_subject = Name::SubjectDn("CN=backup,O=Example".to_owned());
+    operator.new_certificate(&server, "backup", by_subject, None).await.expect("registered");
+    issue(&server, "backup", &names).await.expect("another of its names is good");
+    operator
+        .change(&server, "backup", &["disabled"], |client| client.disabled = true)
+        .await
+        .expect("disabled");
+    let answer = issue(&server, "backup", &names).await;
+    assert_rejected(answer, NotAuthenticated::Disabled);
+}
+
+#[tokio::test]
+async fn eight_names_and_each_once() {
+    let (server, operator) = start().await;
+    let name = |n: u32| Name::SanDns(format!("host-{n}.example"));
+    for n in 0..8 {
+        let ttl = (n == 0).then_some(60);
+        operator.new_certificate(&server, "backup", name(n), ttl).await.expect("there is room");
+    }
+    let ninth = operator.new_certificate(&server, "backup", name(8), None).await;
+    assert_refused(ninth, Code::FailedPrecondition, "CERTIFICATE_LIMIT");
+    let upper = Name::SanDns("HOST-1.example".to_owned());
+    let again = operator.new_certificate(&server, "backup", upper.clone(), None).await;
+    assert_refused(again, Code::AlreadyExists, "CERTIFICATE_EXISTS");
+    server.advance(60);
+    operator.new_certificate(&server, "backup", name(8), None).await.expect("one has expired");
+    operator.revoke_certificate(&server, "backup", upper.clone()).await.expect("the same name");
+    let again = operator.revoke_certificate(&server, "backup", upper).await;
+    assert_refused(again, Code::NotFound, "CERTIFICATE_NOT_FOUND");
+    let of_nobody = operator.revoke_certificate(&server, "nobody", name(1)).await;
+    assert_refused(of_nobody, Code::NotFound, "CLIENT_NOT_FOUND");
+    let for_nobody = operator.new_certificate(&server, "nobody", name(1), None).await;
+    assert_refused(for_nobody, Code::NotFound, "CLIENT_NOT_FOUND");
+}
+
+#[tokio::test]
+async fn what_is_no_name_is_refused_and_the_field_named() {
+    let (server, operator) = start().await;
+    let cases: [(&str, fn(String) -> Name, &[&str]); 5] = [
+        (
+            "subject_dn",
+            Name::SubjectDn,
+            &["", "backup", "CN=a, O=b", "=a", "NOPE=a", "CN=a\\", "CN=a,", ",CN=a", "2.5.4.3=#04"],
+        ),
+        ("san_dns", Name::SanDns, &["", "*.example", "a..b", "a b", ".a", "a.", "ä.example"]),
+        ("san_uri", Name::SanUri, &["", "example", "://x", "a:", "1a:b", "a:b c", "a:\"b\""]),
+        ("san_ip", Name::SanIp, &["", "10.0.0", "10.0.0.1/8", "10.0.0.01", "[::1]", "localhost"]),
+        ("san_email", Name::SanEmail, &["", "backup", "@example", "a@", "a@b@c", "a b@c", "a@*.c"]),
+    ];
+    for (kind, name, texts) in cases {
+        for text in texts.iter().map(ToString::to_string).chain(["x".repeat(2000)]) {
+            let answer =
+                operator.new_certificate(&server, "backup", name(text.clone()), None).await;
+            assert!(answer.is_err(), "{kind} {text}");
+            assert_field(answer, &format!("certificate.{kind}"));
+        }
+    }
+    let request = rpc::CreateClientCertificateRequest {
+        client_id: "backup".to_owned(),
+        ..Default::default()
+    };
+    let answer =
+        server.clients().create_client_certificate(bearing(&operator.token, request)).await;
+    assert_field(answer, "certificate");
+}
+
+#[tokio::test]
+async fn a_request_for_a_name_is_idempotent_and_audited() {
+    let (server, operator) = start().await;
+    let name = Name::SanUri("spiffe://example/backup".to_owned());
+    let request = || rpc::CreateClientCertificateRequest {
+        client_id: "backup".to_owned(),
+        certificate: Some(rpc::ClientCertificate {
+            name: Some(name.clone()),
+            ..Default::default()
+        }),
+        request_id: "one".to_owned(),
+        ..Default::default()
+    };
+    let create = || async {
+        server.clients().create_client_certificate(bearing(&operator.token, request())).await
+    };
+    let first = create().await.expect("registered").into_inner();
+    server.advance(10);
+    assert_eq!(create().await.expect("the answer of then").into_inner(), first);
+    let request = bearing(&operator.token, rpc::ListAuditEventsRequest::default());
+    let events = server.audit().list_audit_events(request).await;
+    let events = events.expect("the log").into_inner().events;
+    let told: Vec<_> = events
+        .iter()
+        .filter(|event| event.action == "client.certificate.create")
+        .map(|event| (event.target.as_str(), event.detail.as_str()))
+        .collect();
+    assert_eq!(told, [("backup", "san_uri spiffe://example/backup")]);
+}
+
+#[tokio::test]
+async fn whoever_registers_a_name_could_have_made_a_secret() {
+    let (server, _) = start().await;
+    let writer = server.operator_with("writer", &["clients:read", "clients:write"]).await;
+    let name = || Name::SanDns("backup.example".to_owned());
+    writer.new_certificate(&server, "backup", name(), None).await.expect("no operator");
+    let answer = writer.new_certificate(&server, "operator", name(), None).await;
+    assert_refused(answer, Code::PermissionDenied, "SCOPE_MISSING");
+}
+
+#[tokio::test]
+async fn without_any_credential_a_request_is_malformed() {
+    let (server, _) = start().await;
+    let request = rpc::IssueTokenRequest { credential: None, ..ask("backup", "", "", &[]) };
+    assert_field(server.issue(request).await, "credential");
+}
