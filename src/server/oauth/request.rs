@@ -93,11 +93,13 @@ fn refuse_in_query(uri: &Uri) -> Result<(), OAuthError> {
 
 /// Reads a body, and never more of it than there may be.
 async fn bounded(mut body: Body) -> Result<Zeroizing<Vec<u8>>, OAuthError> {
-    if body.size_hint().lower() > MAX_BODY as u64 {
+    let said = body.size_hint();
+    if said.lower() > MAX_BODY as u64 {
         return Err(OAuthError::TooLarge);
     }
     // As large as it can become, so that it does not move and leave a copy behind.
-    let mut bytes = Zeroizing::new(Vec::with_capacity(MAX_BODY));
+    let most = said.upper().and_then(|most| usize::try_from(most).ok());
+    let mut bytes = Zeroizing::new(Vec::with_capacity(most.unwrap_or(MAX_BODY).min(MAX_BODY)));
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(|_| OAuthError::BodyBroken)?;
         let Some(data) = frame.data_ref() else { continue };

@@ -167,6 +167,45 @@ async fn a_body_that_does_not_come_is_not_waited_for_long() {
 }
 
 #[tokio::test]
+async fn a_body_that_ends_before_its_end_is_no_request() {
+    let server = TestServer::start().await;
+    let order = basic("order", &order(&server).await);
+    for body in ["content-length: 100\r\n\r\n", "transfer-encoding: chunked\r\n\r\n1d\r\n"] {
+        let request =
+            format!("POST /oauth/token HTTP/1.1\r\nhost: localhost\r\n{FORM}{order}{body}{GRANT}");
+        let mut stream = TcpStream::connect(server.address()).await.expect("it listens");
+        stream.write_all(request.as_bytes()).await.expect("sent");
+        stream.shutdown().await.expect("nothing more comes");
+        let mut answer = String::new();
+        let _ = stream.read_to_string(&mut answer).await;
+        assert!(!answer.contains("access_token"), "{answer}");
+        assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 400"), "{answer}");
+    }
+}
+
+#[tokio::test]
+async fn a_request_that_is_not_http_gets_no_token() {
+    let server = TestServer::start().await;
+    let order = basic("order", &order(&server).await);
+    let head = format!("POST /oauth/token HTTP/1.1\r\nhost: localhost\r\n{FORM}{order}");
+    for bad in [
+        format!("{head}content-length: 29\r\ncontent-length: 30\r\n\r\n{GRANT}"),
+        format!("{head}content-length: -1\r\n\r\n{GRANT}"),
+        format!("{head}content-length: a\r\n\r\n{GRANT}"),
+        format!("{head}transfer-encoding: chunked\r\n\r\nzz\r\n{GRANT}\r\n0\r\n\r\n"),
+        format!("{head}transfer-encoding: gzip\r\n\r\n{GRANT}"),
+        "\0\0\0\0\r\n\r\n".to_owned(),
+    ] {
+        let mut stream = TcpStream::connect(server.address()).await.expect("it listens");
+        let _ = stream.write_all(bad.as_bytes()).await;
+        let _ = stream.shutdown().await;
+        let mut answer = String::new();
+        let _ = stream.read_to_string(&mut answer).await;
+        assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 400"), "{bad:?} {answer}");
+    }
+}
+
+#[tokio::test]
 async fn credentials_do_not_stand_in_the_address() {
     let server = TestServer::start().await;
     let secret = order(&server).await;
