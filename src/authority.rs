@@ -238,7 +238,7 @@ impl Authority {
         let snapshot = self.published.snapshot();
         let IssueRequest { client_id, credential, token: _, peer } = *request;
         let authenticated =
-            self.authenticate_in(&snapshot.state, client_id, credential, peer, now)?;
+            self.authenticate_in(&snapshot.state, "token.issue", client_id, credential, peer, now)?;
         let grant = decide(&authenticated, &request.token, self.settings.default_ttl)
             .map_err(IssueError::Denied)?;
         // After the proof: until then nobody learns, or costs, more than that.

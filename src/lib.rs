@@ -99,7 +99,7 @@
 //! | `mesh` | what services link: sessions whose calls carry fresh tokens |
 //! | `testing` | an issuer for the tests of guarded services |
 //! | `rpc` | the generated protos |
-//! | `client` | registered clients, their secrets, the proof that they authenticated |
+//! | `client` | registered clients, their credentials, the proof that they authenticated |
 //! | `policy` | who gets what, as pure functions |
 //! | `store` | SQLite: the state, the one writer, the audit log |
 //! | `authority` | the use cases; start reading there |

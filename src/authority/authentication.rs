@@ -27,13 +27,21 @@ impl Authority {
         now: Timestamp,
     ) -> Result<AuthenticatedClient, AuthenticationError> {
         let snapshot = self.published.snapshot();
-        self.authenticate_in(&snapshot.state, client_id, credential, peer, now)
+        self.authenticate_in(
+            &snapshot.state,
+            "client.authenticate",
+            client_id,
+            credential,
+            peer,
+            now,
+        )
     }
 
-    /// Authenticates a client as of one state.
+    /// Authenticates a client as of one state, for an act as the audit log calls it.
     pub(super) fn authenticate_in(
         &self,
         state: &State,
+        action: &'static str,
         client_id: &ClientId,
         credential: Credential<'_>,
         peer: &str,
@@ -42,12 +50,18 @@ impl Authority {
         let candidate = state.clients.get(client_id);
         authenticate(client_id, candidate, credential, &self.assertions, now).inspect_err(|error| {
             if let AuthenticationError::Rejected(reason) = error {
-                self.note_rejected(client_id, *reason, peer);
+                self.note_rejected(action, client_id, *reason, peer);
             }
         })
     }
 
-    fn note_rejected(&self, client_id: &ClientId, reason: NotAuthenticated, peer: &str) {
+    fn note_rejected(
+        &self,
+        action: &'static str,
+        client_id: &ClientId,
+        reason: NotAuthenticated,
+        peer: &str,
+    ) {
         // Made in any case, so that an unknown client costs the same work as a known one.
         let pseudonym = self.store.pseudonym(client_id.as_str());
         let (sort, actor) = match reason {
@@ -67,7 +81,7 @@ impl Authority {
         self.refusals.note(&Refused {
             sort,
             actor,
-            action: "token.issue",
+            action,
             target: "",
             reason: reason.as_str(),
             peer,

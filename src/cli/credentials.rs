@@ -41,7 +41,7 @@ pub enum Means {
     /// Its private key, with which it signs for this issuer.
     PrivateKey {
         /// The key.
-        key: SigningKey,
+        key: Box<SigningKey>,
         /// The issuer: never what the server calls itself, or another's could have us sign for this one.
         issuer: Issuer,
     },
@@ -179,7 +179,7 @@ fn private_key(path: &Path, issuer: &str, origin: &str) -> Result<Means, Error> 
             "give a file that this writes: openssl genpkey -algorithm ed25519",
         )
     })?;
-    Ok(Means::PrivateKey { key, issuer })
+    Ok(Means::PrivateKey { key: Box::new(key), issuer })
 }
 
 /// The text of a file that only its owner can read.

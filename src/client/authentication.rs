@@ -325,6 +325,7 @@ mod tests {
     use crate::client::LastUse;
     use crate::client::SecretId;
     use crate::client::StoredSecret;
+    use crate::token::sign_assertion;
 
     const NOW: Timestamp = Timestamp::from_unix(1000);
 
@@ -357,6 +358,16 @@ mod tests {
             assert!(by_secret(Some(&client), secret.expose(), NOW).is_ok());
             assert_eq!(client.secrets[at].last_use.unwritten(), Some(NOW));
         }
+    }
+
+    #[test]
+    fn an_assertion_names_its_client_before_anything_is_verified() {
+        let id = ClientId::new("order").expect("client id");
+        let key = SigningKey::from_seed(&[1; 32]);
+        let signed = sign_assertion(&key, &id, "https://issuer", NOW, [1; 16]);
+        assert_eq!(unverified_subject(signed.expose()), Some(id));
+        assert_eq!(unverified_subject("noise"), None);
+        assert_eq!(unverified_subject(""), None);
     }
 
     #[test]

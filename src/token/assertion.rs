@@ -226,3 +226,56 @@ impl<'de> Deserialize<'de> for AudienceList {
         deserializer.deserialize_any(ListVisitor)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const NOW: Timestamp = Timestamp::from_unix(1_800_000_000);
+
+    fn key() -> SigningKey {
+        SigningKey::from_seed(&[1; 32])
+    }
+
+    fn signed() -> String {
+        let client_id = ClientId::new("order").expect("a client id");
+        sign_assertion(&key(), &client_id, "https://issuer", NOW, [7; 16]).into_exposed()
+    }
+
+    #[test]
+    fn what_is_signed_is_what_is_read() {
+        let assertion = Assertion::parse(&signed()).expect("an assertion");
+        assert!(assertion.is_signed_by(key().public()));
+        assert!(!assertion.is_signed_by(SigningKey::from_seed(&[2; 32]).public()));
+        assert_eq!(assertion.kid.as_deref(), Some(key().kid().as_str()));
+        assert_eq!((&*assertion.issuer, &*assertion.subject), ("order", "order"));
+        assert_eq!(assertion.audiences, ["https://issuer".into()]);
+        assert_eq!((assertion.issued_at, assertion.not_before), (NOW, None));
+        assert_eq!(assertion.expires_at, NOW + Assertion::MAX_LIFE);
+        let id_len = assertion.id.len();
+        assert!((1..=Assertion::MAX_ID_LEN).contains(&id_len), "{id_len}");
+        let shown = format!("{assertion:?}");
+        assert!(shown.contains("order") && !shown.contains("signature"), "{shown}");
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_makes_it_panic(text in ".{0,200}") {
+            let _ = Assertion::parse(&text);
+        }
+
+        #[test]
+        fn any_character_changed_is_refused(at in 0_usize..400, other in "[A-Za-z0-9_.-]") {
+            let text = signed();
+            let at = at % text.len();
+            let mut changed = text.clone();
+            changed.replace_range(at..=at, &other);
+            prop_assume!(changed != text);
+            let is_good = Assertion::parse(&changed)
+                .is_ok_and(|assertion| assertion.is_signed_by(key().public()));
+            prop_assert!(!is_good);
+        }
+    }
+}

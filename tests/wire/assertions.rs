@@ -511,3 +511,58 @@ async fn deleting_a_client_takes_its_keys_along() {
     let assertion = signed(&key(1), HEADER, &claims(server.clock.now(), "one"));
     assert_rejected(present(&server, "order", &assertion).await, &wrong_secret(&server).await);
 }
+
+#[tokio::test]
+async fn of_many_who_present_an_assertion_at_once_one_gets_a_token() {
+    let (server, _) = with_key(1).await;
+    let assertion = signed(&key(1), HEADER, &claims(server.clock.now(), "one"));
+    let answers = (0..32).map(|_| present(&server, "order", &assertion));
+    let answers = futures_util::future::join_all(answers).await;
+    assert_eq!(answers.iter().filter(|answer| answer.is_ok()).count(), 1);
+}
+
+#[tokio::test]
+async fn the_audit_log_knows_why_and_not_the_names_that_nobody_has() {
+    let (server, operator) = with_key(1).await;
+    let now = server.clock.now();
+    let good = signed(&key(1), HEADER, &claims(now, "one"));
+    present(&server, "order", &good).await.expect("granted");
+    let other_audience = claims(now, "two").replace(ISSUER, "https://other.test");
+    let too_long = claims(now, "two").replace(r#""exp":18000000"#, r#""exp":19000000"#);
+    for rejected in [
+        good,
+        signed(&key(2), HEADER, &claims(now, "two")),
+        signed(&key(1), HEADER, &other_audience),
+        signed(&key(1), HEADER, &too_long),
+        "noise".to_owned(),
+    ] {
+        present(&server, "order", &rejected).await.expect_err("rejected");
+    }
+    let of_nobody = claims(now, "two").replace("order", "misplaced");
+    present(&server, "misplaced", &signed(&key(1), HEADER, &of_nobody)).await.expect_err("nobody");
+    present(&server, "misplaced", "noise").await.expect_err("nobody");
+
+    server.authority().maintain(now).await.expect("the store takes it");
+    let request = bearing(&operator.token, rpc::ListAuditEventsRequest::default());
+    let events = server.audit().list_audit_events(request).await.expect("the log").into_inner();
+    let refused = events.events.iter().filter(|event| event.action == "token.issue");
+    let mut told: Vec<_> = refused
+        .map(|event| {
+            assert!(!event.actor.contains("misplaced"), "{event:?}");
+            let actor = if event.actor == "order" { "order" } else { "?" };
+            (actor, event.outcome.as_str(), event.count)
+        })
+        .collect();
+    told.sort_unstable();
+    assert_eq!(
+        told,
+        [
+            ("?", "unknown_client", 2),
+            ("order", "assertion_audience", 1),
+            ("order", "assertion_time", 1),
+            ("order", "assertion_used", 1),
+            ("order", "bad_assertion", 1),
+            ("order", "wrong_key", 1),
+        ]
+    );
+}

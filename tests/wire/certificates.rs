@@ -241,7 +241,8 @@ async fn eight_names_and_each_once() {
 #[tokio::test]
 async fn what_is_no_name_is_refused_and_the_field_named() {
     let (server, operator) = start().await;
-    let cases: [(&str, fn(String) -> Name, &[&str]); 5] = [
+    type Case = (&'static str, fn(String) -> Name, &'static [&'static str]);
+    let cases: [Case; 5] = [
         (
             "subject_dn",
             Name::SubjectDn,

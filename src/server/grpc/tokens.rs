@@ -207,3 +207,39 @@ fn wire_claims(token: &VerifiedToken, now: crate::claims::Timestamp) -> rpc::Tok
         token_id: claims.token_id.to_string(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn presented(
+        sent: Option<WireCredential>,
+        certificate: Option<&CertificateNames>,
+    ) -> Result<&'static str, InvalidField> {
+        let message = rpc::IssueTokenRequest { credential: sent, ..Default::default() };
+        credential(&message, certificate).map(|credential| match credential {
+            Credential::Secret(_) => "secret",
+            Credential::Assertion(_) => "assertion",
+            Credential::Certificate(_) => "certificate",
+        })
+    }
+
+    #[test]
+    fn the_certificate_of_the_connection_counts_where_nothing_is_sent() {
+        let key = rcgen::KeyPair::generate().expect("a key");
+        let params = rcgen::CertificateParams::new(vec!["backup.example".to_owned()]);
+        let certificate = params.expect("a name").self_signed(&key).expect("a certificate");
+        let names = CertificateNames::from_der(certificate.der()).expect("it has a name");
+        let secret = || WireCredential::ClientSecret("csec_hush".to_owned());
+        let assertion = || WireCredential::ClientAssertion("a.b.c".to_owned());
+
+        assert_eq!(presented(None, Some(&names)), Ok("certificate"));
+        assert_eq!(presented(Some(secret()), Some(&names)), Ok("secret"));
+        assert_eq!(presented(Some(assertion()), Some(&names)), Ok("assertion"));
+        assert_eq!(presented(Some(secret()), None), Ok("secret"));
+        // What was sent is not passed over, wrong as it may be.
+        let empty = WireCredential::ClientSecret(String::new());
+        assert!(presented(Some(empty), Some(&names)).is_err());
+        assert!(presented(None, None).is_err());
+    }
+}
