@@ -35,6 +35,11 @@ deny:
 bench:
     cargo bench
 
+# What anyone can send, for a minute each. Needs cargo-fuzz and a nightly toolchain.
+fuzz:
+    cargo +nightly fuzz run form -- -max_total_time=60 -max_len=4096
+    cargo +nightly fuzz run authorization -- -max_total_time=60 -max_len=512
+
 # Writes the files that tests compare with: the configuration reference, the CLI's transcripts, and
 # what build scripts generate.
 regenerate:

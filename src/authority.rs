@@ -12,6 +12,7 @@ mod authentication;
 mod clients;
 mod credentials;
 mod epochs;
+mod facts;
 pub mod host;
 mod lease;
 mod maintenance;
@@ -23,6 +24,7 @@ pub use self::act::ActError;
 pub use self::act::Refusal;
 pub use self::clients::ClientPatch;
 pub use self::clients::CreatedSecret;
+pub use self::facts::NoAudience;
 
 use std::fmt;
 use std::path::Path;

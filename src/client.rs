@@ -4,6 +4,7 @@ mod authentication;
 mod certificate;
 mod key;
 mod replay;
+mod resources;
 mod secret;
 
 pub use self::authentication::AssertionDesk;
@@ -22,6 +23,11 @@ pub use self::certificate::InvalidCertificateName;
 pub use self::certificate::StoredCertificate;
 pub use self::key::ClientKeyInfo;
 pub use self::key::StoredKey;
+pub use self::resources::InvalidResources;
+pub use self::resources::ResourceAlias;
+pub use self::resources::ResourceUri;
+pub use self::resources::ResourceUriRule;
+pub use self::resources::Resources;
 pub use self::secret::ClientSecret;
 pub use self::secret::InvalidSecretId;
 pub use self::secret::LastUse;
@@ -78,6 +84,10 @@ pub struct ClientSettings {
     pub max_token_ttl: Option<Duration>,
     /// Whether it gets no tokens.
     pub disabled: bool,
+    /// Other names of audiences that it is. Answers that were remembered before there were any have
+    /// none.
+    #[serde(default)]
+    pub resources: Resources,
 }
 
 /// What policy allows a client to call: one audience and scopes of it.

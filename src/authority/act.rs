@@ -84,7 +84,9 @@ impl Refusal {
             }
             Self::Denied(ChangeDenial::LacksScope(_)) => "SCOPE_DENIED",
             Self::Denied(ChangeDenial::NoSuchScope(_)) => "SCOPE_UNKNOWN",
-            Self::Denied(ChangeDenial::ServesCountersign) => "AUDIENCE_DENIED",
+            Self::Denied(ChangeDenial::ServesCountersign | ChangeDenial::ResourceNotServed) => {
+                "AUDIENCE_DENIED"
+            }
             Self::ClientExists => "CLIENT_EXISTS",
             Self::NoSuchClient => "CLIENT_NOT_FOUND",
             Self::NoSuchSecret => "SECRET_NOT_FOUND",

@@ -31,7 +31,7 @@ impl Authority {
         Err(IssueError::LeaseOver)
     }
 
-    fn has_lease(&self, now: Timestamp) -> bool {
+    pub(super) fn has_lease(&self, now: Timestamp) -> bool {
         let reached_at = Timestamp::from_unix(self.store_reached_at.load(Ordering::Relaxed));
         now.since(reached_at) <= SIGNING_LEASE
     }

@@ -140,6 +140,7 @@ mod tests {
     use crate::keys::SigningKey;
     use crate::policy::TokenRequest;
     use crate::policy::decide;
+    use crate::store::ResourceIndex;
     use crate::trust::Revocations;
 
     const NOW: Timestamp = Timestamp::from_unix(1_800_000_000);
@@ -151,6 +152,7 @@ mod tests {
             epoch: 1,
             revision: 1,
             clients: CowMap::default(),
+            resources: ResourceIndex::default(),
             ring: Arc::new(KeyRing::new(key(1), key(2), NOW)),
             revocations: Revocations::default(),
         })

@@ -177,6 +177,9 @@ impl CallError {
             Self::Act(CommitError::Refused(Refusal::Denied(ChangeDenial::ServesCountersign))) => {
                 details.add_bad_request_violation("client.serves", message.as_str());
             }
+            Self::Act(CommitError::Refused(Refusal::Denied(ChangeDenial::ResourceNotServed))) => {
+                details.add_bad_request_violation("client.resources", message.as_str());
+            }
             Self::SecretShown(id) => {
                 details.set_error_info(
                     reason,
@@ -261,7 +264,9 @@ fn refused(refusal: &Refusal) -> Told {
             denial @ (ChangeDenial::NeedsOperatorsWrite | ChangeDenial::LacksScope(_)),
         ) => (Code::PermissionDenied, denial.to_string()),
         Refusal::Denied(
-            denial @ (ChangeDenial::NoSuchScope(_) | ChangeDenial::ServesCountersign),
+            denial @ (ChangeDenial::NoSuchScope(_)
+            | ChangeDenial::ServesCountersign
+            | ChangeDenial::ResourceNotServed),
         ) => (Code::InvalidArgument, denial.to_string()),
         Refusal::ScopeMissing(scope) => {
             (Code::PermissionDenied, format!("this takes the scope {scope}"))

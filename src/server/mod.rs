@@ -2,7 +2,8 @@
 //!
 //! `connections` accepts, over TLS or not, and speaks HTTP/1.1 and HTTP/2. Outermost in it is the request log, then the
 //! [`Guard`](crate::guard::Guard) with Countersign's own policy, then the services, each of which turns a message into values, asks the authority, and
-//! turns what it says into a message or a status.
+//! turns what it says into a message or a status. OAuth 2.0 over plain HTTP stands beside the guard:
+//! its clients authenticate in the request.
 
 mod connections;
 mod deadline;
@@ -11,12 +12,16 @@ mod fields;
 mod grpc;
 mod http;
 mod limits;
+mod oauth;
 mod peer;
 mod request_log;
 mod tls;
 mod wiring;
 
 pub use self::limits::LimitSettings;
+pub use self::oauth::BasicCredentials;
+pub use self::oauth::Form;
+pub use self::oauth::FormError;
 pub use self::tls::Tls;
 pub use self::tls::TlsError;
 pub use self::tls::TlsFiles;

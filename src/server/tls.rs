@@ -108,6 +108,11 @@ impl std::error::Error for TlsError {}
 type Version = Option<(i64, i64, u64, u64)>;
 
 impl Tls {
+    /// Whether clients can prove who they are with a certificate.
+    pub fn takes_client_certificates(&self) -> bool {
+        self.files.client_ca.is_some()
+    }
+
     /// Reads the files. A certificate that is out of date at `now` is used all the same, with a
     /// warning in the log: clients tell better than the server whether to go on.
     ///

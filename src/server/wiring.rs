@@ -38,6 +38,8 @@ use crate::server::http;
 use crate::server::limits::LimitSettings;
 use crate::server::limits::Limits;
 use crate::server::limits::Overload;
+use crate::server::oauth;
+use crate::server::oauth::Endpoints;
 use crate::server::request_log::NoteRefused;
 use crate::server::request_log::RequestLog;
 use crate::server::tls::Tls;
@@ -117,13 +119,16 @@ pub async fn serve_with(
     let limits = Arc::new(Limits::new(&options.limits));
     let desk = Desk { authority: Arc::clone(&authority), clock: clock.clone(), limits };
     let mut health = Health::serving().await;
-    let routes = routes(&desk, health.service())?;
+    let grpc = routes(&desk, health.service())?.into_axum_router().layer(guard);
     let (stopping, stopped) = watch::channel(());
+    let takes_certificates =
+        options.tls.as_ref().is_some_and(|tls| tls.takes_client_certificates());
+    let plain = oauth::routes(Endpoints::new(desk, takes_certificates, stopped.clone()));
     let refusals = Arc::clone(&authority);
     let note_refused: NoteRefused = Arc::new(move |client, path, reason, peer| {
         refusals.note_refused_call(client, path, reason, peer)
     });
-    let routes = http::beside(routes.into_axum_router().layer(guard), authority.trust());
+    let routes = http::beside(grpc, plain, &authority.issuer());
     let service =
         RequestLog::new(note_refused).layer(Overload::new(options.limits.requests).layer(routes));
     let connections =

@@ -13,6 +13,7 @@ use crate::client::Client;
 use crate::client::SecretId;
 use crate::cow_map::CowMap;
 use crate::keys::KeyRing;
+use crate::store::ResourceIndex;
 use crate::trust::ClientRevocation;
 use crate::trust::Revocations;
 use crate::trust::TokenRevocation;
@@ -28,6 +29,8 @@ pub struct State {
     pub revision: u64,
     /// The registered clients.
     pub clients: CowMap<ClientId, Arc<Client>>,
+    /// What their resources mean.
+    pub resources: ResourceIndex,
     /// The signing keys.
     pub ring: Arc<KeyRing>,
     /// What is revoked.
@@ -98,9 +101,14 @@ impl State {
             Change::PutClient(mut client) => {
                 self.revision = self.next_revision();
                 client.revision = self.revision;
+                let before = self.clients.get(&client.id);
+                self.resources.replace(before.map(AsRef::as_ref), Some(&client));
                 self.clients.insert(client.id.clone(), Arc::new(client));
             }
-            Change::RemoveClient(id) => self.clients.remove(&id),
+            Change::RemoveClient(id) => {
+                self.resources.replace(self.clients.get(&id).map(AsRef::as_ref), None);
+                self.clients.remove(&id);
+            }
             Change::ReplaceRing(ring) => {
                 self.epoch += 1;
                 self.revocations.set_keys(ring.revoked_kids());

@@ -9,6 +9,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
 use crate::support::Sandbox;
 use crate::support::listing;
+use crate::support::post;
 
 const DEV: &str = "countersign-dev";
 const DEMO: &str = "countersign-dev/demo.toml";
@@ -128,6 +129,8 @@ fn be_busy(run: &mut BusyRun) {
         run.operate(line);
     }
 
+    over_http(run, &cron_file, &cron);
+
     // Mistakes: a secret or a token where a name belongs, and credentials that are not good.
     let revoked = second.replace(|c: char| c.is_ascii_lowercase(), "x");
     let wrong = run.secret(&revoked);
@@ -159,6 +162,37 @@ fn be_busy(run: &mut BusyRun) {
     run.operate(&format!("client secret revoke cron {second}"));
     run.run(DEMO, "token validate -", &second);
     run.operate("client delete cron");
+}
+
+/// The same over plain HTTP: credentials where they belong, and where they do not.
+fn over_http(run: &mut BusyRun, cron_file: &str, cron: &str) {
+    let encoded = STANDARD.encode(format!("cron:{cron}"));
+    let encoded = run.secret(&encoded);
+    let basic = format!("authorization: Basic {encoded}\r\n");
+    let grant = "grant_type=client_credentials";
+    let in_form = format!("{grant}&client_id=cron&client_secret={cron}");
+    let mistaken = format!("{grant}&client_id={cron}&client_secret=cron&scope={cron}&{cron}=a");
+    let in_query = format!("/oauth/token?client_secret={cron}");
+    for (path, headers, form) in [
+        ("/oauth/token", basic.as_str(), grant),
+        ("/oauth/token", "", &in_form),
+        ("/oauth/token", &basic, &in_form),
+        ("/oauth/token", "", &mistaken),
+        (&in_query, &basic, grant),
+    ] {
+        let answer = post(&run.sandbox, cron_file, path, headers, form);
+        if let Some((_, token)) = answer.split_once("\"access_token\":\"") {
+            let token = run.secret(token.split('"').next().expect("it ends"));
+            for path in ["/oauth/introspect", "/oauth/revoke"] {
+                let form = format!("token={token}");
+                let answer = post(&run.sandbox, cron_file, path, &basic, &form);
+                assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+            }
+        } else {
+            assert!(answer.starts_with("HTTP/1.1 4"), "{answer}");
+            assert!(!answer.contains(cron), "{answer}");
+        }
+    }
 }
 
 /// All files of the database together.

@@ -3,6 +3,7 @@
 use serde_json::Value;
 
 use crate::support::Sandbox;
+use crate::support::post;
 
 const DEMO: &str = "countersign-dev/demo.toml";
 
@@ -32,6 +33,29 @@ fn each_request_is_one_line_that_says_who_what_and_how_it_ended() {
     let mut ids = told("id");
     ids.dedup();
     assert_eq!(ids.len(), 4);
+}
+
+#[test]
+fn requests_over_http_are_lines_like_any_other() {
+    let sandbox = Sandbox::new();
+    let server = sandbox.serve(&["--dev", "--log-format", "json"]);
+    let secret = sandbox.credential(DEMO, "client_secret");
+    for (client, scope) in [("demo", "demo:read"), ("demo", "other"), ("nobody", "")] {
+        let form = format!(
+            "grant_type=client_credentials&scope={scope}&client_id={client}&client_secret={secret}"
+        );
+        post(&sandbox, DEMO, "/oauth/token?a=b", "", &form);
+    }
+    post(&sandbox, DEMO, "/health/live", "", "");
+    let log = server.stop().stderr;
+    let lines = log.lines().map(|line| serde_json::from_str(line).expect("each line is JSON"));
+    let requests: Vec<Value> = lines.filter(|line: &Value| line["message"] == "request").collect();
+    let told = |key: &str| requests.iter().map(|line| line[key].clone()).collect::<Vec<_>>();
+    assert_eq!(told("path"), ["\"/oauth/token\""; 3]);
+    assert_eq!(told("client"), ["demo", "demo", ""]);
+    assert_eq!(told("audience"), ["demo", "", ""]);
+    assert_eq!(told("outcome"), ["ok", "invalid_scope", "invalid_client"]);
+    assert_eq!(told("detail"), ["", "", "unknown_client"]);
 }
 
 #[test]

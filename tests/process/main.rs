@@ -5,6 +5,7 @@ mod crash;
 mod faults;
 mod leaks;
 mod log;
+mod oauth;
 mod pasted;
 mod restore;
 mod start;

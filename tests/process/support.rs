@@ -5,6 +5,7 @@ use std::io::BufRead;
 use std::io::BufReader;
 use std::io::Read;
 use std::io::Write;
+use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::path::PathBuf;
@@ -89,6 +90,21 @@ impl Sandbox {
     pub fn serve(&self, args: &[&str]) -> Server {
         Server::start(self.program(PROGRAM).args(["serve", "--listen", "127.0.0.1:0"]).args(args))
     }
+}
+
+/// Posts a form to the server of these credentials with more headers, each of which ends in CRLF.
+pub fn post(sandbox: &Sandbox, credentials: &str, path: &str, headers: &str, form: &str) -> String {
+    let url = sandbox.credential(credentials, "url");
+    let mut stream = TcpStream::connect(url.trim_start_matches("http://")).expect("it listens");
+    let request = format!(
+        "POST {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n{headers}\
+         content-type: application/x-www-form-urlencoded\r\ncontent-length: {}\r\n\r\n{form}",
+        form.len(),
+    );
+    stream.write_all(request.as_bytes()).expect("it reads");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).expect("it answers and closes");
+    answer
 }
 
 pub fn listing(directory: &Path) -> Vec<String> {

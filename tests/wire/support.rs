@@ -66,7 +66,12 @@ struct Running {
 impl TestServer {
     /// A server with a fresh store, whose only client is the operator `operator`.
     pub async fn start() -> Self {
-        Self::start_with(Options::default(), None).await
+        Self::start_fresh(ISSUER, Options::default(), None).await
+    }
+
+    /// The same, as another issuer.
+    pub async fn start_as(issuer: &str) -> Self {
+        Self::start_fresh(issuer, Options::default(), None).await
     }
 
     /// The same, but authentication may fail as often as it likes.
@@ -77,10 +82,14 @@ impl TestServer {
 
     /// The same with options of its own. Over TLS, `ca` vouches for its certificate.
     pub async fn start_with(options: Options, ca: Option<String>) -> Self {
+        Self::start_fresh(ISSUER, options, ca).await
+    }
+
+    async fn start_fresh(issuer: &str, options: Options, ca: Option<String>) -> Self {
         let dir = TempDir::new().expect("a temporary directory");
         let kek = Kek::generate().expect("randomness");
         let operator = NewClient::operator(id("operator"), "for tests", START).expect("randomness");
-        let issuer = Issuer::new(ISSUER).expect("a valid issuer");
+        let issuer = Issuer::new(issuer).expect("a valid issuer");
         let place = store::reserve(&database(dir.path())).expect("nothing is there");
         host::init(&place, &kek, &issuer, std::slice::from_ref(&operator), START)
             .expect("a fresh store");

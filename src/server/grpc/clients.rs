@@ -16,6 +16,8 @@ use crate::client::ClientSecret;
 use crate::client::ClientSettings;
 use crate::client::GrantRule;
 use crate::client::Grants;
+use crate::client::ResourceAlias;
+use crate::client::Resources;
 use crate::client::SecretId;
 use crate::client::SecretInfo;
 use crate::client::Serves;
@@ -158,6 +160,7 @@ impl Clients {
             serves: serves(client)?,
             max_token_ttl: max_token_ttl(client)?,
             disabled: client.disabled,
+            resources: resources(client)?,
         };
         let act = call.act(&self.0, "ClientService/CreateClient", &call.message.request_id)?;
         let created = self.0.authority.create_client(act, id, settings).await?;
@@ -212,9 +215,9 @@ impl Clients {
                 "serves" => patch.serves = Some(serves(client)?),
                 "max_token_ttl" => patch.max_token_ttl = Some(max_token_ttl(client)?),
                 "disabled" => patch.disabled = Some(client.disabled),
+                "resources" => patch.resources = Some(resources(client)?),
                 _ => {
-                    let problem =
-                        "it may name description, grants, serves, max_token_ttl and disabled";
+                    let problem = "it may name description, grants, serves, max_token_ttl, disabled and resources";
                     return Err(InvalidField::new("update_mask", problem).into());
                 }
             }
@@ -320,6 +323,17 @@ fn serves(client: &rpc::Client) -> Result<Serves, InvalidField> {
         .map_err(|error| InvalidField::new("client.serves", error))
 }
 
+fn resources(client: &rpc::Client) -> Result<Resources, InvalidField> {
+    let aliases = client.resources.iter().enumerate().map(|(at, alias)| {
+        Ok(ResourceAlias {
+            uri: fields::name(&format!("client.resources[{at}].uri"), &alias.uri)?,
+            audience: fields::name(&format!("client.resources[{at}].audience"), &alias.audience)?,
+        })
+    });
+    Resources::try_from(aliases.collect::<Result<Vec<_>, InvalidField>>()?)
+        .map_err(|error| InvalidField::new("client.resources", error))
+}
+
 fn max_token_ttl(client: &rpc::Client) -> Result<Option<Duration>, InvalidField> {
     let field = "client.max_token_ttl";
     match &client.max_token_ttl {
@@ -342,7 +356,12 @@ fn revision(field: &str, etag: &str) -> Result<Option<u64>, InvalidField> {
 }
 
 fn wire_client(client: &ClientInfo) -> rpc::Client {
-    let ClientSettings { description, grants, serves, max_token_ttl, disabled } = &client.settings;
+    let ClientSettings { description, grants, serves, max_token_ttl, disabled, resources } =
+        &client.settings;
+    let wire_alias = |alias: &ResourceAlias| rpc::ResourceAlias {
+        uri: alias.uri.to_string(),
+        audience: alias.audience.to_string(),
+    };
     let wire_grant = |rule: &GrantRule| rpc::Grant {
         audience: rule.audience.to_string(),
         scopes: wire_scopes(&rule.scopes),
@@ -360,7 +379,7 @@ fn wire_client(client: &ClientInfo) -> rpc::Client {
         secrets: client.secrets.iter().map(wire_secret).collect(),
         keys: client.keys.iter().map(wire_key).collect(),
         certificates: client.certificates.iter().map(wire_certificate).collect(),
-        ..Default::default()
+        resources: resources.as_slice().iter().map(wire_alias).collect(),
     }
 }
 

@@ -13,6 +13,8 @@ use crate::client::ClientSettings;
 use crate::client::GrantRule;
 use crate::client::Grants;
 use crate::client::LastUse;
+use crate::client::ResourceAlias;
+use crate::client::Resources;
 use crate::client::SecretHash;
 use crate::client::SecretId;
 use crate::client::Serves;
@@ -26,6 +28,7 @@ use crate::keys::PublicKey;
 use crate::keys::RetiredKey;
 use crate::keys::RevokedKey;
 use crate::keys::SigningKey;
+use crate::store::ResourceIndex;
 use crate::trust::ClientRevocation;
 use crate::trust::Revocations;
 use crate::trust::TokenRevocation;
@@ -56,11 +59,13 @@ pub(super) fn state(
     let ring = Arc::new(ring(connection, kek, store_id)?);
     let mut revocations = revocations(connection)?;
     revocations.set_keys(ring.revoked_kids());
+    let clients = clients(connection)?;
     Ok(State {
         issuer,
         epoch: counter(connection, "epoch")?,
         revision: counter(connection, "revision")?,
-        clients: clients(connection)?,
+        resources: ResourceIndex::of(clients.iter().map(|(_, client)| &**client)),
+        clients,
         ring,
         revocations,
     })
@@ -90,12 +95,13 @@ fn clients(connection: &Connection) -> Result<CowMap<ClientId, Arc<Client>>, Sto
 
     let mut statement = connection.prepare(
         "SELECT client_id, description, grants, serves, max_token_ttl, disabled, created_at, updated_at, revision,
-                former_audiences
+                resources, former_audiences
          FROM clients ORDER BY client_id",
     )?;
     let mut rows = statement.query([])?;
     let mut grants = Shared::<Vec<GrantRule>, Grants>::default();
     let mut serves = Shared::<Vec<Audience>, Serves>::default();
+    let mut resources = Shared::<Vec<ResourceAlias>, Resources>::default();
     let mut clients = CowMap::default();
     while let Some(row) = rows.next()? {
         let id = row.get_ref(0)?.as_str().map_err(|_| corrupt("client_id"))?;
@@ -105,12 +111,14 @@ fn clients(connection: &Connection) -> Result<CowMap<ClientId, Arc<Client>>, Sto
             serves: serves.parse(row.get_ref(3)?.as_str().map_err(|_| corrupt("serves"))?)?,
             max_token_ttl: row.get::<_, Option<i64>>(4)?.map(life).transpose()?,
             disabled: row.get(5)?,
+            resources: resources
+                .parse(row.get_ref(9)?.as_str().map_err(|_| corrupt("resources"))?)?,
         };
         let created_at = time(row.get(6)?);
         let mut client = Client {
             updated_at: time(row.get(7)?),
             revision: row.get::<_, i64>(8)? as u64,
-            former_audiences: former_audiences(row.get_ref(9)?.as_str())?,
+            former_audiences: former_audiences(row.get_ref(10)?.as_str())?,
             ..Client::new(
                 ClientId::new(id).map_err(|_| corrupt("client_id"))?,
                 settings,

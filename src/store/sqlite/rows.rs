@@ -28,11 +28,12 @@ pub(super) fn put_client(connection: &Connection, client: &Client) -> rusqlite::
     connection
         .prepare_cached(
             "INSERT INTO clients (client_id, description, grants, serves, max_token_ttl, disabled,
-                                  created_at, updated_at, revision, former_audiences)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)
+                                  created_at, updated_at, revision, resources, former_audiences)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)
              ON CONFLICT (client_id) DO UPDATE SET
                 description = ?2, grants = ?3, serves = ?4, max_token_ttl = ?5, disabled = ?6,
-                created_at = ?7, updated_at = ?8, revision = ?9, former_audiences = ?10",
+                created_at = ?7, updated_at = ?8, revision = ?9, resources = ?10,
+                former_audiences = ?11",
         )?
         .execute(params![
             client.id.as_str(),
@@ -44,6 +45,7 @@ pub(super) fn put_client(connection: &Connection, client: &Client) -> rusqlite::
             seconds(client.created_at),
             seconds(client.updated_at),
             client.revision as i64,
+            serde_json::to_string(&settings.resources).expect("resources are always JSON"),
             serde_json::to_string(&client.former_audiences).expect("names and times are JSON"),
         ])?;
     connection

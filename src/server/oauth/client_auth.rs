@@ -1,0 +1,173 @@
+//! What a client proves itself with, found in a request.
+
+use http::HeaderMap;
+use http::header;
+
+use crate::authority::IssueError;
+use crate::claims::ClientId;
+use crate::claims::Timestamp;
+use crate::client::AuthenticatedClient;
+use crate::client::CertificateNames;
+use crate::client::Credential;
+use crate::client::NotAuthenticated;
+use crate::client::unverified_subject;
+use crate::server::grpc::Desk;
+use crate::server::oauth::authorization::BasicCredentials;
+use crate::server::oauth::errors::OAuthError;
+use crate::server::oauth::form::Form;
+use crate::server::oauth::request::Post;
+
+/// The one kind of assertion (RFC 7523 §2.2).
+const JWT_BEARER: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
+
+/// What a client presents. Whether it is true is not known yet.
+pub(super) enum Presented<'a> {
+    /// An id and a secret in the `Authorization` header.
+    Basic(BasicCredentials),
+    /// An id and a secret in the form.
+    Post { client_id: &'a str, client_secret: &'a str },
+    /// A signed assertion, and the id if it stands beside it.
+    Assertion { client_id: Option<&'a str>, assertion: &'a str },
+    /// An id alone: the certificate of the connection must prove it.
+    Certificate { client_id: &'a str },
+}
+
+/// Finds what the client presents: exactly one thing (RFC 6749 §2.3).
+///
+/// # Errors
+/// When there is nothing, more than one thing, or something malformed.
+pub(super) fn presented<'a>(
+    headers: &HeaderMap,
+    form: &'a Form,
+) -> Result<Presented<'a>, OAuthError> {
+    let mut authorization = headers.get_all(header::AUTHORIZATION).iter();
+    let header = authorization.next();
+    let client_id = form.get("client_id");
+    let client_secret = form.get("client_secret");
+    let assertion = form.get("client_assertion");
+    let assertion_type = form.get("client_assertion_type");
+    let methods = [
+        header.is_some(),
+        authorization.next().is_some(),
+        client_secret.is_some(),
+        assertion.is_some() || assertion_type.is_some(),
+    ];
+    if methods.iter().filter(|method| **method).count() > 1 {
+        return Err(OAuthError::Invalid("the client authenticates in more than one way"));
+    }
+    if let Some(header) = header {
+        let basic = BasicCredentials::parse(header.as_bytes())
+            .ok_or(OAuthError::Client("malformed_authorization"))?;
+        if client_id.is_some_and(|id| id != basic.client_id.as_str()) {
+            return Err(OAuthError::Invalid("client_id is not the one that authenticates"));
+        }
+        return Ok(Presented::Basic(basic));
+    }
+    if let Some(client_secret) = client_secret {
+        let client_id = client_id.ok_or(OAuthError::Invalid("client_id is missing"))?;
+        return Ok(Presented::Post { client_id, client_secret });
+    }
+    match (assertion, assertion_type) {
+        (Some(assertion), Some(JWT_BEARER)) => {
+            return Ok(Presented::Assertion { client_id, assertion });
+        }
+        (Some(_), Some(_)) => return Err(OAuthError::Client("unknown_assertion_type")),
+        (Some(_), None) => return Err(OAuthError::Invalid("client_assertion_type is missing")),
+        (None, Some(_)) => return Err(OAuthError::Invalid("client_assertion is missing")),
+        (None, None) => {}
+    }
+    let client_id = client_id.ok_or(OAuthError::Client("no_credential"))?;
+    Ok(Presented::Certificate { client_id })
+}
+
+/// Who a client says it is, and what it proves that with.
+pub(super) struct Claim<'a> {
+    pub(super) client_id: ClientId,
+    pub(super) credential: Credential<'a>,
+}
+
+impl<'a> Presented<'a> {
+    /// The client and its credential; the certificate is that of the connection, if it has one.
+    ///
+    /// # Errors
+    /// When what is presented cannot be anyone's.
+    pub(super) fn claim(
+        &'a self,
+        certificate: Option<&'a CertificateNames>,
+    ) -> Result<Claim<'a>, OAuthError> {
+        let (client_id, credential) = match self {
+            Self::Basic(basic) => {
+                (basic.client_id.as_str(), Credential::Secret(&basic.client_secret))
+            }
+            Self::Post { client_id, client_secret } => {
+                (*client_id, Credential::Secret(client_secret))
+            }
+            Self::Assertion { client_id: Some(client_id), assertion } => {
+                (*client_id, Credential::Assertion(assertion))
+            }
+            // RFC 7521 §4.2: the assertion says it, too.
+            Self::Assertion { client_id: None, assertion } => {
+                let client_id =
+                    unverified_subject(assertion).ok_or(OAuthError::Client("bad_assertion"))?;
+                return Ok(Claim { client_id, credential: Credential::Assertion(assertion) });
+            }
+            Self::Certificate { client_id } => {
+                let certificate = certificate.ok_or(OAuthError::Client("no_credential"))?;
+                (*client_id, Credential::Certificate(certificate))
+            }
+        };
+        let client_id =
+            ClientId::new(client_id).map_err(|_| OAuthError::Client("malformed_client_id"))?;
+        Ok(Claim { client_id, credential })
+    }
+}
+
+/// Believes the client that a request is from, and notes who it is.
+///
+/// # Errors
+/// When it proves nothing, or not well.
+pub(super) fn authenticate(desk: &Desk, post: &Post) -> Result<AuthenticatedClient, OAuthError> {
+    let presented = presented(&post.headers, &post.form)?;
+    let Claim { client_id, credential } = presented.claim(post.certificate.as_deref())?;
+    let attempt = Attempt::begin(desk, post, client_id)?;
+    let proven =
+        desk.authority.authenticate(&attempt.client_id, credential, &post.peer, attempt.now);
+    let proven = proven.map_err(IssueError::from);
+    attempt.end(&proven);
+    Ok(proven?)
+}
+
+/// An attempt to authenticate.
+pub(super) struct Attempt<'a> {
+    pub(super) client_id: ClientId,
+    pub(super) now: Timestamp,
+    desk: &'a Desk,
+    post: &'a Post,
+}
+
+impl<'a> Attempt<'a> {
+    /// Lets an attempt be made.
+    ///
+    /// # Errors
+    /// When too many have failed.
+    pub(super) fn begin(
+        desk: &'a Desk,
+        post: &'a Post,
+        client_id: ClientId,
+    ) -> Result<Self, OAuthError> {
+        let now = desk.clock.now();
+        desk.limits.check_failures(post.origin, client_id.as_str(), now)?;
+        Ok(Self { client_id, now, desk, post })
+    }
+
+    /// Notes what came of it: who asks, and that it failed. A name that nobody has may be a misplaced
+    /// secret: it is not for the log.
+    pub(super) fn end<T>(&self, outcome: &Result<T, IssueError>) {
+        if matches!(outcome, Err(IssueError::ClientRejected(_))) {
+            self.desk.limits.note_failure(self.post.origin, self.client_id.as_str(), self.now);
+        }
+        if !matches!(outcome, Err(IssueError::ClientRejected(NotAuthenticated::UnknownClient))) {
+            let _ = self.post.notes.client.set(self.client_id.clone());
+        }
+    }
+}

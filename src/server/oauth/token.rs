@@ -1,0 +1,87 @@
+//! `POST /oauth/token`: the client credentials grant (RFC 6749 §4.4).
+
+use serde::Serialize;
+
+use crate::authority::Authority;
+use crate::authority::IssueRequest;
+use crate::authority::NoAudience;
+use crate::claims::Audience;
+use crate::claims::ScopeSet;
+use crate::client::ResourceUri;
+use crate::policy::TokenRequest;
+use crate::server::grpc::Desk;
+use crate::server::oauth::client_auth::Attempt;
+use crate::server::oauth::client_auth::Claim;
+use crate::server::oauth::client_auth::authenticate;
+use crate::server::oauth::client_auth::presented;
+use crate::server::oauth::errors::NOT_GRANTED;
+use crate::server::oauth::errors::OAuthError;
+use crate::server::oauth::form::Form;
+use crate::server::oauth::request::Post;
+
+/// RFC 6749 §5.1.
+#[derive(Serialize)]
+pub(super) struct Answer {
+    access_token: String,
+    token_type: &'static str,
+    expires_in: u64,
+    scope: String,
+}
+
+pub(super) async fn issue(desk: &Desk, post: &Post) -> Result<Answer, OAuthError> {
+    match post.form.get("grant_type") {
+        Some("client_credentials") => {}
+        Some(_) => return Err(OAuthError::GrantType),
+        None => return Err(OAuthError::Invalid("grant_type is missing")),
+    }
+    // What resources mean is nothing to tell just anyone: whatever is wrong with what it asks for,
+    // first the client proves who it is.
+    let token = match token_request(&desk.authority, &post.form) {
+        Ok(token) => token,
+        Err(error) => return authenticate(desk, post).and(Err(error)),
+    };
+    let presented = presented(&post.headers, &post.form)?;
+    let Claim { client_id, credential } = presented.claim(post.certificate.as_deref())?;
+    let attempt = Attempt::begin(desk, post, client_id)?;
+    let (client_id, now) = (&attempt.client_id, attempt.now);
+    let request = IssueRequest { client_id, credential, token, peer: &post.peer };
+    let issued = desk.authority.issue(&request, now).await;
+    attempt.end(&issued);
+    let issued = issued?;
+    desk.limits.take_token(client_id, now)?;
+    let _ = post.notes.audience.set(issued.claims.audience.clone());
+    Ok(Answer {
+        access_token: issued.token.into_exposed(),
+        token_type: "Bearer",
+        expires_in: issued.expires_in.as_secs(),
+        scope: issued.claims.scopes.to_string(),
+    })
+}
+
+fn token_request(authority: &Authority, form: &Form) -> Result<TokenRequest, OAuthError> {
+    let scopes = ScopeSet::parse(form.get("scope").unwrap_or_default());
+    Ok(TokenRequest {
+        audience: audience(authority, form)?,
+        scopes: scopes.map_err(|_| OAuthError::Scope)?,
+        requested_ttl: None,
+    })
+}
+
+/// The audience that `audience` names and all `resource` mean.
+fn audience(authority: &Authority, form: &Form) -> Result<Option<Audience>, OAuthError> {
+    let named = form.get("audience").map(Audience::new).transpose();
+    let named = named.map_err(|_| OAuthError::Target("the audience is not a name"))?;
+    let resources = form.all("resource").map(ResourceUri::new).collect::<Result<Vec<_>, _>>();
+    let resources = resources
+        .map_err(|_| OAuthError::Target("a resource is not an absolute URI without a fragment"))?;
+    let meant = authority.audience_of(&resources).map_err(|error| match error {
+        NoAudience::Unknown => OAuthError::Target(NOT_GRANTED),
+        NoAudience::Ambiguous => OAuthError::Target("the resources mean different audiences"),
+    })?;
+    match (named, meant) {
+        (Some(named), Some(meant)) if named != meant => {
+            Err(OAuthError::Target("audience and resource mean different audiences"))
+        }
+        (named, meant) => Ok(named.or(meant)),
+    }
+}
