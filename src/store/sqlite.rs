@@ -21,6 +21,7 @@ use crate::claims::Issuer;
 use crate::claims::Timestamp;
 use crate::client::Client;
 use crate::keys::KeyRing;
+use crate::keys::Listeners;
 use crate::store::audit;
 use crate::store::audit::AuditEvent;
 use crate::store::audit::AuditHead;
@@ -176,6 +177,7 @@ pub fn create(
     put("issuer", &issuer.as_str().as_bytes())?;
     put("kek", &kek.fingerprint(&store_id))?;
     rows::write_counters(&transaction, 1, clients.len() as u64)?;
+    rows::put_listeners(&transaction, Listeners::default())?;
     rows::replace_ring(&transaction, kek, &store_id, None, ring)?;
     for (revision, mut client) in (1..).zip(clients) {
         client.revision = revision;
@@ -258,6 +260,7 @@ impl Database {
             Change::TouchSecret(client, secret, at) => {
                 rows::touch_secret(connection, client, *secret, *at)?;
             }
+            Change::NoteListeners(_) => rows::put_listeners(connection, after.listeners)?,
             Change::Nothing => {}
             Change::Expire { now, audit_before } => {
                 rows::expire(connection, *now, now.before(REQUEST_LIFE))?;

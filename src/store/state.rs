@@ -10,6 +10,7 @@ use crate::client::Client;
 use crate::client::SecretId;
 use crate::cow_map::CowMap;
 use crate::keys::KeyRing;
+use crate::keys::Listeners;
 use crate::trust::ClientRevocation;
 use crate::trust::Revocations;
 
@@ -26,6 +27,8 @@ pub struct State {
     pub clients: CowMap<ClientId, Arc<Client>>,
     /// The signing keys.
     pub ring: Arc<KeyRing>,
+    /// Who ever listened to what is published.
+    pub listeners: Listeners,
     /// What is revoked.
     pub revocations: Revocations,
 }
@@ -45,6 +48,8 @@ pub enum Change {
     RevokeClient(ClientId, ClientRevocation),
     /// Notes when a secret was last used.
     TouchSecret(ClientId, SecretId, Timestamp),
+    /// Notes that someone listens: what is set is set for good.
+    NoteListeners(Listeners),
     /// Writes, and changes nothing: to see that the store can be written.
     Nothing,
     /// Forgets revocations and requests that matter no more, and audit events from before a time.
@@ -89,6 +94,10 @@ impl State {
             Change::RevokeClient(id, revocation) => {
                 self.epoch += 1;
                 self.revocations.revoke_client(id, revocation);
+            }
+            Change::NoteListeners(more) => {
+                self.listeners.streamed |= more.streamed;
+                self.listeners.polled |= more.polled;
             }
             // The time is in the secret already: that is where it was first noted.
             Change::TouchSecret(..) | Change::Nothing => {}
