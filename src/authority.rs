@@ -28,6 +28,7 @@ pub use self::verifiers::Seat;
 pub use self::verifiers::TooManyStreams;
 pub use self::verifiers::Verifiers;
 pub use self::watching::NotSeated;
+pub use self::watching::Told;
 pub use self::watching::Version;
 
 use std::fmt;

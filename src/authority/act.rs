@@ -179,7 +179,13 @@ impl Authority {
         CommitError::Refused(refusal)
     }
 
-    fn note_refusal(&self, actor: Actor<'_>, action: &'static str, target: &str, refusal: &Refusal) {
+    fn note_refusal(
+        &self,
+        actor: Actor<'_>,
+        action: &'static str,
+        target: &str,
+        refusal: &Refusal,
+    ) {
         // A name that nothing here has may be a misplaced secret.
         let pseudonym = match refusal {
             Refusal::NoSuchClient | Refusal::NoSuchKey => Some(self.store.pseudonym(target)),

@@ -204,9 +204,9 @@ impl Registry {
                         format!("{} epochs behind", needed.saturating_sub(acked))
                     }
                 };
-                let left = one.waited_for.map(|left| {
-                    format!("; lost its stream, has {} s to be back", left.as_secs())
-                });
+                let left = one
+                    .waited_for
+                    .map(|left| format!("; lost its stream, has {} s to be back", left.as_secs()));
                 Some(format!("{label} ({lag}{})", left.unwrap_or_default()))
             })
             .collect();
@@ -214,7 +214,10 @@ impl Registry {
             who.push(format!("{} more verifiers", blocked.behind.len() - MAX_NAMED));
         }
         who.extend(blocked.reconnecting.map(|left| {
-            format!("verifiers that may not be back yet since the start ({} s left)", left.as_secs())
+            format!(
+                "verifiers that may not be back yet since the start ({} s left)",
+                left.as_secs()
+            )
         }));
         who.extend(blocked.polling.map(|left| {
             format!("whoever polls the JWKS and may hold an old one ({} s left)", left.as_secs())

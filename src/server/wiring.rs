@@ -19,7 +19,9 @@ use tonic_health::pb::health_server::HealthServer;
 use tonic_health::server::HealthReporter;
 use tonic_health::server::HealthService;
 
+use crate::authority::ActError;
 use crate::authority::Authority;
+use crate::authority::Refusal;
 use crate::claims::Clock;
 use crate::guard::Guard;
 use crate::guard::Trust;
@@ -28,11 +30,13 @@ use crate::rpc::audit_service_server::AuditServiceServer;
 use crate::rpc::client_service_server::ClientServiceServer;
 use crate::rpc::key_service_server::KeyServiceServer;
 use crate::rpc::token_service_server::TokenServiceServer;
+use crate::rpc::trust_service_server::TrustServiceServer;
 use crate::server::grpc::Audit;
 use crate::server::grpc::Clients;
 use crate::server::grpc::Desk;
 use crate::server::grpc::Keys;
 use crate::server::grpc::Tokens;
+use crate::server::grpc::TrustStreams;
 use crate::server::http;
 use crate::server::request_log::NoteRefused;
 use crate::server::request_log::RequestLog;
@@ -52,6 +56,9 @@ const MAX_CLIENT_MESSAGE: usize = 512 * 1024;
 
 /// How often the authority does what is due now and then.
 const MAINTENANCE: Duration = Duration::from_secs(60);
+
+/// How often the schedule of rotations is looked at.
+const SCHEDULE: Duration = Duration::from_secs(10);
 
 /// Why serving ended before it was told to.
 #[derive(Debug)]
@@ -87,9 +94,9 @@ pub async fn serve(
     let guard = guard(&authority, &clock);
     let desk = Desk { authority: Arc::clone(&authority), clock: clock.clone() };
     let mut health = Health::serving().await;
-    let routes = routes(&desk, health.service())?;
-    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
     let (stopping, stopped) = watch::channel(());
+    let routes = routes(&desk, stopped.clone(), health.service())?;
+    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
     let refusals = Arc::clone(&authority);
     let note_refused: NoteRefused = Arc::new(move |client, path, reason, peer| {
         refusals.note_refused_call(client, path, reason, peer)
@@ -100,10 +107,14 @@ pub async fn serve(
         .http2_keepalive_timeout(Some(Duration::from_secs(10)))
         .accept_http1(true)
         .layer(RequestLog::new(note_refused))
-        .add_routes(http::beside(routes.into_axum_router().layer(guard), authority.trust()).into())
+        .add_routes(
+            http::beside(routes.into_axum_router().layer(guard), Arc::clone(&authority)).into(),
+        )
         .serve_with_incoming_shutdown(incoming, until_dropped(stopped.clone()));
     let mut server = tokio::spawn(server);
-    let maintenance = tokio::spawn(maintain(Arc::clone(&authority), clock.clone(), stopped));
+    let schedule = rotate(Arc::clone(&authority), clock.clone(), stopped.clone());
+    let maintenance = maintain(Arc::clone(&authority), clock.clone(), stopped);
+    let maintenance = tokio::spawn(async { tokio::join!(maintenance, schedule) });
 
     let ended = tokio::select! {
         ended = &mut server => Some(ended),
@@ -135,9 +146,10 @@ pub async fn serve(
 struct Health(HealthReporter);
 
 impl Health {
-    const NAMES: [&str; 5] = [
+    const NAMES: [&str; 6] = [
         "",
         <TokenServiceServer<Tokens> as NamedService>::NAME,
+        <TrustServiceServer<TrustStreams> as NamedService>::NAME,
         <KeyServiceServer<Keys> as NamedService>::NAME,
         <ClientServiceServer<Clients> as NamedService>::NAME,
         <AuditServiceServer<Audit> as NamedService>::NAME,
@@ -169,8 +181,12 @@ impl Health {
 fn guard(authority: &Authority, clock: &Clock) -> Guard {
     let trust = Trust::live(authority.trust(), Arc::default());
     // The request log has the refusals.
-    let guard =
-        Guard::builder(trust).services(rpc::POLICIES).clock(clock.clone()).without_refusal_log();
+    let guard = Guard::builder(trust)
+        .services(rpc::POLICIES)
+        // It ends its streams itself, and not because their tokens expire.
+        .streams_outlive_tokens(<TrustServiceServer<TrustStreams> as NamedService>::NAME)
+        .clock(clock.clone())
+        .without_refusal_log();
     PUBLIC_SERVICES.iter().fold(guard, |guard, name| guard.public_service(name)).build()
 }
 
@@ -215,7 +231,36 @@ async fn maintain(authority: Arc<Authority>, clock: Clock, stopped: watch::Recei
     }
 }
 
-fn routes(desk: &Desk, health: HealthServer<HealthService>) -> Result<Routes, ServeError> {
+/// Rotates the keys by schedule, if there is one. When the gate does not let a rotation pass it is tried
+/// again, and nobody is left to wonder.
+async fn rotate(authority: Arc<Authority>, clock: Clock, stopped: watch::Receiver<()>) {
+    let mut stopped = pin!(until_dropped(stopped));
+    let mut due = tokio::time::interval(SCHEDULE);
+    due.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            () = &mut stopped => return,
+            _ = due.tick() => {}
+        }
+        match authority.rotate_if_due(clock.now()).await {
+            Ok(None) => {}
+            Ok(Some(change)) => {
+                tracing::info!(active = %change.active.kid, "the keys were rotated by schedule");
+            }
+            Err(ActError::Refused(Refusal::VerifiersBehind(behind))) => {
+                let (behind, wait) = (behind.who.join(", "), behind.retry_in.as_secs());
+                tracing::warn!(behind, wait, "a rotation is due and has to wait");
+            }
+            Err(error) => tracing::error!(?error, "a rotation is due and cannot be done"),
+        }
+    }
+}
+
+fn routes(
+    desk: &Desk,
+    stopped: watch::Receiver<()>,
+    health: HealthServer<HealthService>,
+) -> Result<Routes, ServeError> {
     let reflected = || {
         tonic_reflection::server::Builder::configure()
             .register_encoded_file_descriptor_set(rpc::DESCRIPTORS)
@@ -228,6 +273,10 @@ fn routes(desk: &Desk, health: HealthServer<HealthService>) -> Result<Routes, Se
 
     Ok(Routes::new(
         TokenServiceServer::new(Tokens(desk.clone())).max_decoding_message_size(MAX_MESSAGE),
+    )
+    .add_service(
+        TrustServiceServer::new(TrustStreams { desk: desk.clone(), stopped })
+            .max_decoding_message_size(MAX_MESSAGE),
     )
     .add_service(KeyServiceServer::new(Keys(desk.clone())).max_decoding_message_size(MAX_MESSAGE))
     .add_service(

@@ -185,6 +185,7 @@ async fn run(dir: &Path, kek: &str, clock: &Clock) -> (Running, String, Channel)
     let settings = Settings {
         default_ttl: Duration::from_secs(900),
         audit_retention: Duration::from_secs(365 * 86_400),
+        ..Settings::default()
     };
     let kek = kek.parse().expect("its own text");
     let authority = Authority::open(&database(dir), kek, settings, clock).expect("the store opens");

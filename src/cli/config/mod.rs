@@ -41,6 +41,12 @@ pub struct ServeConfig {
     pub tokens_default_ttl: Duration,
     /// How long audit events are kept; more than nothing.
     pub audit_retention: Duration,
+    /// How long a key signs before the next one takes over by itself; none for never.
+    pub keys_rotate_every: Option<Duration>,
+    /// How old what a verifier knows may become before one that fails closed refuses: 2 min to 24 h.
+    pub trust_max_staleness: Duration,
+    /// How many trust streams a client may have at a time.
+    pub trust_max_streams: usize,
 }
 
 /// For whom a server runs.
@@ -121,6 +127,28 @@ impl ServeConfig {
             audit_retention: layers
                 .find(&settings::AUDIT_RETENTION)?
                 .parse(|text| duration(text).filter(|retention| !retention.is_zero()))?,
+            keys_rotate_every: layers.find(&settings::KEYS_ROTATE_EVERY)?.parse_as(
+                "10s or more, or off",
+                |text| match text {
+                    "off" => Some(None),
+                    text => {
+                        duration(text).filter(|every| *every >= Duration::from_secs(10)).map(Some)
+                    }
+                },
+            )?,
+            trust_max_staleness: layers.find(&settings::TRUST_MAX_STALENESS)?.parse_as(
+                "2m to 24h",
+                |text| {
+                    duration(text).filter(|age| {
+                        (Duration::from_secs(120)..=Duration::from_secs(86_400)).contains(age)
+                    })
+                },
+            )?,
+            trust_max_streams: layers
+                .find(&settings::TRUST_MAX_STREAMS)?
+                .parse_as("a number from 1 to 100000", |text| {
+                    text.parse().ok().filter(|streams| (1..=100_000).contains(streams))
+                })?,
         })
     }
 }

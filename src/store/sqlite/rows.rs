@@ -22,10 +22,7 @@ pub(super) fn write_counters(
     Ok(())
 }
 
-pub(super) fn put_listeners(
-    connection: &Connection,
-    listeners: Listeners,
-) -> rusqlite::Result<()> {
+pub(super) fn put_listeners(connection: &Connection, listeners: Listeners) -> rusqlite::Result<()> {
     let Listeners { streamed, polled } = listeners;
     connection
         .prepare_cached("INSERT OR REPLACE INTO meta (name, value) VALUES ('listeners', ?1)")?
