@@ -150,7 +150,8 @@ impl Verifiers {
     pub(super) fn lagging(&self, now: Timestamp) -> Vec<String> {
         let mut registry = self.lock();
         registry.forget(now);
-        registry.gone.iter().filter(|gone| gone.lagging).map(|gone| gone.verifier.label()).collect()
+        let lagging = registry.gone.iter().filter(|gone| gone.lagging);
+        lagging.map(|gone| format!("{} (let go)", gone.verifier.label())).take(MAX_NAMED).collect()
     }
 
     /// How many verifiers are connected.

@@ -46,11 +46,13 @@ pub struct TestServer {
     pub channel: Channel,
     dir: TempDir,
     kek: String,
+    settings: Settings,
     running: Option<Running>,
 }
 
 struct Running {
     address: SocketAddr,
+    authority: Arc<Authority>,
     stop: oneshot::Sender<()>,
     ended: JoinHandle<()>,
 }
@@ -58,6 +60,11 @@ struct Running {
 impl TestServer {
     /// A server with a fresh store, whose only client is the operator `operator`.
     pub async fn start() -> Self {
+        Self::start_with(Settings::default()).await
+    }
+
+    /// The same with other settings.
+    pub async fn start_with(settings: Settings) -> Self {
         let dir = TempDir::new().expect("a temporary directory");
         let kek = Kek::generate().expect("randomness");
         let operator = NewClient::operator(id("operator"), "for tests", START).expect("randomness");
@@ -68,15 +75,17 @@ impl TestServer {
         drop(place);
         let clock = Clock::fixed(START);
         let kek = kek.expose().to_string();
-        let (running, url, channel) = run(dir.path(), &kek, &clock).await;
+        let (running, url, channel) = run(dir.path(), &kek, &settings, &clock).await;
         let operator_secret = operator.secret.expose().to_owned();
-        Self { clock, operator_secret, url, channel, dir, kek, running: Some(running) }
+        let running = Some(running);
+        Self { clock, operator_secret, url, channel, dir, kek, settings, running }
     }
 
     /// Stops in order and starts again on the same store.
     pub async fn restart(&mut self) {
         self.stop().await;
-        let (running, url, channel) = run(self.dir.path(), &self.kek, &self.clock).await;
+        let (running, url, channel) =
+            run(self.dir.path(), &self.kek, &self.settings, &self.clock).await;
         self.running = Some(running);
         self.url = url;
         self.channel = channel;
@@ -86,6 +95,7 @@ impl TestServer {
     pub async fn stop(&mut self) {
         if let Some(running) = self.running.take() {
             running.stop.send(()).expect("it runs until it is told to stop");
+            drop(running.authority);
             running.ended.await.expect("it ends well");
         }
     }
@@ -93,6 +103,11 @@ impl TestServer {
     /// Where it listens.
     pub fn address(&self) -> SocketAddr {
         self.running.as_ref().expect("it runs").address
+    }
+
+    /// What it works with.
+    pub fn authority(&self) -> &Authority {
+        &self.running.as_ref().expect("it runs").authority
     }
 
     pub fn database(&self) -> PathBuf {
@@ -179,16 +194,17 @@ impl TestServer {
     }
 }
 
-async fn run(dir: &Path, kek: &str, clock: &Clock) -> (Running, String, Channel) {
+async fn run(
+    dir: &Path,
+    kek: &str,
+    settings: &Settings,
+    clock: &Clock,
+) -> (Running, String, Channel) {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
     let address = listener.local_addr().expect("a bound socket has an address");
-    let settings = Settings {
-        default_ttl: Duration::from_secs(900),
-        audit_retention: Duration::from_secs(365 * 86_400),
-        ..Settings::default()
-    };
     let kek = kek.parse().expect("its own text");
-    let authority = Authority::open(&database(dir), kek, settings, clock).expect("the store opens");
+    let authority = Authority::open(&database(dir), kek, settings.clone(), clock);
+    let authority = Arc::new(authority.expect("the store opens"));
     let (stop, stopped) = oneshot::channel();
     let stopped = async {
         // A dropped test stops its server too.
@@ -196,7 +212,7 @@ async fn run(dir: &Path, kek: &str, clock: &Clock) -> (Running, String, Channel)
     };
     let serving = server::serve(
         listener,
-        Arc::new(authority),
+        Arc::clone(&authority),
         clock.clone(),
         stopped,
         Duration::from_secs(5),
@@ -208,7 +224,7 @@ async fn run(dir: &Path, kek: &str, clock: &Clock) -> (Running, String, Channel)
         .connect()
         .await
         .expect("it listens");
-    (Running { address, stop, ended }, url, channel)
+    (Running { address, authority, stop, ended }, url, channel)
 }
 
 fn database(dir: &Path) -> PathBuf {
