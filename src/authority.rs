@@ -8,6 +8,7 @@
 
 mod act;
 mod clients;
+mod epochs;
 pub mod host;
 mod keys;
 mod maintenance;
@@ -34,6 +35,7 @@ pub use self::watching::Version;
 use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -147,6 +149,8 @@ pub struct Authority {
     verifiers: Arc<Verifiers>,
     store_reached_at: Arc<AtomicU64>,
     renewing: tokio::sync::Mutex<()>,
+    /// Set once it is known that the store was put back.
+    put_back: AtomicBool,
 }
 
 /// A client's request for a token, with what it proves itself with.
@@ -183,6 +187,8 @@ pub enum IssueError {
     Denied(Denial),
     /// The store has been out of reach for longer than the signing lease.
     LeaseOver,
+    /// The store is an old copy that was put back: what it would sign with may be revoked.
+    PutBack,
     /// The client's tokens were cut off so often in the last seconds that a new one would be dated too
     /// far ahead for verifiers.
     CutTooOften,
@@ -237,6 +243,7 @@ impl Authority {
             verifiers,
             store_reached_at,
             renewing: tokio::sync::Mutex::default(),
+            put_back: AtomicBool::new(false),
         })
     }
 
@@ -408,6 +415,9 @@ impl Authority {
     }
 
     fn check_lease(&self, now: Timestamp) -> Result<(), IssueError> {
+        if self.put_back.load(Ordering::Relaxed) {
+            return Err(IssueError::PutBack);
+        }
         let reached_at = Timestamp::from_unix(self.store_reached_at.load(Ordering::Relaxed));
         if now.since(reached_at) > SIGNING_LEASE { Err(IssueError::LeaseOver) } else { Ok(()) }
     }

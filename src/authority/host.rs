@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use crate::authority::TAIL;
 use crate::claims::COUNTERSIGN;
 use crate::claims::ClientId;
 use crate::claims::Clock;
@@ -19,6 +20,7 @@ use crate::client::SecretHash;
 use crate::client::SecretId;
 use crate::client::Serves;
 use crate::client::StoredSecret;
+use crate::keys::ClockBehind;
 use crate::keys::KeyRing;
 use crate::keys::SigningKey;
 use crate::policy::ADMINISTRATIVE_SCOPES;
@@ -29,6 +31,7 @@ use crate::store::CommitError;
 use crate::store::Decision;
 use crate::store::Kek;
 use crate::store::Reservation;
+use crate::store::Restored;
 use crate::store::State;
 use crate::store::Store;
 use crate::store::StoreError;
@@ -47,6 +50,8 @@ pub enum HostError {
     Store(StoreError),
     /// There is a client of this name already.
     ClientExists(ClientId),
+    /// See [`ClockBehind`].
+    ClockBehind(ClockBehind),
 }
 
 impl NewClient {
@@ -149,6 +154,32 @@ pub async fn recover(
     };
     store.commit(decide).await.map_err(|error| match error {
         CommitError::Refused(id) => HostError::ClientExists(id),
+        CommitError::Store(error) => HostError::Store(error),
+        CommitError::RequestIdReused => unreachable!("it is no request of anyone"),
+    })
+}
+
+/// Puts a backup in the place of a store that no server has open; without a backup, makes good a raw
+/// copy that is in the place already. All its keys are revoked, so that no token from before is accepted:
+/// revocations since the backup are lost.
+///
+/// # Errors
+/// When the backup does not hold, is of another store, or the disk does not take it.
+pub fn restore(
+    path: &Path,
+    kek: Kek,
+    from: Option<&Path>,
+    now: Timestamp,
+) -> Result<Restored, HostError> {
+    let fresh = || SigningKey::generate().map_err(|error| HostError::Store(error.into()));
+    let (active, next) = (fresh()?, fresh()?);
+    let renew = move |state: &State, highest: u64| {
+        let ring = state.ring.begin_anew(active, next, now, TAIL)?;
+        let detail = format!("backup of epoch {}, highest known {highest}", state.epoch);
+        Ok((ring, host_event("store.restore", state.issuer.as_str(), detail, now)))
+    };
+    store::restore(path, kek, from, renew).map_err(|error| match error {
+        CommitError::Refused(behind) => HostError::ClockBehind(behind),
         CommitError::Store(error) => HostError::Store(error),
         CommitError::RequestIdReused => unreachable!("it is no request of anyone"),
     })

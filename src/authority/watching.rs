@@ -142,11 +142,6 @@ impl Authority {
         self.published.snapshot().state.revocations.key(token.kid().as_str())
     }
 
-    /// Opaque to whoever gets it, and nobody else can make it: proves to us that we once had an epoch.
-    pub fn epoch_proof(&self, _epoch: u64) -> [u8; 16] {
-        [0; 16]
-    }
-
     async fn note_listeners(&self, more: Listeners) -> Result<(), StoreError> {
         let known = self.published.snapshot().state.listeners;
         if known.streamed >= more.streamed && known.polled >= more.polled {

@@ -95,6 +95,8 @@ fn dispatch(cli: Cli, edge: &mut Edge<'_>) -> Result<(), Error> {
     match cli.command {
         Command::Init(args) => host::init(&args, store(&args.store, environment)?, output),
         Command::Serve(args) => host::serve(serve_config(&args, &cli.global, environment)?, output),
+        Command::Backup(args) => host::back_up(&args, store(&args.store, environment)?, output),
+        Command::Restore(args) => host::restore(&args, store(&args.store, environment)?, output),
         Command::Client(command) => speak(clients::run(command, &server, output)),
         Command::Operator(OperatorCommand::Create(args)) => {
             speak(operators::create(args, &server, output))

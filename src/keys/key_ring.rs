@@ -289,6 +289,35 @@ impl KeyRing {
         Ok(ring)
     }
 
+    /// Revokes every key and begins with two others: for a ring from a backup, of which nobody knows what
+    /// has become of its keys since. For `tail` see [`KeyRing::rotate`].
+    ///
+    /// # Errors
+    /// When the clock is behind a key of the ring.
+    pub fn begin_anew(
+        &self,
+        active: SigningKey,
+        next: SigningKey,
+        now: Timestamp,
+        tail: Duration,
+    ) -> Result<Self, ClockBehind> {
+        self.check_clock(now)?;
+        let ended = [
+            (self.next.key.public(), self.next.created_at),
+            (self.active.key.public(), self.active.created_at),
+        ];
+        let retired = self.retired.iter().map(|retired| (&retired.key, retired.created_at));
+        let revoked = ended.into_iter().chain(retired).map(|(key, created_at)| RevokedKey {
+            key: key.clone(),
+            created_at,
+            revoked_at: now,
+            forget_at: now + tail,
+        });
+        let mut ring = Self::new(active, next, now);
+        ring.revoked = revoked.chain(self.revoked.iter().cloned()).collect();
+        Ok(ring)
+    }
+
     /// The ring without the keys whose last token has expired; `None` when there are none such.
     pub fn expire(&self, now: Timestamp) -> Option<Self> {
         let mut ring = self.clone();
@@ -378,6 +407,21 @@ mod tests {
             rotated.revoke(key(1).kid().as_str(), key(4), at(2001), TAIL).expect("known key");
         assert_eq!(retired_gone.next().key.kid(), key(3).kid());
         assert!(retired_gone.retired().is_empty());
+    }
+
+    #[test]
+    fn a_ring_that_begins_anew_trusts_nothing_of_before() {
+        let rotated = ring().rotate(key(3), at(2000), TAIL).expect("clock is ahead");
+        let revoked =
+            rotated.revoke(key(2).kid().as_str(), key(4), at(2000), TAIL).expect("known key");
+        let anew = revoked.begin_anew(key(5), key(6), at(3000), TAIL).expect("clock is ahead");
+        assert_eq!((anew.active().key.kid(), anew.next().key.kid()), (key(5).kid(), key(6).kid()));
+        assert_eq!((anew.retired(), anew.key_set().len()), (&[][..], 2));
+        let kids: std::collections::BTreeSet<&Kid> = anew.revoked_kids().collect();
+        let keys = [1, 2, 3, 4].map(key);
+        assert_eq!(kids, keys.iter().map(|key| key.kid()).collect());
+        let behind = ClockBehind { now: at(1999), newest: at(2000) };
+        assert_eq!(revoked.begin_anew(key(5), key(6), at(1999), TAIL).err(), Some(behind));
     }
 
     #[test]

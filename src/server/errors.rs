@@ -36,6 +36,8 @@ pub(super) enum CallError {
     Act(ActError),
     /// The caller's client is disabled or deleted, and so its token revoked.
     ClientGone,
+    /// The caller has an epoch that we do not have: an old copy of the store was put back.
+    PutBack,
     /// The caller's client has too many trust streams.
     TooManyStreams(TooManyStreams),
     /// The same request made this secret before.
@@ -102,6 +104,11 @@ impl CallError {
                 "STORE_UNAVAILABLE",
                 "the store has been out of reach for longer than tokens may be signed without it",
             ),
+            Self::Issue(IssueError::PutBack) => told(
+                Code::Unavailable,
+                "STORE_PUT_BACK",
+                "the store is an old copy that was put back; nothing is signed until `countersign restore` was run",
+            ),
             Self::Issue(IssueError::CutTooOften) => told(
                 Code::Unavailable,
                 "RATE_LIMITED",
@@ -121,6 +128,11 @@ impl CallError {
                 Code::Unauthenticated,
                 "TOKEN_REVOKED",
                 "the token has been revoked; get a new one",
+            ),
+            Self::PutBack => told(
+                Code::Unavailable,
+                "STORE_PUT_BACK",
+                "the verifier has a later epoch than this store: an old copy of the store was put back",
             ),
             Self::TooManyStreams(TooManyStreams(most)) => told(
                 Code::ResourceExhausted,
@@ -186,9 +198,12 @@ impl CallError {
             Self::TooManyStreams(_) => {
                 details.set_retry_info(Some(Duration::from_secs(5)));
             }
-            Self::ClientGone => {}
+            Self::ClientGone | Self::PutBack => {}
             Self::Issue(
-                IssueError::ClientRejected(_) | IssueError::Denied(_) | IssueError::NoRandomness,
+                IssueError::ClientRejected(_)
+                | IssueError::Denied(_)
+                | IssueError::PutBack
+                | IssueError::NoRandomness,
             )
             | Self::NotServed(NotServed)
             | Self::Act(CommitError::Refused(

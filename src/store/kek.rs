@@ -1,6 +1,8 @@
 //! The key-encryption key (KEK): seals private keys at rest, and lives outside the database.
 
 use std::fmt;
+use std::path::Path;
+use std::path::PathBuf;
 use std::str::FromStr;
 
 use base64::Engine;
@@ -21,7 +23,12 @@ use crate::keys::PublicKey;
 use crate::keys::SigningKey;
 
 /// 256 random bits from which the keys that protect a store are derived (HKDF-SHA-256, RFC 5869).
-pub struct Kek(Zeroizing<[u8; 32]>);
+///
+/// What must not be put back with a backup of the store is kept where this key is.
+pub struct Kek {
+    key: Zeroizing<[u8; 32]>,
+    epoch_file: Option<PathBuf>,
+}
 
 const PREFIX: &str = "ckek_";
 const NONCE_LEN: usize = 24;
@@ -46,21 +53,33 @@ impl Kek {
     pub fn generate() -> Result<Self, getrandom::Error> {
         let mut bytes = Zeroizing::new([0; 32]);
         getrandom::fill(bytes.as_mut_slice())?;
-        Ok(Self(bytes))
+        Ok(Self { key: bytes, epoch_file: None })
+    }
+
+    /// The same key, with the file in which the highest epoch of its store is kept: a store that is
+    /// behind it does not open ([`StoreError::PutBack`](crate::store::StoreError::PutBack)). It is
+    /// best on another disk than the store. Without one only verifiers can tell.
+    pub fn with_epoch_file(self, path: PathBuf) -> Self {
+        Self { epoch_file: Some(path), ..self }
+    }
+
+    /// See [`Kek::with_epoch_file`].
+    pub(super) fn epoch_file(&self) -> Option<&Path> {
+        self.epoch_file.as_deref()
     }
 
     /// The text to keep it as.
     pub fn expose(&self) -> Zeroizing<String> {
         let mut text = Zeroizing::new(String::with_capacity(PREFIX.len() + 43));
         text.push_str(PREFIX);
-        URL_SAFE_NO_PAD.encode_string(self.0.as_slice(), &mut text);
+        URL_SAFE_NO_PAD.encode_string(self.key.as_slice(), &mut text);
         text
     }
 
     /// A key for one purpose.
     pub(super) fn derive(&self, purpose: &str) -> Zeroizing<[u8; 32]> {
         let mut key = Zeroizing::new([0; 32]);
-        Hkdf::<Sha256>::new(None, self.0.as_slice())
+        Hkdf::<Sha256>::new(None, self.key.as_slice())
             .expand(purpose.as_bytes(), key.as_mut_slice())
             .expect("32 bytes are within what HKDF gives");
         key
@@ -145,7 +164,7 @@ impl FromStr for Kek {
         let key =
             <[u8; 32]>::try_from(bytes.as_slice()).map(Zeroizing::new).map_err(|_| InvalidKek);
         bytes.zeroize();
-        Ok(Self(key?))
+        Ok(Self { key: key?, epoch_file: None })
     }
 }
 

@@ -15,6 +15,7 @@ use rusqlite::OpenFlags;
 use rusqlite::OptionalExtension;
 use rusqlite::config::DbConfig;
 use rusqlite::params;
+use zeroize::Zeroizing;
 
 use crate::claims::ClientId;
 use crate::claims::Issuer;
@@ -30,6 +31,7 @@ use crate::store::audit::Chain;
 use crate::store::audit::ChainError;
 use crate::store::durable::sync_name;
 use crate::store::kek::Kek;
+use crate::store::mark::Mark;
 use crate::store::migrations;
 use crate::store::reservation::Reservation;
 use crate::store::reservation::lock;
@@ -39,7 +41,16 @@ use crate::store::state::State;
 use crate::store::writer::RequestKey;
 
 mod load;
+mod restore;
 mod rows;
+
+pub use self::restore::Restored;
+pub use self::restore::back_up;
+pub use self::restore::restore;
+
+/// The epoch of a new store. Epochs are numbers of 53 bits, so that JSON carries them: a generation,
+/// which a restored backup begins, and 32 bits that count within it.
+const FIRST_EPOCH: u64 = 1;
 
 /// How long a repeated request gets the same answer.
 const REQUEST_LIFE: Duration = Duration::from_secs(24 * 60 * 60);
@@ -68,6 +79,19 @@ pub enum StoreError {
     BadSealedKey(String),
     /// The signing keys, with their states and times, are not those that were written here.
     BadKeyRing,
+    /// It is behind the highest epoch that anyone was told: an old copy that was put back.
+    PutBack {
+        /// The epoch of the store.
+        epoch: u64,
+        /// The highest that anyone was told.
+        mark: u64,
+    },
+    /// The file with the highest epoch is another store's.
+    MarkOfAnother(PathBuf),
+    /// The file with the highest epoch is not what was written there.
+    BadMark(PathBuf),
+    /// The file with the highest epoch cannot be read or written.
+    MarkUnavailable(PathBuf, String),
     /// What it holds cannot be right.
     Corrupt(String),
     /// It cannot be read or written now: locked, full, read-only, or the disk fails.
@@ -99,6 +123,25 @@ impl fmt::Display for StoreError {
                 "the signing keys are not those that were written: someone else has changed them; \
                  restore the store from a backup; nothing was changed",
             ),
+            Self::PutBack { epoch, mark } => write!(
+                f,
+                "the store is an old copy that was put back: its epoch is {epoch}, and {mark} was published; revocations \
+                 and rotations since are lost, so nothing is signed; nothing was changed",
+            ),
+            Self::MarkOfAnother(path) => write!(
+                f,
+                "{} keeps the highest epoch of another store; nothing was changed",
+                path.display()
+            ),
+            Self::BadMark(path) => write!(
+                f,
+                "{} is not the highest epoch as it was written there: it is damaged, or someone else has changed it; \
+                 nothing was changed",
+                path.display()
+            ),
+            Self::MarkUnavailable(path, why) => {
+                write!(f, "the highest epoch cannot be kept in {} ({why})", path.display())
+            }
             Self::Corrupt(what) => write!(f, "the store is damaged ({what}); restore it from a backup"),
             Self::Unavailable(why) => write!(f, "the store cannot be read or written now ({why})"),
         }
@@ -138,6 +181,7 @@ pub(super) struct Database {
     path: PathBuf,
     kek: Kek,
     store_id: [u8; 16],
+    mark: Option<Mark>,
     /// Held for as long as the database is open: one process at a time.
     _lock: File,
 }
@@ -157,6 +201,10 @@ pub fn create(
     let mut store_id = [0; 16];
     getrandom::fill(&mut store_id)?;
     let path = reservation.path();
+    if let Some(file) = kek.epoch_file() {
+        // Whatever is there is not this one's.
+        Mark::open(file, kek, &store_id)?;
+    }
     // Built beside, and moved to its place when it is complete: there is never half a store.
     let unavailable =
         |error: std::io::Error| StoreError::Unavailable(format!("{}: {error}", path.display()));
@@ -176,7 +224,7 @@ pub fn create(
     put("store_id", &store_id)?;
     put("issuer", &issuer.as_str().as_bytes())?;
     put("kek", &kek.fingerprint(&store_id))?;
-    rows::write_counters(&transaction, 1, clients.len() as u64)?;
+    rows::write_counters(&transaction, FIRST_EPOCH, clients.len() as u64)?;
     rows::put_listeners(&transaction, Listeners::default())?;
     rows::replace_ring(&transaction, kek, &store_id, None, ring)?;
     for (revision, mut client) in (1..).zip(clients) {
@@ -189,10 +237,11 @@ pub fn create(
     // Closing moves all of it from the journal to the database.
     connection.close().map_err(|(_, error)| StoreError::from(error))?;
     fs::rename(&building, path).map_err(unavailable)?;
-    sync_name(path).map_err(|error| {
+    let named = sync_name(path).map_err(unavailable);
+    let mark = |file| Mark::create(file, kek, &store_id, FIRST_EPOCH).map(drop);
+    named.and_then(|()| kek.epoch_file().map_or(Ok(()), mark)).inspect_err(|_| {
         // Its credentials go when this fails, so that it must not stay.
         let _ = fs::remove_file(path);
-        unavailable(error)
     })
 }
 
@@ -217,12 +266,62 @@ impl Database {
         let (mut connection, version) = connect_to_ours(path)?;
         let lock = lock(path)?;
         let store_id = check_kek(&connection, &kek)?;
+        let mark = match kek.epoch_file() {
+            None => None,
+            Some(file) => Mark::open(file, &kek, &store_id)?,
+        };
+        let epoch = load::counter(&connection, "epoch")?;
+        if let Some(mark) = mark.as_ref().map(Mark::epoch).filter(|mark| epoch < *mark) {
+            return Err(StoreError::PutBack { epoch, mark });
+        }
         migrations::migrate(&mut connection, version)?;
         connection.set_prepared_statement_cache_capacity(64);
         let state = load::state(&connection, &kek, &store_id)?;
         let chain = Chain::resume(&connection, &kek)?;
         let path = path.to_owned();
-        Ok((Self { connection, chain, path, kek, store_id, _lock: lock }, state))
+        let mut database = Self { connection, chain, path, kek, store_id, mark, _lock: lock };
+        database.keep_mark(state.epoch)?;
+        Ok((database, state))
+    }
+
+    /// Makes the mark if there is none, and raises it if it is behind: the last process may have ended
+    /// between commit and mark.
+    fn keep_mark(&mut self, epoch: u64) -> Result<(), StoreError> {
+        match (&mut self.mark, self.kek.epoch_file()) {
+            (Some(mark), _) => mark.raise(epoch).map_err(|error| {
+                StoreError::MarkUnavailable(mark.path().to_owned(), error.to_string())
+            }),
+            (None, Some(file)) => {
+                tracing::warn!(
+                    file = %file.display(), epoch,
+                    "the highest epoch was not kept until now; from here on it is"
+                );
+                self.mark = Some(Mark::create(file, &self.kek, &self.store_id, epoch)?);
+                Ok(())
+            }
+            (None, None) => Ok(()),
+        }
+    }
+
+    /// Keeps the highest epoch that anyone may be told, before they are. When that fails, they are told
+    /// all the same: a revocation that nobody hears of is worse than an old copy that nobody notices.
+    /// It is tried again with every batch, so at least once a minute.
+    pub(super) fn raise_mark(&mut self, epoch: u64) {
+        if let Some(mark) = &mut self.mark
+            && let Err(error) = mark.raise(epoch)
+        {
+            metrics::counter!("countersign_epoch_mark_failures_total").increment(1);
+            tracing::error!(
+                file = %mark.path().display(), %error, epoch,
+                "the highest epoch could not be kept: should an old copy of the store be put back now, that may go \
+                 unnoticed"
+            );
+        }
+    }
+
+    /// A key for proofs of epochs, and the store that they are of.
+    pub(super) fn proof_key(&self) -> (Zeroizing<[u8; 32]>, [u8; 16]) {
+        (self.kek.derive("countersign epoch proof v1"), self.store_id)
     }
 
     /// A connection of its own for reading the audit log.

@@ -13,6 +13,7 @@ use serde::de::DeserializeOwned;
 use tokio::sync::oneshot;
 use zeroize::Zeroizing;
 
+use crate::claims::Audience;
 use crate::claims::ClientId;
 use crate::claims::Clock;
 use crate::claims::Timestamp;
@@ -35,6 +36,8 @@ pub struct Store {
     writer: Option<JoinHandle<()>>,
     reader: Arc<Mutex<Connection>>,
     pseudonym_key: Zeroizing<[u8; 32]>,
+    proof_key: Zeroizing<[u8; 32]>,
+    store_id: [u8; 16],
 }
 
 /// What was decided to do.
@@ -126,6 +129,7 @@ impl OpenedStore {
     ) -> Result<Store, StoreError> {
         let Self { database, state, pseudonym_key } = self;
         let reader = Arc::new(Mutex::new(database.reader()?));
+        let (proof_key, store_id) = database.proof_key();
         let (jobs, queue) = mpsc::channel();
         let writer = std::thread::Builder::new()
             .name("store".to_owned())
@@ -133,7 +137,14 @@ impl OpenedStore {
             .map_err(|error| {
                 StoreError::Unavailable(format!("no thread for the writer: {error}"))
             })?;
-        Ok(Store { jobs: Some(jobs), writer: Some(writer), reader, pseudonym_key })
+        Ok(Store {
+            jobs: Some(jobs),
+            writer: Some(writer),
+            reader,
+            pseudonym_key,
+            proof_key,
+            store_id,
+        })
     }
 }
 
@@ -253,6 +264,36 @@ impl Store {
         format!("unknown:{digits}")
     }
 
+    /// Proves that this store had an epoch: without the KEK nobody can make one up.
+    pub fn epoch_proof(&self, epoch: u64) -> [u8; 16] {
+        let mac = hmac_sha256(&self.proof_key, &[&self.store_id, &epoch.to_be_bytes()]);
+        let mut short = [0; 16];
+        short.copy_from_slice(&mac[..16]);
+        short
+    }
+
+    /// Tells audiences from others, without anyone else being able to.
+    pub fn audiences_proof(&self, audiences: &[Audience]) -> [u8; 16] {
+        let names = audiences.iter().flat_map(|audience| [audience.as_str().as_bytes(), &[0]]);
+        let parts: Vec<&[u8]> =
+            [&self.store_id[..], b"audiences"].into_iter().chain(names).collect();
+        let mac = hmac_sha256(&self.proof_key, &parts);
+        let mut short = [0; 16];
+        short.copy_from_slice(&mac[..16]);
+        short
+    }
+
+    /// Keeps in mind, over restarts too, that an epoch was published that the store does not have. Does
+    /// not wait for it.
+    pub fn note_published(&self, epoch: u64) {
+        self.submit(Box::new(move |batch| {
+            if let Ok(batch) = batch {
+                batch.database.raise_mark(epoch);
+            }
+            Box::new(|_| ())
+        }));
+    }
+
     fn submit(&self, job: Job) {
         match &self.jobs {
             Some(jobs) => {
@@ -293,6 +334,7 @@ fn run(
         match committed {
             Ok(new) => {
                 state = new;
+                database.raise_mark(state.epoch);
                 publish(&state);
                 if let Some(head) = database.chain.head_since(mark) {
                     // Kept with the log, elsewhere, it shows whether the audit log was cut back.

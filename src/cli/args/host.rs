@@ -18,6 +18,10 @@ pub struct StoreArgs {
     /// The file with the key-encryption key [default: kek in the data directory]
     #[arg(long, value_name = "FILE")]
     pub kek_file: Option<String>,
+    /// The file with the highest epoch, by which an old copy of the store is known
+    /// [default: the file with the key-encryption key, and `.epoch`]
+    #[arg(long, value_name = "FILE")]
+    pub epoch_file: Option<String>,
     /// The configuration file
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
@@ -26,7 +30,11 @@ pub struct StoreArgs {
 impl StoreArgs {
     /// The settings given here.
     pub fn flags(&self) -> Flags {
-        given([(&settings::DATA_DIR, &self.data_dir), (&settings::KEK_FILE, &self.kek_file)])
+        given([
+            (&settings::DATA_DIR, &self.data_dir),
+            (&settings::KEK_FILE, &self.kek_file),
+            (&settings::EPOCH_FILE, &self.epoch_file),
+        ])
     }
 }
 
@@ -126,6 +134,43 @@ pub struct RecoverArgs {
     /// Write the credentials to this new file, mode 0600, instead of printing the secret
     #[arg(long, value_name = "FILE")]
     pub out: Option<PathBuf>,
+    /// Where the store is.
+    #[command(flatten)]
+    pub store: StoreArgs,
+}
+
+/// Copy the store.
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+  $ countersign backup --to /backups/countersign-monday.db
+  $ countersign backup --data-dir /var/lib/countersign --to copy.db
+
+The server may run meanwhile. The copy is of one moment, and needs the key-encryption key to be opened: keep that \
+elsewhere. Put a backup back with `countersign restore` only.")]
+pub struct BackupArgs {
+    /// The copy: a new file, mode 0600
+    #[arg(long, value_name = "FILE")]
+    pub to: PathBuf,
+    /// Where the store is.
+    #[command(flatten)]
+    pub store: StoreArgs,
+}
+
+/// Put a backup back.
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+  $ countersign restore --from /backups/countersign-monday.db
+  $ countersign restore --data-dir /var/lib/countersign
+
+Needs the key-encryption key at hand, and no server. What was revoked after the backup is not revoked in it, so all its \
+keys are replaced and every earlier token is refused; the clients and secrets to look through are printed. The store that \
+was there before is kept beside. Without --from it makes good a copy that was put in place by hand.")]
+pub struct RestoreArgs {
+    /// The backup; without it, the store that is in place
+    #[arg(long, value_name = "FILE")]
+    pub from: Option<PathBuf>,
     /// Where the store is.
     #[command(flatten)]
     pub store: StoreArgs,

@@ -17,7 +17,9 @@ use crate::cli::args::admin::KeysCommand;
 use crate::cli::args::admin::OperatorCommand;
 use crate::cli::args::admin::PolicyCommand;
 use crate::cli::args::clients::ClientCommand;
+use crate::cli::args::host::BackupArgs;
 use crate::cli::args::host::InitArgs;
+use crate::cli::args::host::RestoreArgs;
 use crate::cli::args::host::ServeArgs;
 use crate::cli::args::tokens::TokenCommand;
 use crate::cli::output::Format;
@@ -72,6 +74,10 @@ pub enum Command {
     Init(InitArgs),
     /// Serve clients and verifiers over gRPC
     Serve(ServeArgs),
+    /// Copy the store, also while a server runs
+    Backup(BackupArgs),
+    /// Put a backup in place of the store: replaces all its keys, and lists what to look through
+    Restore(RestoreArgs),
     /// Register clients, change them, and manage their secrets
     #[command(subcommand, after_help = CLIENT_EXAMPLES)]
     Client(ClientCommand),

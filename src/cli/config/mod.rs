@@ -65,6 +65,8 @@ pub struct StoreConfig {
     pub data_dir: PathBuf,
     /// The key-encryption key.
     pub kek: Kek,
+    /// Where the highest epoch is kept.
+    pub epoch_file: PathBuf,
 }
 
 /// Where the key-encryption key is.
@@ -208,7 +210,17 @@ fn store(layers: &Layers<'_>, mode: Mode, environment: &Environment) -> Result<S
         (None, Source::Default) => Kek::File(data_dir.join("kek")),
         (None, _) => Kek::File(file.parse(path)?),
     };
-    Ok(StoreConfig { data_dir, kek })
+    let epoch_file = layers.find(&settings::EPOCH_FILE)?;
+    let epoch_file = match (&epoch_file.source, &kek) {
+        (Source::Default, Kek::File(kek)) => {
+            let mut beside = kek.clone().into_os_string();
+            beside.push(".epoch");
+            beside.into()
+        }
+        (Source::Default, Kek::Given(_)) => data_dir.join("epoch"),
+        _ => epoch_file.parse(path)?,
+    };
+    Ok(StoreConfig { data_dir, kek, epoch_file })
 }
 
 fn path(text: &str) -> Option<PathBuf> {
@@ -364,11 +376,21 @@ mod tests {
     }
 
     #[test]
+    fn the_highest_epoch_is_kept_beside_the_key_unless_told_otherwise() {
+        let of = |file| from_file(file).expect("all valid").store.epoch_file;
+        assert_eq!(of(""), Path::new("countersign-data/kek.epoch"));
+        assert_eq!(of("kek_file = \"/etc/k\"\n"), Path::new("/etc/k.epoch"));
+        assert_eq!(of("kek_file = \"/etc/k\"\nepoch_file = \"/e\"\n"), Path::new("/e"));
+        assert!(from_file("epoch_file = \"\"\n").is_err());
+    }
+
+    #[test]
     fn the_key_itself_comes_from_the_environment_and_excludes_the_file() {
         let given = [("COUNTERSIGN_KEK", "hush")];
         let config = load(Mode::Production, &[], &given, "").expect("one source");
         assert!(matches!(&config.store.kek, Kek::Given(kek) if kek.expose() == "hush"));
         assert!(!format!("{config:?}").contains("hush"));
+        assert_eq!(config.store.epoch_file, Path::new("countersign-data/epoch"));
         let error =
             load(Mode::Production, &[], &given, "kek_file = \"k\"\n").expect_err("two sources");
         assert!(error.contains("kek_file is given, and COUNTERSIGN_KEK too"), "{error}");

@@ -82,6 +82,16 @@ pub const KEK_FILE: Setting = Setting {
     kind: Kind::Path,
     doc: "The file with the key-encryption key, which seals the private keys. Keep a copy elsewhere.",
 };
+/// Where the highest epoch is kept.
+pub const EPOCH_FILE: Setting = Setting {
+    key: "epoch_file",
+    variable: "COUNTERSIGN_EPOCH_FILE",
+    default: "<kek_file>.epoch",
+    kind: Kind::Path,
+    doc: "The file with the highest epoch that anyone was told. A store that is behind it is an old copy that was put \
+          back, and is not opened. Keep it on a disk that is not restored with the store, where the server can write. \
+          When the key is in `COUNTERSIGN_KEK` the default is `epoch` in the data directory.",
+};
 /// Whether to listen off loopback without TLS.
 pub const INSECURE_PLAINTEXT: Setting = Setting {
     key: "insecure_plaintext",
@@ -171,6 +181,7 @@ pub const SETTINGS: &[&Setting] = &[
     &LISTEN,
     &DATA_DIR,
     &KEK_FILE,
+    &EPOCH_FILE,
     &INSECURE_PLAINTEXT,
     &WORKERS,
     &SHUTDOWN_GRACE,
@@ -220,7 +231,8 @@ data_dir = \"/var/lib/countersign\"
 format = \"json\"
 ```
 
-`init`, `operator recover`, `audit verify` and `audit head` take `data_dir` and `kek_file` the same way.
+`init`, `backup`, `restore`, `operator recover`, `audit verify` and `audit head` take `data_dir`, `kek_file` and
+`epoch_file` the same way.
 ";
 
 const CLOSING: &str = "

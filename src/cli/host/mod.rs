@@ -2,8 +2,11 @@
 
 mod dev;
 mod place;
+mod restore;
 mod serve;
 
+pub use self::restore::back_up;
+pub use self::restore::restore;
 pub use self::serve::serve;
 
 use std::fs;
@@ -82,15 +85,7 @@ pub fn recover_operator(
     let file =
         args.out.as_deref().map(|path| credentials_file(path, &url, &operator)).transpose()?;
     let runtime = serve::runtime(std::num::NonZeroUsize::MIN)?;
-    runtime.block_on(host::recover(&place.database(), kek, &operator, now)).map_err(|error| {
-        match error {
-            HostError::Store(error) => store_error(error),
-            HostError::ClientExists(id) => Error::refused(
-                format!("there is a client {id} already"),
-                "choose another with --operator-id",
-            ),
-        }
-    })?;
+    runtime.block_on(host::recover(&place.database(), kek, &operator, now)).map_err(host_error)?;
     match file {
         Some(file) => {
             file.keep();
@@ -189,12 +184,33 @@ fn credentials_file(
     Ok(file)
 }
 
+fn host_error(error: HostError) -> Error {
+    match error {
+        HostError::Store(error) => store_error(error),
+        HostError::ClientExists(id) => Error::refused(
+            format!("there is a client {id} already"),
+            "choose another with --operator-id",
+        ),
+        HostError::ClockBehind(error) => Error::failed(error.to_string(), "nothing was changed"),
+    }
+}
+
 fn store_error(error: StoreError) -> Error {
     let next = match &error {
         StoreError::WrongKek => "name the right one with --kek-file or COUNTERSIGN_KEK",
         StoreError::AlreadyExists(_) | StoreError::NotOurs(_) => {
             "name another directory with --data-dir"
         }
+        StoreError::PutBack { .. } => {
+            "run `countersign restore`, which begins anew with other keys"
+        }
+        StoreError::MarkOfAnother(_) => {
+            "name another file with --epoch-file, or remove this one if that store is gone"
+        }
+        StoreError::BadMark(_) => {
+            "make sure that the store is the latest, then remove this file; with an old copy, run `countersign restore`"
+        }
+        StoreError::MarkUnavailable(..) => "name another file with --epoch-file",
         StoreError::InUse(_) => "or, while a server runs, use the commands that speak to it",
         _ => "nothing was changed",
     };

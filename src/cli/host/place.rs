@@ -44,6 +44,11 @@ impl Place {
         }
     }
 
+    /// The file with the highest epoch.
+    pub(super) fn epoch_file(&self) -> &Path {
+        &self.0.epoch_file
+    }
+
     /// Makes the directory, for its owner only.
     pub(super) fn prepare(&self) -> Result<(), Error> {
         let directory = self.directory();
@@ -84,12 +89,13 @@ impl Place {
             }
             config::Kek::File(path) => (read_private(path)?, path.display().to_string()),
         };
-        text.trim().parse().map_err(|error| {
+        let kek: Kek = text.trim().parse().map_err(|error| {
             Error::failed(
                 format!("{origin}: {error}"),
                 "name the right file with --kek-file, or restore it",
             )
-        })
+        })?;
+        Ok(kek.with_epoch_file(self.epoch_file().to_owned()))
     }
 }
 

@@ -6,8 +6,6 @@ use std::task::Context;
 use std::task::Poll;
 use std::time::Duration;
 
-use sha2::Digest;
-use sha2::Sha256;
 use tokio::sync::mpsc;
 use tokio::sync::oneshot;
 use tokio::sync::watch;
@@ -76,7 +74,7 @@ impl TrustStreams {
         let version = authority.version();
         let told = authority.told(client).ok_or(CallError::ClientGone)?;
         let hello = hello(&mut call.message).await?;
-        let have_epoch = have_epoch(authority, &hello, told.serves());
+        let have_epoch = have_epoch(authority, &hello, told.serves())?;
         let hello = Hello { name: hello.verifier_name, have_epoch };
         let seat =
             authority.seat_verifier(client, &hello.name).await.map_err(|error| match error {
@@ -118,19 +116,27 @@ async fn hello(
 
 /// The epoch that a verifier goes on from: the one that it has, if it was told of the same audiences
 /// then as it is now. All others begin anew.
-fn have_epoch(authority: &Authority, hello: &rpc::TrustHello, serves: &[Audience]) -> u64 {
+///
+/// # Errors
+/// When the verifier proves that it is ahead of us: what we have would make it forget.
+fn have_epoch(
+    authority: &Authority,
+    hello: &rpc::TrustHello,
+    serves: &[Audience],
+) -> Result<u64, CallError> {
     let epoch = hello.have_epoch;
-    let known = epoch <= authority.bundle().epoch
-        && hello.have_epoch_proof == epoch_proof(authority, epoch, serves);
-    if known { epoch } else { 0 }
+    let proof = &hello.have_epoch_proof;
+    if authority.verifier_is_ahead(epoch, &proof[..proof.len().min(16)]) {
+        return Err(CallError::PutBack);
+    }
+    let known =
+        epoch <= authority.bundle().epoch && *proof == epoch_proof(authority, epoch, serves);
+    Ok(if known { epoch } else { 0 })
 }
 
 /// Proves to us that we sent an epoch, and for which audiences.
 pub(super) fn epoch_proof(authority: &Authority, epoch: u64, serves: &[Audience]) -> Vec<u8> {
-    let mut audiences: Vec<&str> = serves.iter().map(Audience::as_str).collect();
-    audiences.sort_unstable();
-    let filter = Sha256::digest(audiences.join("\n"));
-    [&authority.epoch_proof(epoch)[..], &filter[..16]].concat()
+    [authority.epoch_proof(epoch), authority.audiences_proof(serves)].concat()
 }
 
 /// What a verifier is sent. When there is a reason to end it, it ends at once, whatever is still to be

@@ -27,7 +27,7 @@ impl Parts {
     pub(super) fn new(delta: TrustDelta) -> Self {
         let TrustDelta { from, to, keys, revoked_keys, tokens, clients } = delta;
         let first = rpc::TrustContent {
-            jwks: serde_json::to_string(&keys).expect("keys are always JSON"),
+            jwks: keys.to_jwks(),
             revoked_kids: revoked_keys.iter().map(ToString::to_string).collect(),
             ..Default::default()
         };

@@ -31,6 +31,12 @@ pub(super) fn meta(connection: &Connection, name: &str) -> rusqlite::Result<Opti
         .optional()
 }
 
+/// One of the numbers that grow with every change.
+pub(super) fn counter(connection: &Connection, name: &str) -> Result<u64, StoreError> {
+    let bytes = meta(connection, name)?.and_then(|bytes| bytes.try_into().ok());
+    bytes.map(u64::from_be_bytes).ok_or_else(|| corrupt(name))
+}
+
 /// All of it.
 pub(super) fn state(
     connection: &Connection,
@@ -41,17 +47,13 @@ pub(super) fn state(
         .and_then(|bytes| String::from_utf8(bytes).ok())
         .and_then(|text| Issuer::new(&text).ok())
         .ok_or_else(|| corrupt("issuer"))?;
-    let counter = |name| -> Result<u64, StoreError> {
-        let bytes = meta(connection, name)?.and_then(|bytes| bytes.try_into().ok());
-        bytes.map(u64::from_be_bytes).ok_or_else(|| corrupt(name))
-    };
     let ring = Arc::new(ring(connection, kek, store_id)?);
     let mut revocations = revocations(connection)?;
     revocations.set_keys(ring.revoked_kids());
     Ok(State {
         issuer,
-        epoch: counter("epoch")?,
-        revision: counter("revision")?,
+        epoch: counter(connection, "epoch")?,
+        revision: counter(connection, "revision")?,
         clients: clients(connection)?,
         ring,
         listeners: listeners(connection)?,

@@ -1,0 +1,165 @@
+//! `backup` and `restore`: a copy of the store, and what it takes to go on from one.
+
+use serde::Serialize;
+
+use crate::authority::host;
+use crate::claims::Clock;
+use crate::claims::Timestamp;
+use crate::cli::args::host::BackupArgs;
+use crate::cli::args::host::RestoreArgs;
+use crate::cli::config::StoreConfig;
+use crate::cli::error::Error;
+use crate::cli::host::host_error;
+use crate::cli::host::place::Place;
+use crate::cli::host::store_error;
+use crate::cli::output;
+use crate::cli::output::Output;
+use crate::cli::output::View;
+use crate::client::ClientInfo;
+use crate::store;
+use crate::store::Restored;
+
+/// Copies the store, also while a server runs.
+pub fn back_up(
+    args: &BackupArgs,
+    store: StoreConfig,
+    output: &mut Output<'_>,
+) -> Result<(), Error> {
+    let place = Place::new(store);
+    store::back_up(&place.database(), &args.to).map_err(store_error)?;
+    output.show(&BackedUp { file: args.to.display().to_string() })
+}
+
+/// Puts a backup in place of the store, and says what to look at.
+pub fn restore(
+    args: &RestoreArgs,
+    store: StoreConfig,
+    output: &mut Output<'_>,
+) -> Result<(), Error> {
+    let place = Place::new(store);
+    let kek = place.read_kek()?;
+    place.prepare()?;
+    let now = Clock::system().now();
+    let restored =
+        host::restore(&place.database(), kek, args.from.as_deref(), now).map_err(host_error)?;
+    output.show(&ToReview::of(&restored))?;
+    output.remark(
+        "Every token from before is refused from now on. What was changed after the backup is lost: look through the \
+         clients, and revoke, disable or delete again what you had before",
+    )
+}
+
+#[derive(Serialize)]
+struct BackedUp {
+    file: String,
+}
+
+impl View for BackedUp {
+    fn human(&self) -> String {
+        format!(
+            "The store was copied to {}. It opens only with the key-encryption key: keep that elsewhere.\n",
+            output::escape(&self.file)
+        )
+    }
+}
+
+/// What may have been revoked after the backup was made.
+#[derive(Serialize)]
+struct ToReview {
+    backup_epoch: u64,
+    epoch: u64,
+    /// Where the store is that was there before.
+    aside: Option<String>,
+    clients: Vec<ClientToReview>,
+}
+
+#[derive(Serialize)]
+struct ClientToReview {
+    client_id: String,
+    disabled: bool,
+    update_time: String,
+    secrets: Vec<SecretToReview>,
+}
+
+#[derive(Serialize)]
+struct SecretToReview {
+    secret_id: String,
+    create_time: String,
+    last_use_time: Option<String>,
+}
+
+impl ToReview {
+    fn of(restored: &Restored) -> Self {
+        Self {
+            backup_epoch: restored.backup_epoch,
+            epoch: restored.epoch,
+            aside: restored.aside.as_ref().map(|path| path.display().to_string()),
+            clients: restored.clients.iter().map(ClientToReview::of).collect(),
+        }
+    }
+}
+
+impl ClientToReview {
+    fn of(client: &ClientInfo) -> Self {
+        let secrets = client.secrets.iter().map(|secret| SecretToReview {
+            secret_id: secret.id.to_string(),
+            create_time: time(secret.created_at),
+            last_use_time: secret.last_used_at.map(time),
+        });
+        Self {
+            client_id: client.id.to_string(),
+            disabled: client.settings.disabled,
+            update_time: time(client.updated_at),
+            secrets: secrets.collect(),
+        }
+    }
+}
+
+impl View for ToReview {
+    fn human(&self) -> String {
+        let mut text = format!(
+            "The store was restored from a backup of epoch {}; epoch {} begins a new generation, with new keys.\n",
+            self.backup_epoch, self.epoch
+        );
+        if let Some(aside) = &self.aside {
+            text.push_str(&format!("What was there before is {}.\n", output::escape(aside)));
+        }
+        text.push_str("\nClients and secrets as they were then:\n\n");
+        let rows: Vec<[String; 5]> = self.clients.iter().flat_map(ClientToReview::rows).collect();
+        text.push_str(&output::table(
+            ["CLIENT", "CHANGED", "SECRET", "CREATED", "LAST USED"],
+            &rows,
+        ));
+        text
+    }
+}
+
+impl ClientToReview {
+    fn rows(&self) -> Vec<[String; 5]> {
+        let name = if self.disabled {
+            format!("{} (disabled)", self.client_id)
+        } else {
+            self.client_id.clone()
+        };
+        let row = |secret: &SecretToReview| {
+            let last_use = secret.last_use_time.clone().unwrap_or_else(|| "never".to_owned());
+            [
+                name.clone(),
+                self.update_time.clone(),
+                secret.secret_id.clone(),
+                secret.create_time.clone(),
+                last_use,
+            ]
+        };
+        if self.secrets.is_empty() {
+            let none = || "-".to_owned();
+            return vec![[name.clone(), self.update_time.clone(), none(), none(), none()]];
+        }
+        self.secrets.iter().map(row).collect()
+    }
+}
+
+fn time(time: Timestamp) -> String {
+    let seconds = i64::try_from(time.as_unix()).unwrap_or(i64::MAX);
+    output::time(&prost_types::Timestamp { seconds, nanos: 0 })
+}

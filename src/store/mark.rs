@@ -1,0 +1,206 @@
+//! The high-water mark: the highest epoch that anyone can have been told, kept beside the KEK and not
+//! with the database. A database that is behind it is an old copy that was put back.
+
+use std::fs;
+use std::fs::File;
+use std::io;
+use std::io::Read;
+use std::io::Write;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::path::PathBuf;
+
+use subtle::ConstantTimeEq;
+use zeroize::Zeroizing;
+
+use crate::store::durable::sync_name;
+use crate::store::kek::Kek;
+use crate::store::kek::hmac_sha256;
+use crate::store::reservation::private_options;
+use crate::store::sqlite::StoreError;
+
+/// Two lines of this length, of which the one with the higher epoch counts. They are written in turn,
+/// in place: a write that is cut off leaves the other, and one `fdatasync` is a third of what a file
+/// renamed to its place costs.
+const SLOT: usize = 256;
+
+/// The mark of one store.
+pub(super) struct Mark {
+    file: File,
+    path: PathBuf,
+    key: Zeroizing<[u8; 32]>,
+    store_id: [u8; 16],
+    epoch: u64,
+    /// Where the next one is written.
+    slot: u64,
+}
+
+impl Mark {
+    /// The mark that is there, if there is one.
+    pub(super) fn open(
+        path: &Path,
+        kek: &Kek,
+        store_id: &[u8; 16],
+    ) -> Result<Option<Self>, StoreError> {
+        let mut file = match private_options().open(path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(unavailable(path, &error)),
+        };
+        let mut bytes = Vec::new();
+        let most = SLOT as u64 * 2;
+        (&mut file).take(most).read_to_end(&mut bytes).map_err(|e| unavailable(path, &e))?;
+
+        let key = kek.derive("countersign epoch mark v1");
+        let slots = (0..).zip(bytes.chunks(SLOT));
+        let read = slots.filter_map(|(at, slot)| Some((parse(&key, slot)?, at)));
+        let ((epoch, of), at) = read.max().ok_or_else(|| StoreError::BadMark(path.to_owned()))?;
+        if of != *store_id {
+            return Err(StoreError::MarkOfAnother(path.to_owned()));
+        }
+        let (path, slot) = (path.to_owned(), 1 - at);
+        Ok(Some(Self { file, path, key, store_id: *store_id, epoch, slot }))
+    }
+
+    /// A new mark, where there is none.
+    pub(super) fn create(
+        path: &Path,
+        kek: &Kek,
+        store_id: &[u8; 16],
+        epoch: u64,
+    ) -> Result<Self, StoreError> {
+        let unavailable = |error: io::Error| unavailable(path, &error);
+        let key = kek.derive("countersign epoch mark v1");
+        let mut beside = path.as_os_str().to_owned();
+        beside.push(".new");
+        let _ = fs::remove_file(&beside);
+        let mut file = private_options().create_new(true).open(&beside).map_err(unavailable)?;
+        let line = line(&key, store_id, epoch);
+        file.write_all(&line)
+            .and_then(|()| file.write_all(&line))
+            .and_then(|()| file.sync_all())
+            .and_then(|()| fs::rename(&beside, path))
+            .and_then(|()| sync_name(path))
+            .map_err(unavailable)?;
+        Ok(Self { file, path: path.to_owned(), key, store_id: *store_id, epoch, slot: 0 })
+    }
+
+    /// The highest epoch that anyone can have been told.
+    pub(super) fn epoch(&self) -> u64 {
+        self.epoch
+    }
+
+    /// Where it is.
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Raises the mark, and waits until that is on disk. It never sinks.
+    pub(super) fn raise(&mut self, epoch: u64) -> io::Result<()> {
+        if epoch <= self.epoch {
+            return Ok(());
+        }
+        let line = line(&self.key, &self.store_id, epoch);
+        self.file.write_all_at(&line, self.slot * SLOT as u64)?;
+        self.file.sync_data()?;
+        (self.epoch, self.slot) = (epoch, 1 - self.slot);
+        Ok(())
+    }
+}
+
+fn unavailable(path: &Path, error: &io::Error) -> StoreError {
+    StoreError::MarkUnavailable(path.to_owned(), error.to_string())
+}
+
+/// A slot: for people, too.
+fn line(key: &[u8; 32], store_id: &[u8; 16], epoch: u64) -> Vec<u8> {
+    let proof = hex(&proof(key, store_id, epoch));
+    let text = format!("countersign-epoch {epoch} {} {proof}", hex(store_id));
+    let mut line = text.into_bytes();
+    line.resize(SLOT - 1, b' ');
+    line.push(b'\n');
+    line
+}
+
+/// The epoch and the store of a slot that was written with this key.
+fn parse(key: &[u8; 32], slot: &[u8]) -> Option<(u64, [u8; 16])> {
+    let mut words = std::str::from_utf8(slot).ok()?.split_whitespace();
+    if words.next()? != "countersign-epoch" {
+        return None;
+    }
+    let epoch: u64 = words.next()?.parse().ok()?;
+    let id = u128::from_str_radix(words.next()?, 16).ok()?.to_be_bytes();
+    let proven: bool =
+        hex(&proof(key, &id, epoch)).as_bytes().ct_eq(words.next()?.as_bytes()).into();
+    proven.then_some((epoch, id))
+}
+
+fn proof(key: &[u8; 32], store_id: &[u8; 16], epoch: u64) -> [u8; 32] {
+    hmac_sha256(key, &[store_id, &epoch.to_be_bytes()])
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const STORE: [u8; 16] = [7; 16];
+
+    fn kek() -> Kek {
+        Kek::generate().expect("randomness")
+    }
+
+    #[test]
+    fn a_mark_rises_and_never_sinks() {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let (path, kek) = (directory.path().join("mark"), kek());
+        assert!(Mark::open(&path, &kek, &STORE).expect("nothing is there").is_none());
+        let mut mark = Mark::create(&path, &kek, &STORE, 5).expect("there is room");
+        for epoch in [6, 4, 7, 1 << 32, 8] {
+            mark.raise(epoch).expect("there is room");
+            let read = Mark::open(&path, &kek, &STORE).expect("it is whole").expect("it is there");
+            assert_eq!((mark.epoch(), read.epoch()), (mark.epoch().max(epoch), mark.epoch()));
+        }
+        let mut again = Mark::open(&path, &kek, &STORE).expect("it is whole").expect("it is there");
+        again.raise((1 << 32) + 1).expect("there is room");
+        let read = Mark::open(&path, &kek, &STORE).expect("it is whole").expect("it is there");
+        assert_eq!(read.epoch(), (1 << 32) + 1);
+    }
+
+    #[test]
+    fn a_write_that_was_cut_off_leaves_the_mark_before_it() {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let (path, kek) = (directory.path().join("mark"), kek());
+        let mut mark = Mark::create(&path, &kek, &STORE, 5).expect("there is room");
+        mark.raise(6).expect("there is room");
+        mark.raise(7).expect("there is room");
+        let mut bytes = fs::read(&path).expect("it is there");
+        let newest =
+            bytes.windows(19).position(|w| w == b"countersign-epoch 7").expect("in a slot");
+        bytes[newest + 30..newest + 100].fill(0);
+        fs::write(&path, &bytes).expect("there is room");
+        let read = Mark::open(&path, &kek, &STORE).expect("a slot is whole").expect("it is there");
+        assert_eq!(read.epoch(), 6);
+
+        fs::write(&path, b"").expect("there is room");
+        let error = Mark::open(&path, &kek, &STORE).err();
+        assert_eq!(error, Some(StoreError::BadMark(path)));
+    }
+
+    #[test]
+    fn a_mark_proves_its_epoch_its_store_and_its_key() {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let (path, kek) = (directory.path().join("mark"), kek());
+        Mark::create(&path, &kek, &STORE, 5).expect("there is room");
+        let error = |kek: &Kek, store: &[u8; 16]| Mark::open(&path, kek, store).err();
+        assert_eq!(error(&kek, &[8; 16]), Some(StoreError::MarkOfAnother(path.clone())));
+        assert_eq!(error(&self::kek(), &STORE), Some(StoreError::BadMark(path.clone())));
+
+        let text = fs::read_to_string(&path).expect("it is there");
+        fs::write(&path, text.replace("epoch 5 ", "epoch 1 ")).expect("there is room");
+        assert_eq!(error(&kek, &STORE), Some(StoreError::BadMark(path.clone())));
+    }
+}

@@ -1,0 +1,205 @@
+//! Copies of a store: made while it is in use, and put back.
+
+use super::*;
+
+use crate::client::ClientInfo;
+use crate::store::writer::CommitError;
+
+/// How many bits of an epoch count within a generation.
+const GENERATION_SHIFT: u32 = 32;
+
+/// A store that was put in place from a backup.
+#[derive(Debug)]
+pub struct Restored {
+    /// The epoch of the backup.
+    pub backup_epoch: u64,
+    /// The first epoch of the new generation.
+    pub epoch: u64,
+    /// Where the store is kept that was there before.
+    pub aside: Option<PathBuf>,
+    /// The clients as they are now, in the order of their ids.
+    pub clients: Vec<ClientInfo>,
+}
+
+/// Copies a store that may be in use to a file that must not be there yet. The copy is of one moment,
+/// needs the same KEK, and is for its owner only.
+///
+/// # Errors
+/// When the store cannot be read, or the disk does not take the copy. Nothing is left of it then.
+pub fn back_up(path: &Path, to: &Path) -> Result<(), StoreError> {
+    let (connection, _) = connect_to_ours(path)?;
+    let unavailable = |error: std::io::Error| unavailable(to, &error);
+    let file = private_options().create_new(true).open(to).map_err(unavailable)?;
+    let text = to
+        .to_str()
+        .ok_or_else(|| StoreError::Unavailable(format!("{} is not a name in UTF-8", to.display())));
+    let copied = text.and_then(|text| {
+        connection.execute("VACUUM INTO ?1", [text])?;
+        file.sync_all().and_then(|()| sync_name(to)).map_err(unavailable)
+    });
+    copied.inspect_err(|_| {
+        let _ = fs::remove_file(to);
+    })
+}
+
+/// Puts a backup in the place of a store that no process has open; without a backup, a raw copy that is
+/// in the place already. What was there is kept beside it.
+///
+/// The backup is proven first: it is of this store and KEK, its pages and its audit log hold. Then, in
+/// a copy of it, a generation of epochs begins that is above all that was ever published, with the ring
+/// and the audit event that `renew` gives for the state, and the highest epoch known.
+///
+/// # Errors
+/// When the backup does not hold, `renew` refuses it, or the disk does not take it. The store is what
+/// it was then, unless only the mark could not be kept.
+pub fn restore<E>(
+    path: &Path,
+    kek: Kek,
+    from: Option<&Path>,
+    renew: impl FnOnce(&State, u64) -> Result<(KeyRing, AuditEvent), E>,
+) -> Result<Restored, CommitError<E>> {
+    let source = from.unwrap_or(path);
+    if !source.exists() {
+        return Err(CommitError::Store(StoreError::NotFound(source.to_owned())));
+    }
+    let lock = lock(path).map_err(CommitError::Store)?;
+    let building = path.with_extension("restoring");
+    remove_database(&building);
+    let restored = copy_database(source, &building)
+        .map_err(CommitError::Store)
+        .and_then(|()| build(&building, path, kek, lock, renew))
+        .and_then(|(mut database, mut restored)| {
+            database.finish().map_err(CommitError::Store)?;
+            restored.aside = replace(path, &building).map_err(CommitError::Store)?;
+            database.keep_mark(restored.epoch).map_err(CommitError::Store)?;
+            Ok(restored)
+        });
+    remove_database(&building);
+    restored
+}
+
+fn build<E>(
+    building: &Path,
+    path: &Path,
+    kek: Kek,
+    lock: File,
+    renew: impl FnOnce(&State, u64) -> Result<(KeyRing, AuditEvent), E>,
+) -> Result<(Database, Restored), CommitError<E>> {
+    let (mut database, state) = read_proven(building, kek, lock).map_err(CommitError::Store)?;
+    let mark = database.mark.as_ref().map_or(0, Mark::epoch);
+    let present = database.present_epoch(path).map_err(CommitError::Store)?;
+    let highest = state.epoch.max(mark).max(present);
+
+    let (ring, event) = renew(&state, highest).map_err(CommitError::Refused)?;
+    let change = Change::ReplaceRing(Arc::new(ring));
+    let epoch = ((highest >> GENERATION_SHIFT) + 1) << GENERATION_SHIFT;
+    let after = State { epoch, ..state.after(&change) };
+    let written = database.connection.execute_batch("BEGIN IMMEDIATE").map_err(StoreError::from);
+    written
+        .and_then(|()| database.write(&change, &state, &after))
+        .and_then(|()| database.write_counters(&after))
+        .and_then(|()| database.record(&event))
+        .and_then(|()| Ok(database.connection.execute_batch("COMMIT")?))
+        .map_err(CommitError::Store)?;
+
+    let mut clients: Vec<ClientInfo> =
+        after.clients.iter().map(|(_, client)| client.info()).collect();
+    clients.sort_by(|a, b| a.id.cmp(&b.id));
+    let restored = Restored { backup_epoch: state.epoch, epoch, aside: None, clients };
+    Ok((database, restored))
+}
+
+/// Opens a copy of a store and proves that it holds.
+fn read_proven(path: &Path, kek: Kek, lock: File) -> Result<(Database, State), StoreError> {
+    let (mut connection, version) = connect_to_ours(path)?;
+    let store_id = check_kek(&connection, &kek)?;
+    let mark = match kek.epoch_file() {
+        None => None,
+        Some(file) => Mark::open(file, &kek, &store_id)?,
+    };
+    let sound: String = connection.query_row("PRAGMA integrity_check(1)", [], |row| row.get(0))?;
+    if sound != "ok" {
+        return Err(StoreError::Corrupt(sound));
+    }
+    migrations::migrate(&mut connection, version)?;
+    let audit = audit::verify(&connection, &kek, None)?;
+    audit.map_err(|error| StoreError::Corrupt(format!("the audit log does not hold: {error}")))?;
+    let state = load::state(&connection, &kek, &store_id)?;
+    let chain = Chain::resume(&connection, &kek)?;
+    let path = path.to_owned();
+    Ok((Database { connection, chain, path, kek, store_id, mark, _lock: lock }, state))
+}
+
+impl Database {
+    /// The epoch of the store that is in the place now; 0 when there is none that can be read.
+    fn present_epoch(&self, path: &Path) -> Result<u64, StoreError> {
+        let Ok((connection, _)) = connect_to_ours(path) else { return Ok(0) };
+        match load::meta(&connection, "store_id") {
+            Ok(Some(id)) if id != self.store_id => Err(StoreError::AlreadyExists(path.to_owned())),
+            _ => Ok(load::counter(&connection, "epoch").unwrap_or(0)),
+        }
+    }
+
+    /// Moves all of it from the journal to the database, and closes that; the lock stays.
+    fn finish(&mut self) -> Result<(), StoreError> {
+        self.connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))?;
+        let connection = std::mem::replace(&mut self.connection, Connection::open_in_memory()?);
+        connection.close().map_err(|(_, error)| StoreError::from(error))
+    }
+}
+
+/// Gives a database the name of another, which is kept under a name of its own. Whatever happens in
+/// between, what is found under the name afterwards is one of the two, or is refused as put back.
+fn replace(path: &Path, building: &Path) -> Result<Option<PathBuf>, StoreError> {
+    let unavailable = |error: std::io::Error| unavailable(path, &error);
+    let aside = if path.exists() {
+        let aside = (1..)
+            .map(|n| beside(path, &format!(".before-restore-{n}")))
+            .find(|aside| !aside.exists())
+            .expect("there are more numbers than files");
+        // First the journal: the other database must never be found with it.
+        let journal = beside(path, "-wal");
+        if journal.exists() {
+            fs::rename(&journal, beside(&aside, "-wal")).map_err(unavailable)?;
+        }
+        let _ = fs::remove_file(beside(path, "-shm"));
+        fs::hard_link(path, &aside).or_else(|_| fs::rename(path, &aside)).map_err(unavailable)?;
+        Some(aside)
+    } else {
+        None
+    };
+    fs::rename(building, path).and_then(|()| sync_name(path)).map_err(unavailable)?;
+    Ok(aside)
+}
+
+/// Copies a database that nobody has open, with what is still in its journal.
+fn copy_database(from: &Path, to: &Path) -> Result<(), StoreError> {
+    let copy = |from: &Path, to: &Path| {
+        let mut copy = private_options().create_new(true).open(to)?;
+        std::io::copy(&mut File::open(from)?, &mut copy)?;
+        copy.sync_all()
+    };
+    copy(from, to).map_err(|error| unavailable(from, &error))?;
+    let journal = beside(from, "-wal");
+    if journal.exists() {
+        copy(&journal, &beside(to, "-wal")).map_err(|error| unavailable(&journal, &error))?;
+    }
+    Ok(())
+}
+
+fn remove_database(path: &Path) {
+    for file in ["", "-wal", "-shm"] {
+        let _ = fs::remove_file(beside(path, file));
+    }
+}
+
+/// The name of a file with more at its end.
+fn beside(path: &Path, more: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(more);
+    name.into()
+}
+
+fn unavailable(path: &Path, error: &std::io::Error) -> StoreError {
+    StoreError::Unavailable(format!("{}: {error}", path.display()))
+}
