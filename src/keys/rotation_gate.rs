@@ -61,7 +61,8 @@ pub struct StreamVerifier {
 /// What has been published to whom, as far as rotations depend on it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RotationGate {
-    started_at: Timestamp,
+    /// When verifiers from before the start began to come back, if there may be any.
+    awaited_since: Option<Timestamp>,
     next: Kid,
     /// For each key in the key set an epoch that holds it, as have all since: the first one, or for
     /// keys from before the start the one at the start.
@@ -106,11 +107,12 @@ impl RotationGate {
         // for as long as the store.
         let without = listeners.polled && !is_first(ring);
         Self {
-            started_at: now,
+            awaited_since: listeners.streamed.then_some(now),
             next: next.key.kid().clone(),
             published: valid_kids(ring).map(|kid| (kid, epoch)).collect(),
             withdrawn: BTreeMap::new(),
-            polled_with: None,
+            // Nobody remembers that either: until the start, by the process before.
+            polled_with: listeners.polled.then_some(now),
             polled_without: without.then_some(next.created_at),
         }
     }
@@ -147,7 +149,8 @@ impl RotationGate {
             || self.withdrawn.get(kid).is_some_and(|(first, end)| (*first..*end).contains(&acked))
     }
 
-    /// Whether `next` of this ring may sign. The ring may be one that is not published yet.
+    /// Whether `next` of this ring may sign. The ring may be one that is not published yet, and
+    /// `listeners` are those known with it.
     ///
     /// # Errors
     /// When someone would refuse its tokens, or may: who, and until when.
@@ -161,10 +164,9 @@ impl RotationGate {
         let needed = self.published.get(ring.next().key.kid()).copied();
         let blocked = Blocked {
             behind: verifiers.iter().filter_map(|one| behind(one, needed, now)).collect(),
-            reconnecting: listeners
-                .streamed
-                .then(|| left(self.started_at, RECONNECT_WINDOW, now))
-                .flatten(),
+            reconnecting: self
+                .awaited_since
+                .and_then(|started_at| left(started_at, RECONNECT_WINDOW, now)),
             polling: listeners
                 .polled
                 .then(|| match needed {
@@ -328,7 +330,8 @@ mod tests {
         let blocked = gate.check(&ring, STREAMS, &[], at(30)).expect_err("a second is left");
         assert_eq!(blocked.reconnecting, Some(Duration::from_secs(1)));
         assert_eq!(gate.check(&ring, STREAMS, &[], at(31)), Ok(()));
-        assert_eq!(gate.check(&ring, NOBODY, &[], at(0)), Ok(()));
+        let gate = RotationGate::new(&ring, 5, NOBODY, at(0));
+        assert_eq!(gate.check(&ring, STREAMS, &[], at(0)), Ok(()), "the first came afterwards");
     }
 
     #[test]
@@ -367,6 +370,17 @@ mod tests {
         assert!(polled_with(&second, POLLERS, at(190)).is_err());
         assert_eq!(polled_with(&second, POLLERS, at(191)), Ok(()));
         assert_eq!(polled_with(&second, NOBODY, at(100)), Ok(()));
+    }
+
+    #[test]
+    fn after_a_start_the_key_set_until_then_may_still_be_held() {
+        let ring = first_ring();
+        let mut gate = RotationGate::new(&ring, 5, POLLERS, at(1000));
+        assert_eq!(gate.check(&ring, POLLERS, &[], at(1001)), Ok(()));
+        let ring = rotated(&ring, 3, at(1001));
+        gate.publish(&ring, 6);
+        assert!(gate.check(&ring, POLLERS, &[], at(1090)).is_err());
+        assert_eq!(gate.check(&ring, POLLERS, &[], at(1091)), Ok(()));
     }
 
     #[test]

@@ -38,6 +38,11 @@ async fn rotate_by_force(server: &TestServer, operator: &Caller) -> rpc::RotateK
     answer.expect("force goes ahead").into_inner()
 }
 
+async fn next(server: &TestServer) -> String {
+    let keys = server.operator().await.keys(server).await.expect("the operator may");
+    keys[0].kid.clone()
+}
+
 /// Reads the JWKS as anyone may.
 async fn poll(server: &TestServer) {
     let mut socket = tokio::net::TcpStream::connect(server.address()).await.expect("it listens");
@@ -160,6 +165,12 @@ async fn a_rotation_waits_until_nobody_who_polls_can_hold_keys_without_the_next_
     assert_blocked(server.operator().await.rotate(&server).await, "polls the JWKS", 91);
     server.advance(91);
     server.operator().await.rotate(&server).await.expect("it was long ago");
+    poll(&server).await;
+    let operator = server.operator().await;
+    server.advance(200);
+    operator.rotate(&server).await.expect("it was long ago");
+    poll(&server).await;
+    operator.revoke_key(&server, &next(&server).await).await.expect("revoked");
     let rotated = rotate_by_force(&server, &server.operator().await).await;
     assert!(rotated.verifiers_behind[0].contains("polls the JWKS"), "{rotated:?}");
 }
