@@ -346,6 +346,16 @@ mod tests {
         assert!(ttl("0s").is_err() && ttl("24h 1s").is_err() && ttl("900").is_err());
         assert!(from_file("workers = 1024\n").is_ok() && from_file("workers = 1025\n").is_err());
         assert!(from_file("[audit]\nretention = \"0s\"\n").is_err());
+        let every = |text: &str| {
+            let config = from_file(&format!("[keys]\nrotate_every = \"{text}\"\n"));
+            config.map(|config| config.keys_rotate_every)
+        };
+        assert_eq!(every("off"), Ok(None));
+        assert_eq!(every("10s"), Ok(Some(Duration::from_secs(10))));
+        assert!(every("9s").is_err() && every("never").is_err());
+        assert!(from_file("[trust]\nmax_staleness = \"2m\"\nmax_streams = 1\n").is_ok());
+        assert!(from_file("[trust]\nmax_staleness = \"119s\"\n").is_err());
+        assert!(from_file("[trust]\nmax_streams = 0\n").is_err());
         assert!(from_file("[log]\nfilter = \"info,countersign=debug\"\n").is_ok());
         assert!(from_file("[log]\nfilter = \"countersign=loud\"\n").is_err());
         assert!(
