@@ -11,6 +11,7 @@ mod clients;
 mod epochs;
 pub mod host;
 mod keys;
+mod lease;
 mod maintenance;
 mod refusals;
 mod snapshot;
@@ -37,7 +38,6 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::AtomicU64;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -263,7 +263,7 @@ impl Authority {
         let grant = decide(&authenticated, &request.token, self.settings.default_ttl)
             .map_err(IssueError::Denied)?;
         // After the proof: until then nobody learns, or costs, more than that.
-        self.check_lease(now)?;
+        self.may_sign(now)?;
         let mut bits = [0; 12];
         getrandom::fill(&mut bits).map_err(|_| IssueError::NoRandomness)?;
         snapshot.mint(&grant, now, bits).ok_or(IssueError::CutTooOften)
@@ -364,17 +364,6 @@ impl Authority {
         self.published.trust()
     }
 
-    /// Renews the signing lease, if the store is there: for a process that slept for longer. Says
-    /// whether it was renewed. One try at a time: who comes meanwhile is told no.
-    pub async fn renew_lease(&self, now: Timestamp) -> bool {
-        let Ok(_one) = self.renewing.try_lock() else { return false };
-        let reached = self.store.reach().await.is_ok();
-        if reached {
-            self.store_reached_at.store(now.as_unix(), Ordering::Relaxed);
-        }
-        reached
-    }
-
     /// Notes for the audit log that a client called a method of ours without a scope that it takes.
     pub fn note_refused_call(
         &self,
@@ -412,14 +401,6 @@ impl Authority {
             peer: request.peer,
         });
         IssueError::ClientRejected(reason)
-    }
-
-    fn check_lease(&self, now: Timestamp) -> Result<(), IssueError> {
-        if self.put_back.load(Ordering::Relaxed) {
-            return Err(IssueError::PutBack);
-        }
-        let reached_at = Timestamp::from_unix(self.store_reached_at.load(Ordering::Relaxed));
-        if now.since(reached_at) > SIGNING_LEASE { Err(IssueError::LeaseOver) } else { Ok(()) }
     }
 }
 

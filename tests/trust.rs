@@ -2,6 +2,7 @@
 //! no revocation is forgotten while its token could be accepted.
 
 use std::collections::BTreeMap;
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -248,6 +249,9 @@ impl World {
         let from = if overlap { verifier.earlier } else { held };
         verifier.earlier = held;
         let delta = self.issuer.since(from, &verifier.serves);
+        let told: HashSet<&TokenId> = delta.tokens.iter().map(|(id, _)| id).collect();
+        let cut: HashSet<&ClientId> = delta.clients.iter().map(|(id, ..)| id).collect();
+        assert_eq!((told.len(), cut.len()), (delta.tokens.len(), delta.clients.len()), "each once");
         verifier.bundle.apply(delta).expect("it follows");
         verifier.bundle.expire(self.now);
         let verifier = &self.verifiers[at];

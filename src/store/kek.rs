@@ -1,7 +1,6 @@
 //! The key-encryption key (KEK): seals private keys at rest, and lives outside the database.
 
 use std::fmt;
-use std::path::Path;
 use std::path::PathBuf;
 use std::str::FromStr;
 
@@ -27,7 +26,7 @@ use crate::keys::SigningKey;
 /// What must not be put back with a backup of the store is kept where this key is.
 pub struct Kek {
     key: Zeroizing<[u8; 32]>,
-    epoch_file: Option<PathBuf>,
+    epoch_dir: Option<PathBuf>,
 }
 
 const PREFIX: &str = "ckek_";
@@ -53,19 +52,21 @@ impl Kek {
     pub fn generate() -> Result<Self, getrandom::Error> {
         let mut bytes = Zeroizing::new([0; 32]);
         getrandom::fill(bytes.as_mut_slice())?;
-        Ok(Self { key: bytes, epoch_file: None })
+        Ok(Self { key: bytes, epoch_dir: None })
     }
 
-    /// The same key, with the file in which the highest epoch of its store is kept: a store that is
-    /// behind it does not open ([`StoreError::PutBack`](crate::store::StoreError::PutBack)). It is
-    /// best on another disk than the store. Without one only verifiers can tell.
-    pub fn with_epoch_file(self, path: PathBuf) -> Self {
-        Self { epoch_file: Some(path), ..self }
+    /// The same key, with the directory in which the highest epoch of each of its stores is kept: a
+    /// store that is behind does not open ([`StoreError::PutBack`](crate::store::StoreError::PutBack)).
+    /// It is best on another disk than the store. Without one only verifiers can tell.
+    pub fn with_epoch_dir(self, directory: PathBuf) -> Self {
+        Self { epoch_dir: Some(directory), ..self }
     }
 
-    /// See [`Kek::with_epoch_file`].
-    pub(super) fn epoch_file(&self) -> Option<&Path> {
-        self.epoch_file.as_deref()
+    /// The file with the highest epoch of a store. Several stores may share a key, so it bears the
+    /// store's id. See [`Kek::with_epoch_dir`].
+    pub(super) fn epoch_file(&self, store_id: &[u8; 16]) -> Option<PathBuf> {
+        let id: String = store_id[..8].iter().map(|byte| format!("{byte:02x}")).collect();
+        self.epoch_dir.as_ref().map(|directory| directory.join(format!("countersign-{id}.epoch")))
     }
 
     /// The text to keep it as.
@@ -164,7 +165,7 @@ impl FromStr for Kek {
         let key =
             <[u8; 32]>::try_from(bytes.as_slice()).map(Zeroizing::new).map_err(|_| InvalidKek);
         bytes.zeroize();
-        Ok(Self { key: key?, epoch_file: None })
+        Ok(Self { key: key?, epoch_dir: None })
     }
 }
 

@@ -36,13 +36,22 @@ pub(super) struct Mark {
 }
 
 impl Mark {
-    /// The mark that is there, if there is one.
-    pub(super) fn open(
-        path: &Path,
-        kek: &Kek,
-        store_id: &[u8; 16],
-    ) -> Result<Option<Self>, StoreError> {
-        let mut file = match private_options().open(path) {
+    /// The mark of a store, if one is kept and is there.
+    pub(super) fn of_store(kek: &Kek, store_id: &[u8; 16]) -> Result<Option<Self>, StoreError> {
+        match kek.epoch_file(store_id) {
+            None => Ok(None),
+            Some(path) => Self::open(&path, kek, store_id),
+        }
+    }
+
+    fn open(path: &Path, kek: &Kek, store_id: &[u8; 16]) -> Result<Option<Self>, StoreError> {
+        // One that cannot be written still tells which stores are old. That it must be raised some time
+        // shows then.
+        let opened = private_options().open(path).or_else(|error| match error.kind() {
+            io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => File::open(path),
+            _ => Err(error),
+        });
+        let mut file = match opened {
             Ok(file) => file,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(unavailable(path, &error)),
@@ -168,6 +177,20 @@ mod tests {
         again.raise((1 << 32) + 1).expect("there is room");
         let read = Mark::open(&path, &kek, &STORE).expect("it is whole").expect("it is there");
         assert_eq!(read.epoch(), (1 << 32) + 1);
+    }
+
+    #[test]
+    fn a_mark_that_cannot_be_written_says_so_and_stays_what_it_was() {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let (path, kek) = (directory.path().join("mark"), kek());
+        let mut mark = Mark::create(&path, &kek, &STORE, 5).expect("there is room");
+        mark.file = File::open(&path).expect("it is there");
+        assert!(mark.raise(6).is_err());
+        assert_eq!(mark.epoch(), 5, "so that it is tried again");
+        mark.file = private_options().open(&path).expect("it is there");
+        mark.raise(6).expect("there is room");
+        let read = Mark::open(&path, &kek, &STORE).expect("it is whole").expect("it is there");
+        assert_eq!(read.epoch(), 6);
     }
 
     #[test]

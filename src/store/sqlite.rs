@@ -201,10 +201,6 @@ pub fn create(
     let mut store_id = [0; 16];
     getrandom::fill(&mut store_id)?;
     let path = reservation.path();
-    if let Some(file) = kek.epoch_file() {
-        // Whatever is there is not this one's.
-        Mark::open(file, kek, &store_id)?;
-    }
     // Built beside, and moved to its place when it is complete: there is never half a store.
     let unavailable =
         |error: std::io::Error| StoreError::Unavailable(format!("{}: {error}", path.display()));
@@ -238,8 +234,8 @@ pub fn create(
     connection.close().map_err(|(_, error)| StoreError::from(error))?;
     fs::rename(&building, path).map_err(unavailable)?;
     let named = sync_name(path).map_err(unavailable);
-    let mark = |file| Mark::create(file, kek, &store_id, FIRST_EPOCH).map(drop);
-    named.and_then(|()| kek.epoch_file().map_or(Ok(()), mark)).inspect_err(|_| {
+    let mark = |file: PathBuf| Mark::create(&file, kek, &store_id, FIRST_EPOCH).map(drop);
+    named.and_then(|()| kek.epoch_file(&store_id).map_or(Ok(()), mark)).inspect_err(|_| {
         // Its credentials go when this fails, so that it must not stay.
         let _ = fs::remove_file(path);
     })
@@ -266,10 +262,7 @@ impl Database {
         let (mut connection, version) = connect_to_ours(path)?;
         let lock = lock(path)?;
         let store_id = check_kek(&connection, &kek)?;
-        let mark = match kek.epoch_file() {
-            None => None,
-            Some(file) => Mark::open(file, &kek, &store_id)?,
-        };
+        let mark = Mark::of_store(&kek, &store_id)?;
         let epoch = load::counter(&connection, "epoch")?;
         if let Some(mark) = mark.as_ref().map(Mark::epoch).filter(|mark| epoch < *mark) {
             return Err(StoreError::PutBack { epoch, mark });
@@ -287,7 +280,7 @@ impl Database {
     /// Makes the mark if there is none, and raises it if it is behind: the last process may have ended
     /// between commit and mark.
     fn keep_mark(&mut self, epoch: u64) -> Result<(), StoreError> {
-        match (&mut self.mark, self.kek.epoch_file()) {
+        match (&mut self.mark, self.kek.epoch_file(&self.store_id)) {
             (Some(mark), _) => mark.raise(epoch).map_err(|error| {
                 StoreError::MarkUnavailable(mark.path().to_owned(), error.to_string())
             }),
@@ -296,7 +289,7 @@ impl Database {
                     file = %file.display(), epoch,
                     "the highest epoch was not kept until now; from here on it is"
                 );
-                self.mark = Some(Mark::create(file, &self.kek, &self.store_id, epoch)?);
+                self.mark = Some(Mark::create(&file, &self.kek, &self.store_id, epoch)?);
                 Ok(())
             }
             (None, None) => Ok(()),

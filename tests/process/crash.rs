@@ -80,6 +80,57 @@ async fn what_was_acknowledged_survives_a_kill() {
     }
 }
 
+/// Revokes one token after the other until the server is gone, and says so of each.
+async fn revoke_on(
+    channel: Channel,
+    token: String,
+    round: usize,
+    acknowledged: mpsc::UnboundedSender<()>,
+) {
+    for n in 0.. {
+        let target = Some(rpc::revoke_token_request::Target::TokenId(format!("{round}-{n}")));
+        let request = bearing(&token, rpc::RevokeTokenRequest { target });
+        let answer = TokenServiceClient::new(channel.clone()).revoke_token(request).await;
+        if answer.is_err() || acknowledged.send(()).is_err() {
+            return;
+        }
+    }
+}
+
+/// Between commit and mark, too: the store is never taken for an old copy of itself.
+#[tokio::test]
+async fn epochs_go_on_after_a_kill() {
+    let sandbox = Sandbox::new();
+    let mut last = 0;
+    for (round, enough) in [1, 3, 7, 12, 20].into_iter().enumerate() {
+        let server = sandbox.dev();
+        let channel = server.channel().await;
+        let token = operator_token(&sandbox, &channel).await;
+        let (sender, mut receiver) = mpsc::unbounded_channel();
+        tokio::spawn(revoke_on(channel.clone(), token, round, sender));
+        let mut acknowledged = 0;
+        while acknowledged < enough {
+            receiver.recv().await.expect("the writer is at it");
+            acknowledged += 1;
+        }
+        server.kill();
+        while receiver.recv().await.is_some() {
+            acknowledged += 1;
+        }
+        let server = sandbox.dev();
+        server.stop();
+        let connection = rusqlite::Connection::open(sandbox.path("countersign-dev/countersign.db"));
+        let epoch: [u8; 8] = connection
+            .and_then(|db| {
+                db.query_row("SELECT value FROM meta WHERE name = 'epoch'", [], |row| row.get(0))
+            })
+            .expect("there is one");
+        let epoch = u64::from_be_bytes(epoch);
+        assert!(epoch > last && epoch > acknowledged, "{epoch} after {last}, {acknowledged} told");
+        last = epoch;
+    }
+}
+
 fn assert_survived(sandbox: &Sandbox, acknowledged: &BTreeSet<String>) {
     sandbox.run(&["audit", "verify", "--data-dir", "countersign-dev"]).ok();
     let server = sandbox.dev();

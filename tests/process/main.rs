@@ -6,6 +6,8 @@ mod faults;
 mod leaks;
 mod log;
 mod pasted;
+mod restore;
 mod start;
 mod stop;
 mod support;
+mod waiting;

@@ -19,7 +19,11 @@ fn what_is_made_is_for_its_owner_only() {
     let sandbox = Sandbox::new();
     let server = sandbox.dev();
     assert_eq!(sandbox.mode(DEV), 0o700);
-    let files = sandbox.listing(DEV);
+    let mut files = sandbox.listing(DEV);
+    // Named after the store's random id.
+    let mark = files.remove(0);
+    assert!(mark.starts_with("countersign-") && mark.ends_with(".epoch"), "{mark}");
+    assert_eq!(sandbox.mode(&format!("{DEV}/{mark}")), 0o600);
     assert_eq!(
         files,
         [
@@ -38,7 +42,7 @@ fn what_is_made_is_for_its_owner_only() {
     server.stop();
     assert_eq!(
         sandbox.listing(DEV),
-        ["countersign.db", "countersign.lock", "demo.toml", "kek", "operator.toml"]
+        [&mark, "countersign.db", "countersign.lock", "demo.toml", "kek", "operator.toml"]
     );
     assert_eq!(sandbox.listing(""), [DEV]);
 }
@@ -171,7 +175,9 @@ fn stores_that_are_made_at_once_with_one_kek_all_open() {
         sandbox.run(&["audit", "verify", "--kek-file", "kek", "--data-dir", store]).ok();
         assert_eq!(sandbox.credential(&format!("{store}/operator.toml"), "client_id"), "operator");
     }
-    assert_eq!(sandbox.listing(""), ["a", "b", "c", "kek"]);
+    let mut files = sandbox.listing("");
+    files.retain(|file| !file.ends_with(".epoch"));
+    assert_eq!(files, ["a", "b", "c", "kek"]);
 }
 
 #[test]

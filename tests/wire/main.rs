@@ -5,6 +5,7 @@ mod audit_chain;
 mod audit_refusals;
 mod caller;
 mod clients;
+mod epochs;
 mod guard;
 mod http;
 mod idempotency;

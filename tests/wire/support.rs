@@ -202,7 +202,8 @@ async fn run(
 ) -> (Running, String, Channel) {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
     let address = listener.local_addr().expect("a bound socket has an address");
-    let kek = kek.parse().expect("its own text");
+    let kek: Kek = kek.parse().expect("its own text");
+    let kek = kek.with_epoch_dir(dir.to_owned());
     let authority = Authority::open(&database(dir), kek, settings.clone(), clock);
     let authority = Arc::new(authority.expect("the store opens"));
     let (stop, stopped) = oneshot::channel();

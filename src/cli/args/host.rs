@@ -18,10 +18,10 @@ pub struct StoreArgs {
     /// The file with the key-encryption key [default: kek in the data directory]
     #[arg(long, value_name = "FILE")]
     pub kek_file: Option<String>,
-    /// The file with the highest epoch, by which an old copy of the store is known
-    /// [default: the file with the key-encryption key, and `.epoch`]
-    #[arg(long, value_name = "FILE")]
-    pub epoch_file: Option<String>,
+    /// The directory that keeps the highest epoch, by which an old copy of the store is known
+    /// [default: where the key-encryption key is]
+    #[arg(long, value_name = "DIR")]
+    pub epoch_dir: Option<String>,
     /// The configuration file
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
@@ -33,7 +33,7 @@ impl StoreArgs {
         given([
             (&settings::DATA_DIR, &self.data_dir),
             (&settings::KEK_FILE, &self.kek_file),
-            (&settings::EPOCH_FILE, &self.epoch_file),
+            (&settings::EPOCH_DIR, &self.epoch_dir),
         ])
     }
 }

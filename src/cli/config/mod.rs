@@ -66,7 +66,7 @@ pub struct StoreConfig {
     /// The key-encryption key.
     pub kek: Kek,
     /// Where the highest epoch is kept.
-    pub epoch_file: PathBuf,
+    pub epoch_dir: PathBuf,
 }
 
 /// Where the key-encryption key is.
@@ -210,17 +210,17 @@ fn store(layers: &Layers<'_>, mode: Mode, environment: &Environment) -> Result<S
         (None, Source::Default) => Kek::File(data_dir.join("kek")),
         (None, _) => Kek::File(file.parse(path)?),
     };
-    let epoch_file = layers.find(&settings::EPOCH_FILE)?;
-    let epoch_file = match (&epoch_file.source, &kek) {
+    let epoch_dir = layers.find(&settings::EPOCH_DIR)?;
+    let epoch_dir = match (&epoch_dir.source, &kek) {
         (Source::Default, Kek::File(kek)) => {
-            let mut beside = kek.clone().into_os_string();
-            beside.push(".epoch");
-            beside.into()
+            // A name without a directory is in this one.
+            let parent = kek.parent().filter(|parent| !parent.as_os_str().is_empty());
+            parent.unwrap_or(Path::new(".")).to_owned()
         }
-        (Source::Default, Kek::Given(_)) => data_dir.join("epoch"),
-        _ => epoch_file.parse(path)?,
+        (Source::Default, Kek::Given(_)) => data_dir.clone(),
+        _ => epoch_dir.parse(path)?,
     };
-    Ok(StoreConfig { data_dir, kek, epoch_file })
+    Ok(StoreConfig { data_dir, kek, epoch_dir })
 }
 
 fn path(text: &str) -> Option<PathBuf> {
@@ -387,11 +387,12 @@ mod tests {
 
     #[test]
     fn the_highest_epoch_is_kept_beside_the_key_unless_told_otherwise() {
-        let of = |file| from_file(file).expect("all valid").store.epoch_file;
-        assert_eq!(of(""), Path::new("countersign-data/kek.epoch"));
-        assert_eq!(of("kek_file = \"/etc/k\"\n"), Path::new("/etc/k.epoch"));
-        assert_eq!(of("kek_file = \"/etc/k\"\nepoch_file = \"/e\"\n"), Path::new("/e"));
-        assert!(from_file("epoch_file = \"\"\n").is_err());
+        let of = |file| from_file(file).expect("all valid").store.epoch_dir;
+        assert_eq!(of(""), Path::new("countersign-data"));
+        assert_eq!(of("kek_file = \"/etc/k\"\n"), Path::new("/etc"));
+        assert_eq!(of("kek_file = \"k\"\n"), Path::new("."));
+        assert_eq!(of("kek_file = \"/etc/k\"\nepoch_dir = \"/e\"\n"), Path::new("/e"));
+        assert!(from_file("epoch_dir = \"\"\n").is_err());
     }
 
     #[test]
@@ -400,7 +401,7 @@ mod tests {
         let config = load(Mode::Production, &[], &given, "").expect("one source");
         assert!(matches!(&config.store.kek, Kek::Given(kek) if kek.expose() == "hush"));
         assert!(!format!("{config:?}").contains("hush"));
-        assert_eq!(config.store.epoch_file, Path::new("countersign-data/epoch"));
+        assert_eq!(config.store.epoch_dir, Path::new("countersign-data"));
         let error =
             load(Mode::Production, &[], &given, "kek_file = \"k\"\n").expect_err("two sources");
         assert!(error.contains("kek_file is given, and COUNTERSIGN_KEK too"), "{error}");

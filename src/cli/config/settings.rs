@@ -83,14 +83,14 @@ pub const KEK_FILE: Setting = Setting {
     doc: "The file with the key-encryption key, which seals the private keys. Keep a copy elsewhere.",
 };
 /// Where the highest epoch is kept.
-pub const EPOCH_FILE: Setting = Setting {
-    key: "epoch_file",
-    variable: "COUNTERSIGN_EPOCH_FILE",
-    default: "<kek_file>.epoch",
+pub const EPOCH_DIR: Setting = Setting {
+    key: "epoch_dir",
+    variable: "COUNTERSIGN_EPOCH_DIR",
+    default: "<directory of kek_file>",
     kind: Kind::Path,
-    doc: "The file with the highest epoch that anyone was told. A store that is behind it is an old copy that was put \
-          back, and is not opened. Keep it on a disk that is not restored with the store, where the server can write. \
-          When the key is in `COUNTERSIGN_KEK` the default is `epoch` in the data directory.",
+    doc: "The directory with the highest epoch that anyone was told, in a file that the server must be able to write. A \
+          store that is behind is an old copy that was put back, and is not opened. Keep it where it is not restored \
+          along with the store. When the key is in `COUNTERSIGN_KEK` the default is `data_dir`.",
 };
 /// Whether to listen off loopback without TLS.
 pub const INSECURE_PLAINTEXT: Setting = Setting {
@@ -181,7 +181,7 @@ pub const SETTINGS: &[&Setting] = &[
     &LISTEN,
     &DATA_DIR,
     &KEK_FILE,
-    &EPOCH_FILE,
+    &EPOCH_DIR,
     &INSECURE_PLAINTEXT,
     &WORKERS,
     &SHUTDOWN_GRACE,
@@ -232,7 +232,7 @@ format = \"json\"
 ```
 
 `init`, `backup`, `restore`, `operator recover`, `audit verify` and `audit head` take `data_dir`, `kek_file` and
-`epoch_file` the same way.
+`epoch_dir` the same way.
 ";
 
 const CLOSING: &str = "

@@ -82,10 +82,6 @@ fn create(
     for name in [DEMO, OPERATOR] {
         let _ = fs::remove_file(place.directory().join(name));
     }
-    // Elsewhere it may be another store's.
-    if place.epoch_file().starts_with(place.directory()) {
-        let _ = fs::remove_file(place.epoch_file());
-    }
     let kek = place.create_kek()?;
     // The store comes last: where there is one, all that belongs to it is there, too.
     let demo_file = credentials_file(&place.directory().join(DEMO), url, &demo)?;

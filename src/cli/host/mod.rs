@@ -205,12 +205,12 @@ fn store_error(error: StoreError) -> Error {
             "run `countersign restore`, which begins anew with other keys"
         }
         StoreError::MarkOfAnother(_) => {
-            "name another file with --epoch-file, or remove this one if that store is gone"
+            "give it the name that it had, or name another directory with --epoch-dir"
         }
         StoreError::BadMark(_) => {
             "make sure that the store is the latest, then remove this file; with an old copy, run `countersign restore`"
         }
-        StoreError::MarkUnavailable(..) => "name another file with --epoch-file",
+        StoreError::MarkUnavailable(..) => "name a directory that can be written with --epoch-dir",
         StoreError::InUse(_) => "or, while a server runs, use the commands that speak to it",
         _ => "nothing was changed",
     };

@@ -44,11 +44,6 @@ impl Place {
         }
     }
 
-    /// The file with the highest epoch.
-    pub(super) fn epoch_file(&self) -> &Path {
-        &self.0.epoch_file
-    }
-
     /// Makes the directory, for its owner only.
     pub(super) fn prepare(&self) -> Result<(), Error> {
         let directory = self.directory();
@@ -95,7 +90,7 @@ impl Place {
                 "name the right file with --kek-file, or restore it",
             )
         })?;
-        Ok(kek.with_epoch_file(self.epoch_file().to_owned()))
+        Ok(kek.with_epoch_dir(self.0.epoch_dir.clone()))
     }
 }
 

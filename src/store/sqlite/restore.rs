@@ -35,6 +35,8 @@ pub fn back_up(path: &Path, to: &Path) -> Result<(), StoreError> {
         .ok_or_else(|| StoreError::Unavailable(format!("{} is not a name in UTF-8", to.display())));
     let copied = text.and_then(|text| {
         connection.execute("VACUUM INTO ?1", [text])?;
+        // The mode that stores have: opening the copy does not change it then.
+        connect(to, OpenFlags::SQLITE_OPEN_READ_WRITE)?.close().map_err(|(_, error)| error)?;
         file.sync_all().and_then(|()| sync_name(to)).map_err(unavailable)
     });
     copied.inspect_err(|_| {
@@ -113,10 +115,7 @@ fn build<E>(
 fn read_proven(path: &Path, kek: Kek, lock: File) -> Result<(Database, State), StoreError> {
     let (mut connection, version) = connect_to_ours(path)?;
     let store_id = check_kek(&connection, &kek)?;
-    let mark = match kek.epoch_file() {
-        None => None,
-        Some(file) => Mark::open(file, &kek, &store_id)?,
-    };
+    let mark = Mark::of_store(&kek, &store_id)?;
     let sound: String = connection.query_row("PRAGMA integrity_check(1)", [], |row| row.get(0))?;
     if sound != "ok" {
         return Err(StoreError::Corrupt(sound));

@@ -1,0 +1,217 @@
+//! Backups: made while the server runs, and put back in the right way or the wrong one.
+
+use std::fs;
+use std::path::Path;
+
+use rusqlite::Connection;
+use serde_json::Value;
+use serde_json::json;
+
+use crate::support::Sandbox;
+
+const DATA: &str = "countersign-dev";
+const DATABASE: &str = "countersign-dev/countersign.db";
+const DEMO: &str = "countersign-dev/demo.toml";
+const OPERATOR: &str = "countersign-dev/operator.toml";
+
+fn token(sandbox: &Sandbox) -> String {
+    let issued = sandbox.json(DEMO, &["token", "issue"]);
+    issued["access_token"].as_str().expect("a token").to_owned()
+}
+
+/// Whether the server says that a token is good, or why it is not.
+fn validated(sandbox: &Sandbox, token: &str) -> Value {
+    let validate = ["token", "validate", "--credentials", DEMO, "--format", "json", "-"];
+    let finished = sandbox.run_with_input(&validate, token);
+    let answer: Value = serde_json::from_str(&finished.stdout).expect("it prints JSON");
+    let reason = &answer["inactive_reason"];
+    if reason.is_null() { answer["active"].clone() } else { reason.clone() }
+}
+
+fn revoke(sandbox: &Sandbox, token: &str) {
+    let revoke = ["token", "revoke", "--credentials", OPERATOR, "-"];
+    sandbox.run_with_input(&revoke, token).ok();
+}
+
+fn epoch(database: &Path) -> u64 {
+    let connection = Connection::open(database).expect("it is a database");
+    let bytes: [u8; 8] = connection
+        .query_row("SELECT value FROM meta WHERE name = 'epoch'", [], |row| row.get(0))
+        .expect("there is one");
+    u64::from_be_bytes(bytes)
+}
+
+/// A sandbox with a store that is stopped, a backup of it, and a token that was revoked after it.
+fn backed_up_and_revoked() -> (Sandbox, String) {
+    let sandbox = Sandbox::new();
+    let server = sandbox.dev();
+    let token = token(&sandbox);
+    let backup = sandbox.run(&["backup", "--data-dir", DATA, "--to", "backup.db"]).ok();
+    assert!(backup.starts_with("The store was copied to backup.db."), "{backup}");
+    revoke(&sandbox, &token);
+    assert_eq!(validated(&sandbox, &token), "revoked");
+    server.stop();
+    (sandbox, token)
+}
+
+fn put_back_by_hand(sandbox: &Sandbox) {
+    fs::copy(sandbox.path("backup.db"), sandbox.path(DATABASE)).expect("there is room");
+}
+
+#[test]
+fn a_backup_is_of_one_moment_for_its_owner_only_and_never_over_another_file() {
+    let sandbox = Sandbox::new();
+    let server = sandbox.dev();
+    sandbox.run(&["backup", "--data-dir", DATA, "--to", "backup.db"]).ok();
+    assert_eq!(sandbox.mode("backup.db"), 0o600);
+    assert_eq!(epoch(&sandbox.path("backup.db")), 1);
+    let before = fs::read(sandbox.path("backup.db")).expect("it is there");
+    let again = sandbox.run(&["backup", "--data-dir", DATA, "--to", "backup.db"]).failed(1);
+    assert!(again.contains("backup.db"), "{again}");
+    assert!(fs::read(sandbox.path("backup.db")).expect("it is there") == before);
+    let nowhere = sandbox.run(&["backup", "--data-dir", "nowhere", "--to", "other.db"]).failed(1);
+    assert!(nowhere.contains("there is no store"), "{nowhere}");
+    assert!(!sandbox.path("other.db").exists());
+    server.stop();
+}
+
+#[test]
+fn a_copy_put_back_by_hand_is_not_served_until_it_is_restored() {
+    let (sandbox, old) = backed_up_and_revoked();
+    put_back_by_hand(&sandbox);
+    let copy = fs::read(sandbox.path(DATABASE)).expect("it is there");
+    for start in [
+        &["serve", "--dev", "--listen", "127.0.0.1:0"][..],
+        &["operator", "recover", "--data-dir", DATA, "--operator-id", "rescue"],
+    ] {
+        let refused = sandbox.run(start).failed(1);
+        assert!(refused.contains("old copy that was put back"), "{refused}");
+        assert!(refused.contains("run `countersign restore`"), "{refused}");
+    }
+    assert!(fs::read(sandbox.path(DATABASE)).expect("it is there") == copy, "it was changed");
+
+    let restored = sandbox.run(&["restore", "--data-dir", DATA, "--format", "json"]).json();
+    assert_eq!((&restored["backup_epoch"], &restored["epoch"]), (&json!(1), &json!(1u64 << 32)));
+    let clients: Vec<&Value> =
+        restored["clients"].as_array().expect("a list").iter().map(|c| &c["client_id"]).collect();
+    assert_eq!(clients, ["demo", "operator"]);
+    let secret = &restored["clients"][0]["secrets"][0];
+    assert!(secret["create_time"].is_string() && secret["secret_id"].is_string(), "{restored}");
+
+    let server = sandbox.dev();
+    assert_eq!(validated(&sandbox, &old), "revoked", "its key is");
+    let new = token(&sandbox);
+    assert_eq!(validated(&sandbox, &new), true);
+    let log = sandbox.json(OPERATOR, &["audit", "list"]);
+    let restores = log["events"].as_array().expect("a list").iter();
+    let restores: Vec<&Value> = restores.filter(|e| e["action"] == "store.restore").collect();
+    assert_eq!(restores.len(), 1, "{log}");
+    server.stop();
+    sandbox.run(&["audit", "verify", "--data-dir", DATA]).ok();
+}
+
+#[test]
+fn restoring_a_backup_refuses_every_earlier_token_and_keeps_what_was_there() {
+    let (sandbox, old) = backed_up_and_revoked();
+    let server = sandbox.dev();
+    let later = token(&sandbox);
+    let busy = sandbox.run(&["restore", "--data-dir", DATA, "--from", "backup.db"]).failed(1);
+    assert!(busy.contains("another process has the store"), "{busy}");
+    server.stop();
+
+    let restored = sandbox.run(&["restore", "--data-dir", DATA, "--from", "backup.db"]);
+    assert!(restored.stderr.contains("Every token from before is refused"), "{restored:?}");
+    let text = restored.ok();
+    assert!(text.contains("LAST USED") && text.contains("operator"), "{text}");
+    let aside = format!("{DATABASE}.before-restore-1");
+    assert_eq!(epoch(&sandbox.path(&aside)), 2);
+    assert!(!sandbox.path("countersign-dev/countersign.restoring").exists());
+
+    let server = sandbox.dev();
+    for token in [&old, &later] {
+        assert_eq!(validated(&sandbox, token), "revoked");
+    }
+    assert_eq!(validated(&sandbox, &token(&sandbox)), true);
+    server.stop();
+
+    // Each restore is a generation of its own, above all that were.
+    let again =
+        sandbox.run(&["restore", "--data-dir", DATA, "--from", "backup.db", "--format", "json"]);
+    assert_eq!(again.json()["epoch"], json!(2u64 << 32));
+    assert!(sandbox.path(&format!("{DATABASE}.before-restore-2")).exists());
+}
+
+#[test]
+fn what_a_killed_server_left_in_its_journal_is_kept_aside_and_never_read_again() {
+    let (sandbox, old) = backed_up_and_revoked();
+    let server = sandbox.dev();
+    let later = token(&sandbox);
+    revoke(&sandbox, &later);
+    server.kill();
+    assert!(sandbox.path(&format!("{DATABASE}-wal")).exists());
+    // As a restore that was killed, too, would leave them.
+    for left_over in ["countersign.restoring", "countersign.restoring-wal"] {
+        fs::write(sandbox.path(DATA).join(left_over), "half").expect("there is room");
+    }
+    sandbox.run(&["restore", "--data-dir", DATA, "--from", "backup.db"]).ok();
+    assert_eq!(epoch(&sandbox.path(DATABASE)), 1 << 32);
+    assert_eq!(epoch(&sandbox.path(&format!("{DATABASE}.before-restore-1"))), 3);
+    let server = sandbox.dev();
+    assert_eq!([&old, &later].map(|token| validated(&sandbox, token)), ["revoked", "revoked"]);
+    server.stop();
+}
+
+#[test]
+fn a_store_that_is_gone_is_restored_all_the_same() {
+    let (sandbox, old) = backed_up_and_revoked();
+    fs::remove_file(sandbox.path(DATABASE)).expect("it is there");
+    let restore = ["restore", "--data-dir", DATA, "--format", "json"];
+    let nothing = sandbox.run(&restore).failed(1);
+    assert!(nothing.contains("there is no store"), "{nothing}");
+    let restored = sandbox.run(&[&restore[..], &["--from", "backup.db"]].concat()).json();
+    assert_eq!((&restored["epoch"], &restored["aside"]), (&json!(1u64 << 32), &Value::Null));
+    let server = sandbox.dev();
+    assert_eq!(validated(&sandbox, &old), "revoked");
+    server.stop();
+}
+
+#[test]
+fn a_place_where_no_epoch_can_be_kept_is_refused_at_the_start() {
+    let sandbox = Sandbox::new();
+    let init = ["init", "--issuer", "https://auth.test", "--data-dir", "data", "--epoch-dir"];
+    let refused = sandbox.run(&[&init[..], &["nowhere"]].concat()).failed(1);
+    assert!(refused.contains("the highest epoch cannot be kept in nowhere/"), "{refused}");
+    assert!(refused.contains("--epoch-dir"), "{refused}");
+    assert!(!sandbox.path("data/countersign.db").exists());
+    fs::create_dir(sandbox.path("marks")).expect("there is room");
+    sandbox.run(&[&init[..], &["marks"]].concat()).ok();
+    let serve = ["serve", "--listen", "127.0.0.1:0", "--data-dir", "data", "--epoch-dir"];
+    let refused = sandbox.run(&[&serve[..], &["nowhere"]].concat());
+    assert_eq!(refused.code, Some(1), "{refused:?}");
+    assert!(refused.stderr.contains("cannot be kept in nowhere/"), "{refused:?}");
+    sandbox.serve(&["--data-dir", "data", "--epoch-dir", "marks"]).stop();
+}
+
+#[test]
+fn a_backup_that_does_not_hold_changes_nothing() {
+    let (sandbox, _) = backed_up_and_revoked();
+    let before = fs::read(sandbox.path(DATABASE)).expect("it is there");
+    let listing = sandbox.listing(DATA);
+    let connection = Connection::open(sandbox.path("backup.db")).expect("it is a database");
+    connection.execute("UPDATE audit SET actor = 'nobody'", []).expect("it is ours");
+    drop(connection);
+    let restore =
+        |from: &str| sandbox.run(&["restore", "--data-dir", DATA, "--from", from]).failed(1);
+    assert!(restore("backup.db").contains("the audit log does not hold"));
+    assert!(restore("none.db").contains("there is no store at none.db"));
+    fs::write(sandbox.path("text.db"), "no database at all").expect("there is room");
+    assert!(restore("text.db").contains("is not a Countersign store"));
+
+    let other = Sandbox::new();
+    other.dev().stop();
+    fs::copy(other.path(DATABASE), sandbox.path("other.db")).expect("there is room");
+    assert!(restore("other.db").contains("not the key-encryption key"));
+
+    assert!(fs::read(sandbox.path(DATABASE)).expect("it is there") == before);
+    assert_eq!(sandbox.listing(DATA), listing);
+}
