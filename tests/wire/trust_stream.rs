@@ -11,6 +11,7 @@ use tonic::Status;
 
 use crate::support::START;
 use crate::support::TestServer;
+use crate::support::ask;
 use crate::support::assert_field;
 use crate::support::assert_refused;
 use crate::verifier::Verifier;
@@ -155,6 +156,41 @@ async fn a_verifier_that_is_back_is_sent_what_changed_meanwhile() {
     let serves_more = |client: &mut rpc::Client| client.serves.push("stock".to_owned());
     operator.change(&server, "inventory", &["serves"], serves_more).await.expect("changed");
     assert_eq!(back(&server, held.epoch, held.proof.clone()).await.from, None);
+}
+
+#[tokio::test]
+async fn a_verifier_that_is_ahead_of_us_is_not_sent_back_and_nothing_is_signed_any_more() {
+    let mut server = TestServer::start().await;
+    let operator = server.operator().await;
+    let token = server.service("inventory").await;
+    server.register("order", STOCK, &[]).await;
+    server.stop().await;
+    let copy = server.database().with_extension("copy");
+    std::fs::copy(server.database(), &copy).expect("it is there");
+    server.restart().await;
+    operator.revoke_tokens(&server, "order").await.expect("revoked");
+    let mut verifier = Verifier::open(&server, &token, hello("")).await.expect("let in");
+    let held = verifier.install().await;
+    server.stop().await;
+    // The copy is put back without a trace, as when the whole disk is.
+    std::fs::copy(&copy, server.database()).expect("it is there");
+    let directory = server.database().parent().expect("it is in one").to_owned();
+    for entry in std::fs::read_dir(directory).expect("it is there") {
+        let path = entry.expect("it can be read").path();
+        if path.extension().is_some_and(|extension| extension == "epoch") {
+            std::fs::remove_file(path).expect("it is ours");
+        }
+    }
+    server.restart().await;
+    // A claim without its proof stops nobody.
+    let claim = going_on("", held.epoch + 1, held.proof.clone());
+    Verifier::open(&server, &token, claim).await.expect("let in");
+    server.operator().await;
+    let ahead = going_on("", held.epoch, held.proof.clone());
+    let answer = Verifier::open(&server, &token, ahead).await.map(drop);
+    assert_refused(answer, Code::Unavailable, "STORE_PUT_BACK");
+    let answer = server.issue(ask("operator", &server.operator_secret, "countersign", &[])).await;
+    assert_refused(answer, Code::Unavailable, "STORE_PUT_BACK");
 }
 
 #[tokio::test]
