@@ -16,6 +16,7 @@ use crate::authority::Verifiers;
 use crate::authority::act::Actor;
 use crate::authority::act::Outcome;
 use crate::authority::no_randomness;
+use crate::authority::verifiers::brief;
 use crate::claims::Timestamp;
 use crate::keys::KeyInfo;
 use crate::keys::KeyRing;
@@ -152,7 +153,7 @@ fn rotate(
     event.target = ring.active().key.kid().to_string();
     event.detail = format!("retired {kid}");
     if !verifiers_behind.is_empty() {
-        event.detail.push_str(&format!("; behind: {}", verifiers_behind.join(", ")));
+        event.detail.push_str(&format!("; behind: {}", brief(&verifiers_behind)));
     }
     let change = RingChange { verifiers_behind, ..ring_change(&ring, kid.as_str()) };
     Ok((vec![Change::ReplaceRing(Arc::new(ring))], change))

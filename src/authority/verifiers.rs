@@ -28,8 +28,11 @@ const LISTED: Duration = Duration::from_secs(10 * 60);
 /// How many verifiers are remembered that are not connected any more, at the most.
 const MAX_GONE: usize = 1024;
 
-/// How many verifiers are named to an operator; of the others, how many there are.
-const MAX_NAMED: usize = 50;
+/// How many verifiers are named to an operator in an answer; of the others, how many there are.
+const MAX_NAMED: usize = 1000;
+
+/// How many are named in an error, which has to fit into the headers of a response.
+const MAX_BRIEF: usize = 5;
 
 /// All verifiers on the trust stream, and the gate that rotations pass for their sake.
 pub struct Verifiers {
@@ -82,6 +85,21 @@ pub struct Seat {
     verifiers: Arc<Verifiers>,
     id: u64,
     client: ClientId,
+}
+
+impl Behind {
+    /// The first few, and how many more there are.
+    pub fn brief(&self) -> String {
+        brief(&self.who)
+    }
+}
+
+pub(super) fn brief(who: &[String]) -> String {
+    let (named, others) = who.split_at(who.len().min(MAX_BRIEF));
+    match others.len() {
+        0 => named.join(", "),
+        more => format!("{} and {more} more", named.join(", ")),
+    }
 }
 
 impl Verifiers {
@@ -192,37 +210,29 @@ impl Registry {
             let gone = || self.gone.iter().find(|gone| gone.id == id).map(|gone| &gone.verifier);
             self.connected.get(&id).or_else(gone)
         };
-        let mut who: Vec<String> = blocked
-            .behind
-            .iter()
-            .take(MAX_NAMED)
-            .filter_map(|one| {
-                let label = verifier(one.id)?.label();
-                let lag = match (one.acked, one.needed) {
-                    (0, _) => "has nothing yet".to_owned(),
-                    (_, None) => "has not been sent the next key yet".to_owned(),
-                    (acked, Some(needed)) => {
-                        format!("{} epochs behind", needed.saturating_sub(acked))
-                    }
-                };
-                let left = one
-                    .waited_for
-                    .map(|left| format!("; lost its stream, has {} s to be back", left.as_secs()));
-                Some(format!("{label} ({lag}{})", left.unwrap_or_default()))
-            })
-            .collect();
-        if blocked.behind.len() > MAX_NAMED {
-            who.push(format!("{} more verifiers", blocked.behind.len() - MAX_NAMED));
-        }
+        let mut who = Vec::new();
         who.extend(blocked.reconnecting.map(|left| {
-            format!(
-                "verifiers that may not be back yet since the start ({} s left)",
-                left.as_secs()
-            )
+            let left = left.as_secs();
+            format!("verifiers that may not be back yet since the start ({left} s left)")
         }));
         who.extend(blocked.polling.map(|left| {
             format!("whoever polls the JWKS and may hold an old one ({} s left)", left.as_secs())
         }));
+        who.extend(blocked.behind.iter().take(MAX_NAMED).filter_map(|one| {
+            let label = verifier(one.id)?.label();
+            let lag = match (one.acked, one.needed) {
+                (0, _) => "has nothing yet".to_owned(),
+                (_, None) => "has not been sent the next key yet".to_owned(),
+                (acked, Some(needed)) => format!("{} epochs behind", needed.saturating_sub(acked)),
+            };
+            let left = one
+                .waited_for
+                .map(|left| format!("; lost its stream, has {} s to be back", left.as_secs()));
+            Some(format!("{label} ({lag}{})", left.unwrap_or_default()))
+        }));
+        if blocked.behind.len() > MAX_NAMED {
+            who.push(format!("{} more verifiers", blocked.behind.len() - MAX_NAMED));
+        }
         Behind { who, retry_in: blocked.retry_in() }
     }
 
@@ -306,5 +316,18 @@ impl Drop for Seat {
                 registry.streams.remove(&self.client);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_names_a_few_and_counts_the_others() {
+        let who = |count: usize| (1..=count).map(|n| format!("v{n}")).collect::<Vec<_>>();
+        assert_eq!(brief(&who(5)), "v1, v2, v3, v4, v5");
+        assert_eq!(brief(&who(7)), "v1, v2, v3, v4, v5 and 2 more");
+        assert_eq!(brief(&[]), "");
     }
 }

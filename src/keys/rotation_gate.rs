@@ -9,7 +9,6 @@
 //! decided, with the verifiers connected then.
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::time::Duration;
 
 use serde::Deserialize;
@@ -48,7 +47,7 @@ pub struct Listeners {
 }
 
 /// A verifier on the trust stream, or one that was until lately.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct StreamVerifier {
     /// Tells it from others.
     pub id: u64,
@@ -59,7 +58,7 @@ pub struct StreamVerifier {
 }
 
 /// What has been published to whom, as far as rotations depend on it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct RotationGate {
     /// When verifiers from before the start began to come back, if there may be any.
     awaited_since: Option<Timestamp>,
@@ -76,7 +75,7 @@ pub struct RotationGate {
 }
 
 /// Why a rotation would break someone, or may.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
 pub struct Blocked {
     /// Who has not acknowledged an epoch that holds `next`.
     pub behind: Vec<Behind>,
@@ -87,7 +86,7 @@ pub struct Blocked {
 }
 
 /// A verifier that does not hold `next`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Behind {
     /// Which ([`StreamVerifier::id`]).
     pub id: u64,
@@ -162,19 +161,18 @@ impl RotationGate {
         now: Timestamp,
     ) -> Result<(), Blocked> {
         let needed = self.published.get(ring.next().key.kid()).copied();
+        let polled_without = match needed {
+            Some(_) => self.polled_without,
+            // Whoever polls right now gets one without it.
+            None => Some(now),
+        };
         let blocked = Blocked {
             behind: verifiers.iter().filter_map(|one| behind(one, needed, now)).collect(),
             reconnecting: self
                 .awaited_since
                 .and_then(|started_at| left(started_at, RECONNECT_WINDOW, now)),
-            polling: listeners
-                .polled
-                .then(|| match needed {
-                    Some(_) => self.polled_without,
-                    // Whoever polls right now gets one without it.
-                    None => Some(now),
-                })
-                .flatten()
+            polling: polled_without
+                .filter(|_| listeners.polled)
                 .and_then(|served_at| left(served_at, JWKS_GONE, now)),
         };
         if blocked == Blocked::default() { Ok(()) } else { Err(blocked) }
@@ -188,32 +186,6 @@ impl Blocked {
         let behind =
             self.behind.iter().map(|one| one.waited_for.unwrap_or(Duration::from_secs(2))).max();
         [behind, self.reconnecting, self.polling].into_iter().flatten().max().unwrap_or_default()
-    }
-}
-
-impl fmt::Display for Blocked {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut separator = "";
-        if !self.behind.is_empty() {
-            write!(f, "{} verifiers do not hold the next key yet", self.behind.len())?;
-            separator = "; ";
-        }
-        if let Some(left) = self.reconnecting {
-            write!(
-                f,
-                "{separator}verifiers may need {} seconds more to be back after the start",
-                left.as_secs()
-            )?;
-            separator = "; ";
-        }
-        if let Some(left) = self.polling {
-            write!(
-                f,
-                "{separator}who polls the JWKS may hold one without the next key for {} seconds more",
-                left.as_secs()
-            )?;
-        }
-        Ok(())
     }
 }
 

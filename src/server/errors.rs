@@ -191,7 +191,7 @@ impl CallError {
                 details.set_retry_info(Some(Duration::from_secs(5)));
             }
             Self::Act(CommitError::Refused(Refusal::VerifiersBehind(behind))) => {
-                let verifiers = HashMap::from([("verifiers".to_owned(), behind.who.join(", "))]);
+                let verifiers = HashMap::from([("verifiers".to_owned(), behind.brief())]);
                 details.set_error_info(reason, ERROR_DOMAIN, verifiers);
                 details.set_retry_info(Some(behind.retry_in));
             }
@@ -296,7 +296,7 @@ fn refused(refusal: &Refusal) -> Told {
         ),
         Refusal::VerifiersBehind(behind) => (
             Code::FailedPrecondition,
-            format!("would refuse the next key's tokens, or may: {}", behind.who.join(", ")),
+            format!("would refuse the next key's tokens, or may: {}", behind.brief()),
         ),
         Refusal::NotOwnToken => (
             Code::PermissionDenied,

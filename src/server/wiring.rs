@@ -236,6 +236,7 @@ async fn maintain(authority: Arc<Authority>, clock: Clock, stopped: watch::Recei
 async fn rotate(authority: Arc<Authority>, clock: Clock, stopped: watch::Receiver<()>) {
     let mut stopped = pin!(until_dropped(stopped));
     let mut due = tokio::time::interval(SCHEDULE);
+    let mut warned: Option<Instant> = None;
     due.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         tokio::select! {
@@ -248,8 +249,11 @@ async fn rotate(authority: Arc<Authority>, clock: Clock, stopped: watch::Receive
                 tracing::info!(active = %change.active.kid, "the keys were rotated by schedule");
             }
             Err(ActError::Refused(Refusal::VerifiersBehind(behind))) => {
-                let (behind, wait) = (behind.who.join(", "), behind.retry_in.as_secs());
-                tracing::warn!(behind, wait, "a rotation is due and has to wait");
+                if warned.is_none_or(|warned| warned.elapsed() >= MAINTENANCE) {
+                    warned = Some(Instant::now());
+                    let (behind, wait) = (behind.brief(), behind.retry_in.as_secs());
+                    tracing::warn!(behind, wait, "a rotation is due and has to wait");
+                }
             }
             Err(error) => tracing::error!(?error, "a rotation is due and cannot be done"),
         }
