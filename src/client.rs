@@ -40,7 +40,7 @@ pub struct Client {
     /// Its secrets, oldest first.
     pub secrets: Vec<Arc<StoredSecret>>,
     /// The audiences that it was granted until lately, and until when it can have tokens for them.
-    pub former_audiences: Vec<(Audience, Timestamp)>,
+    pub former_audiences: Box<[(Audience, Timestamp)]>,
 }
 
 /// What an operator may change of a client.
@@ -168,7 +168,7 @@ impl Client {
             updated_at: now,
             revision: 0,
             secrets: Vec::new(),
-            former_audiences: Vec::new(),
+            former_audiences: Box::default(),
         }
     }
 
@@ -193,7 +193,7 @@ impl Client {
                 former.push((audience.clone(), until));
             }
         }
-        self.former_audiences = former;
+        self.former_audiences = former.into();
     }
 
     /// Whether a secret of the client works at this time.
@@ -362,6 +362,34 @@ mod tests {
             refusal(Some(&client(&[], false)), right.expose()),
             NotAuthenticated::WrongSecret
         );
+    }
+
+    #[test]
+    fn a_grant_that_was_taken_away_is_remembered_until_its_tokens_are_gone() {
+        let at = Timestamp::from_unix;
+        let granted = |before: &Client, audiences: &[&str], now: u64| {
+            let rules = audiences.iter().map(|audience| GrantRule {
+                audience: Audience::new(audience).expect("audience"),
+                scopes: ScopeSet::parse("x").expect("scopes"),
+            });
+            let mut after = before.clone();
+            after.settings.grants = Grants::try_from(rules.collect::<Vec<_>>()).expect("grants");
+            after.note_former_audiences(before, at(now), at(now + 100));
+            after
+        };
+        let names = |client: &Client, now| -> Vec<String> {
+            client.audiences(at(now)).iter().map(ToString::to_string).collect()
+        };
+        let id = ClientId::new("order").expect("client id");
+        let new = Client::new(id, ClientSettings::default(), NOW);
+        let client = granted(&granted(&new, &["a", "b"], 1000), &["b", "c"], 1000);
+        assert_eq!(names(&client, 1099), ["b", "c", "a"]);
+        assert_eq!(names(&client, 1100), ["b", "c"]);
+        // Granted and taken away once more: the later time counts.
+        let again = granted(&granted(&client, &["a"], 1010), &[], 1050);
+        assert_eq!(names(&again, 1109), ["a", "b", "c"]);
+        assert_eq!(names(&again, 1110), ["a"]);
+        assert_eq!(granted(&again, &["d"], 1150).former_audiences.len(), 0);
     }
 
     #[test]

@@ -153,7 +153,11 @@ fn what_a_killed_server_left_in_its_journal_is_kept_aside_and_never_read_again()
     for left_over in ["countersign.restoring", "countersign.restoring-wal"] {
         fs::write(sandbox.path(DATA).join(left_over), "half").expect("there is room");
     }
-    sandbox.run(&["restore", "--data-dir", DATA, "--from", "backup.db"]).ok();
+    let restore = ["restore", "--data-dir", DATA, "--from", "backup.db", "--out", "review.json"];
+    assert_eq!(sandbox.run(&restore).ok(), "");
+    assert_eq!(sandbox.mode("review.json"), 0o600);
+    let review: Value = serde_json::from_str(&sandbox.text("review.json")).expect("it is JSON");
+    assert_eq!(review["clients"][0]["client_id"], "demo");
     assert_eq!(epoch(&sandbox.path(DATABASE)), 1 << 32);
     assert_eq!(epoch(&sandbox.path(&format!("{DATABASE}.before-restore-1"))), 3);
     let server = sandbox.dev();
@@ -173,6 +177,17 @@ fn a_store_that_is_gone_is_restored_all_the_same() {
     let server = sandbox.dev();
     assert_eq!(validated(&sandbox, &old), "revoked");
     server.stop();
+
+    // Of the generation before, only the mark still knows; then, only the store in the place.
+    let again = |generation: u64| {
+        let restored = sandbox.run(&[&restore[..], &["--from", "backup.db"]].concat()).json();
+        assert_eq!(restored["epoch"], json!(generation << 32));
+    };
+    fs::remove_file(sandbox.path(DATABASE)).expect("it is there");
+    again(2);
+    let mark = sandbox.listing(DATA).into_iter().find(|file| file.ends_with(".epoch"));
+    fs::remove_file(sandbox.path(DATA).join(mark.expect("there is one"))).expect("it is there");
+    again(3);
 }
 
 #[test]
@@ -197,12 +212,17 @@ fn a_backup_that_does_not_hold_changes_nothing() {
     let (sandbox, _) = backed_up_and_revoked();
     let before = fs::read(sandbox.path(DATABASE)).expect("it is there");
     let listing = sandbox.listing(DATA);
+    let out = ["restore", "--data-dir", DATA, "--from", "backup.db", "--out"];
+    let out = |file: &str| sandbox.run(&[&out[..], &[file]].concat());
+    assert!(out("backup.db").failed(1).contains("cannot write backup.db"));
     let connection = Connection::open(sandbox.path("backup.db")).expect("it is a database");
     connection.execute("UPDATE audit SET actor = 'nobody'", []).expect("it is ours");
     drop(connection);
     let restore =
         |from: &str| sandbox.run(&["restore", "--data-dir", DATA, "--from", from]).failed(1);
     assert!(restore("backup.db").contains("the audit log does not hold"));
+    out("review.json").failed(1);
+    assert!(!sandbox.path("review.json").exists());
     assert!(restore("none.db").contains("there is no store at none.db"));
     fs::write(sandbox.path("text.db"), "no database at all").expect("there is room");
     assert!(restore("text.db").contains("is not a Countersign store"));

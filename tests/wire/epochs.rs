@@ -279,6 +279,27 @@ async fn those_are_told_of_a_client_who_may_have_seen_its_tokens() {
     assert_eq!(["warehouse", "countersign"].map(told), [0, 0]);
 }
 
+/// As an earlier version wrote them down.
+#[tokio::test]
+async fn of_revocations_without_epoch_and_audience_every_snapshot_tells() {
+    let mut server = TestServer::start().await;
+    server.register("order", &[("inventory", &["stock:read"])], &[]).await;
+    cut_off(&server, "order").await;
+    revoke(&server, "a-token").await;
+    server.stop().await;
+    let connection = rusqlite::Connection::open(server.database()).expect("it is a database");
+    connection
+        .execute_batch(
+            "UPDATE revoked_tokens SET audience = NULL, epoch = 0;
+             UPDATE revoked_clients SET audiences = NULL, epoch = 0;
+             UPDATE clients SET former_audiences = '[]';",
+        )
+        .expect("it can be done");
+    drop(connection);
+    let delta = bundle(&server).since(0, &[audience("billing")]);
+    assert_eq!((delta.tokens.len(), delta.clients.len()), (1, 1));
+}
+
 #[tokio::test]
 async fn a_grant_of_long_ago_tells_nobody() {
     for (seconds, told) in [(TAIL.as_secs() - 1, 1), (TAIL.as_secs(), 0)] {

@@ -183,6 +183,9 @@ pub struct RestoreArgs {
     /// The backup; without it, the store that is in place
     #[arg(long, value_name = "FILE")]
     pub from: Option<PathBuf>,
+    /// Write what to look through to this new file, mode 0600, as JSON, instead of printing it
+    #[arg(long, value_name = "FILE")]
+    pub out: Option<PathBuf>,
     /// Where the store is.
     #[command(flatten)]
     pub store: StoreArgs,

@@ -1,5 +1,12 @@
 //! `backup` and `restore`: a copy of the store, and what it takes to go on from one.
 
+use std::fs;
+use std::fs::File;
+use std::io;
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+
 use serde::Serialize;
 
 use crate::authority::host;
@@ -39,14 +46,38 @@ pub fn restore(
     let place = Place::new(store);
     let kek = place.read_kek()?;
     place.prepare()?;
+    // Before anything is changed: afterwards there is no second chance to say it.
+    let out = args.out.as_deref().map(new_file).transpose()?;
     let now = Clock::system().now();
-    let restored =
-        host::restore(&place.database(), kek, args.from.as_deref(), now).map_err(host_error)?;
-    output.show(&ToReview::of(&restored))?;
+    let restored = host::restore(&place.database(), kek, args.from.as_deref(), now);
+    let to_review = match restored {
+        Ok(restored) => ToReview::of(&restored),
+        Err(error) => {
+            if let Some(path) = &args.out {
+                let _ = fs::remove_file(path);
+            }
+            return Err(host_error(error));
+        }
+    };
+    match out {
+        Some(mut file) => {
+            let json = serde_json::to_string(&to_review).map_err(io::Error::from)?;
+            writeln!(file, "{json}").and_then(|()| file.sync_all())?;
+        }
+        None => output.show(&to_review)?,
+    }
     output.remark(
         "Every token from before is refused from now on. What was changed after the backup is lost: look through the \
          clients, and revoke, disable or delete again what you had before",
     )
+}
+
+/// A new file for its owner only.
+fn new_file(path: &Path) -> Result<File, Error> {
+    let opened = File::options().write(true).create_new(true).mode(0o600).open(path);
+    opened.map_err(|error| {
+        Error::failed(format!("cannot write {}: {error}", path.display()), "nothing was changed")
+    })
 }
 
 #[derive(Serialize)]

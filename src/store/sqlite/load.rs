@@ -248,11 +248,11 @@ fn revocations(connection: &Connection) -> Result<Revocations, StoreError> {
 
 fn former_audiences(
     json: rusqlite::types::FromSqlResult<&str>,
-) -> Result<Vec<(Audience, Timestamp)>, StoreError> {
+) -> Result<Box<[(Audience, Timestamp)]>, StoreError> {
     let json = json.map_err(|_| corrupt("former_audiences"))?;
     // Of a hundred thousand clients hardly one has any.
     if json == "[]" {
-        return Ok(Vec::new());
+        return Ok(Box::default());
     }
     serde_json::from_str(json).map_err(|_| corrupt("former_audiences"))
 }
