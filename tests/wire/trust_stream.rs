@@ -209,11 +209,23 @@ async fn a_hundred_thousand_revocations_come_in_parts() {
     drop(database);
     server.restart().await;
 
+    // Who reads nothing keeps nobody waiting, and is let go.
+    let stuck = Verifier::open(&server, &token, hello("stuck")).await.expect("let in");
     let mut verifier = Verifier::open(&server, &token, hello("")).await.expect("let in");
     let update = verifier.install().await;
     assert_eq!((update.tokens.len(), update.parts), (100_000, 200));
     assert!(update.largest_part < 32 * 1024, "{}", update.largest_part);
+
+    let began = tokio::time::Instant::now();
+    tokio::time::pause();
+    while server.authority().verifiers().connected() > 1 {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        assert!(began.elapsed() < Duration::from_secs(300), "it is not let go");
+    }
+    tokio::time::resume();
+    assert!(began.elapsed() >= Duration::from_secs(30));
     server.all_hold_next().await;
+    drop(stuck);
 }
 
 #[tokio::test]
