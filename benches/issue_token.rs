@@ -64,6 +64,7 @@ async fn serve(dir: &Path) {
     let settings = Settings {
         default_ttl: Duration::from_secs(900),
         audit_retention: Duration::from_secs(86_400),
+        ..Settings::default()
     };
     let kek = env::var(KEK).expect("the KEK").parse().expect("a KEK");
     let clock = Clock::system();

@@ -45,6 +45,7 @@ fn start(database: &Path) {
     let settings = Settings {
         default_ttl: Duration::from_secs(900),
         audit_retention: Duration::from_secs(86_400),
+        ..Settings::default()
     };
     let kek = env::var(KEK).expect("the KEK").parse().expect("a KEK");
     let started = Instant::now();

@@ -333,6 +333,7 @@ impl Countersign {
         let settings = Settings {
             default_ttl: Duration::from_secs(15 * 60),
             audit_retention: Duration::from_secs(24 * 60 * 60),
+            ..Settings::default()
         };
         let authority = Arc::new(Authority::open(&database, kek, settings, &clock)?);
         let (stop, told) = oneshot::channel();

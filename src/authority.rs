@@ -14,10 +14,13 @@ mod credentials;
 mod epochs;
 mod facts;
 pub mod host;
+mod keys;
 mod lease;
 mod maintenance;
 mod refusals;
 mod snapshot;
+mod verifiers;
+mod watching;
 
 pub use self::act::Act;
 pub use self::act::ActError;
@@ -25,6 +28,15 @@ pub use self::act::Refusal;
 pub use self::clients::ClientPatch;
 pub use self::clients::CreatedSecret;
 pub use self::facts::NoAudience;
+pub use self::keys::RingChange;
+pub use self::keys::Rotation;
+pub use self::verifiers::Behind;
+pub use self::verifiers::Seat;
+pub use self::verifiers::TooManyStreams;
+pub use self::verifiers::Verifiers;
+pub use self::watching::NotSeated;
+pub use self::watching::Told;
+pub use self::watching::Version;
 
 use std::fmt;
 use std::path::Path;
@@ -33,14 +45,13 @@ use std::sync::atomic::AtomicBool;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
-use serde::Deserialize;
-use serde::Serialize;
 use tokio::sync::watch;
 
 use crate::authority::refusals::Refusals;
 use crate::authority::refusals::Refused;
 use crate::authority::refusals::Sort;
 use crate::authority::snapshot::Published;
+use crate::authority::snapshot::Witness;
 use crate::claims::Audience;
 use crate::claims::Claims;
 use crate::claims::ClientId;
@@ -53,10 +64,6 @@ use crate::client::AssertionDesk;
 use crate::client::Credential;
 use crate::client::NotAuthenticated;
 use crate::keys::ClockBehind;
-use crate::keys::KeyInfo;
-use crate::keys::KeyRing;
-use crate::keys::RevokeKeyError;
-use crate::keys::SigningKey;
 use crate::policy::Denial;
 use crate::policy::TokenRequest;
 use crate::policy::decide;
@@ -64,6 +71,7 @@ use crate::store::AuditRow;
 use crate::store::Change;
 use crate::store::Committed;
 use crate::store::Kek;
+use crate::store::State;
 use crate::store::Store;
 use crate::store::StoreError;
 use crate::token::Audiences;
@@ -98,6 +106,24 @@ pub struct Settings {
     pub default_ttl: Duration,
     /// How long audit events are kept.
     pub audit_retention: Duration,
+    /// How old what a verifier holds may become before one that fails closed refuses to use it.
+    pub max_staleness: Duration,
+    /// How many trust streams a client may have at a time.
+    pub max_streams: usize,
+    /// How long a key signs before the next one takes over by itself; none for never.
+    pub rotate_every: Option<Duration>,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            default_ttl: Duration::from_secs(15 * 60),
+            audit_retention: Duration::from_secs(365 * 24 * 60 * 60),
+            max_staleness: Duration::from_secs(5 * 60),
+            max_streams: 256,
+            rotate_every: None,
+        }
+    }
 }
 
 /// Why an authority does not go to work.
@@ -127,7 +153,8 @@ pub struct Authority {
     published: Published,
     refusals: Refusals,
     assertions: AssertionDesk,
-    store_reached_at: AtomicU64,
+    verifiers: Arc<Verifiers>,
+    store_reached_at: Arc<AtomicU64>,
     renewing: tokio::sync::Mutex<()>,
     /// Set once it is known that the store was put back.
     put_back: AtomicBool,
@@ -182,17 +209,6 @@ pub enum IssueError {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NotServed;
 
-/// The keys after a change of the ring.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct RingChange {
-    /// The key that signs from now on.
-    pub active: KeyInfo,
-    /// The key that will sign after the next rotation.
-    pub next: KeyInfo,
-    /// The key that was retired or revoked.
-    pub ended: KeyInfo,
-}
-
 /// Names a token to revoke.
 pub enum RevocationTarget<'a> {
     /// By itself.
@@ -216,9 +232,19 @@ impl Authority {
         let now = clock.now();
         let opened = Store::open(path, kek).map_err(OpenError::Store)?;
         opened.state().ring.check_clock(now).map_err(OpenError::ClockBehind)?;
+        let State { issuer, ring, epoch, listeners, .. } = opened.state();
         // Read once the store is ours: no other process accepts assertions any more.
-        let assertions = AssertionDesk::open(&opened.state().issuer, clock.now());
-        let (published, publish) = Published::channel(opened.state());
+        let assertions = AssertionDesk::open(issuer, clock.now());
+        let verifiers = Arc::new(Verifiers::new(ring, *epoch, *listeners, clock.clone()));
+        let store_reached_at = Arc::new(AtomicU64::new(now.as_unix()));
+        let (published, publish) = Published::channel(
+            opened.state(),
+            Witness {
+                verifiers: Arc::clone(&verifiers),
+                store_reached_at: Arc::clone(&store_reached_at),
+                clock: clock.clone(),
+            },
+        );
         let store = opened.start(clock.clone(), publish).map_err(OpenError::Store)?;
         Ok(Self {
             settings,
@@ -226,7 +252,8 @@ impl Authority {
             published,
             refusals: Refusals::default(),
             assertions,
-            store_reached_at: AtomicU64::new(now.as_unix()),
+            verifiers,
+            store_reached_at,
             renewing: tokio::sync::Mutex::default(),
             put_back: AtomicBool::new(false),
         })
@@ -333,52 +360,6 @@ impl Authority {
         .map(Committed::into_answer)
     }
 
-    /// Promotes the next key to active, retires the active one, makes a new next.
-    ///
-    /// # Errors
-    /// When the clock is behind the ring, or the store cannot be written.
-    pub async fn rotate_keys(&self, act: Act, force: bool) -> Result<RingChange, ActError> {
-        let fresh = fresh_key()?;
-        // Nobody can be behind yet, so `force` has nothing to override; it is recorded all the same.
-        let action = if force { "keys.rotate.force" } else { "keys.rotate" };
-        self.act(act, action, "", move |state, event, now| {
-            let ring = state.ring.rotate(fresh, now, TAIL).map_err(Refusal::ClockBehind)?;
-            let kid = state.ring.active().key.kid().clone();
-            event.target = ring.active().key.kid().to_string();
-            event.detail = format!("retired {kid}");
-            let change = ring_change(&ring, kid.as_str());
-            Ok((vec![Change::ReplaceRing(Arc::new(ring))], change))
-        })
-        .await
-        .map(Committed::into_answer)
-    }
-
-    /// Revokes a key: every token that it signed is rejected from now on.
-    ///
-    /// # Errors
-    /// When there is no such key, it is revoked already, the clock is behind the ring, or the store cannot be
-    /// written.
-    pub async fn revoke_key(&self, act: Act, kid: String) -> Result<RingChange, ActError> {
-        let fresh = fresh_key()?;
-        let target = kid.clone();
-        self.act(act, "keys.revoke", &target, move |state, _, now| {
-            let ring = state.ring.revoke(&kid, fresh, now, TAIL).map_err(|error| match error {
-                RevokeKeyError::Unknown => Refusal::NoSuchKey,
-                RevokeKeyError::AlreadyRevoked => Refusal::KeyRevoked,
-                RevokeKeyError::ClockBehind(behind) => Refusal::ClockBehind(behind),
-            })?;
-            let change = ring_change(&ring, &kid);
-            Ok((vec![Change::ReplaceRing(Arc::new(ring))], change))
-        })
-        .await
-        .map(Committed::into_answer)
-    }
-
-    /// All keys: next, active, then the others, newest first.
-    pub fn keys(&self) -> Vec<KeyInfo> {
-        self.published.snapshot().state.ring.keys()
-    }
-
     /// A page of audit events, newest first, from before a sequence.
     ///
     /// # Errors
@@ -416,19 +397,6 @@ impl Authority {
     }
 }
 
-fn fresh_key() -> Result<SigningKey, ActError> {
-    SigningKey::generate().map_err(|_| no_randomness())
-}
-
 fn no_randomness() -> ActError {
     ActError::Store(StoreError::Unavailable("the system has no randomness to give".to_owned()))
-}
-
-fn ring_change(ring: &KeyRing, ended: &str) -> RingChange {
-    let keys = ring.keys();
-    let ended = keys
-        .iter()
-        .find(|key| key.kid.as_str() == ended)
-        .expect("a key that was ended stays in the ring");
-    RingChange { next: keys[0].clone(), active: keys[1].clone(), ended: ended.clone() }
 }

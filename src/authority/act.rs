@@ -4,6 +4,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::authority::Authority;
+use crate::authority::Behind;
 use crate::authority::refusals::Refused;
 use crate::authority::refusals::Sort;
 use crate::claims::Timestamp;
@@ -73,6 +74,8 @@ pub enum Refusal {
     /// The client's tokens were cut off so often in the last seconds that new ones would be dated too
     /// far ahead.
     CutTooOften,
+    /// Someone would refuse the tokens of the key that is to sign.
+    VerifiersBehind(Behind),
 }
 
 impl Refusal {
@@ -104,6 +107,7 @@ impl Refusal {
             Self::ClockBehind(_) => "CLOCK_BEHIND",
             Self::NotOwnToken => "TOKEN_NOT_OWNED",
             Self::CutTooOften => "RATE_LIMITED",
+            Self::VerifiersBehind(_) => "VERIFIERS_BEHIND",
         }
     }
 }
@@ -114,9 +118,22 @@ pub type ActError = CommitError<Refusal>;
 /// What an act does to the state, and what it answers.
 pub(super) type Outcome<T> = Result<(Vec<Change>, T), Refusal>;
 
+/// Who acts, from where and when, for the audit log.
+#[derive(Clone, Copy)]
+pub(super) struct Actor<'a> {
+    pub(super) name: &'a str,
+    pub(super) peer: &'a str,
+    pub(super) now: Timestamp,
+}
+
+impl Act {
+    fn actor(&self) -> Actor<'_> {
+        Actor { name: self.operator.client_id().as_str(), peer: &self.peer, now: self.now }
+    }
+}
+
 impl Authority {
-    /// Decides on an act and commits it with its audit event, which `decide` may say more in. An act
-    /// without changes leaves no event.
+    /// Decides on an operator's act, see [`Authority::act_as`].
     pub(super) async fn act<T>(
         &self,
         act: Act,
@@ -127,13 +144,29 @@ impl Authority {
     where
         T: Serialize + DeserializeOwned + Send + 'static,
     {
+        self.act_as(act.actor(), act.request.clone(), action, target, decide).await
+    }
+
+    /// Decides on an act and commits it with its audit event, which `decide` may say more in. An act
+    /// without changes leaves no event.
+    pub(super) async fn act_as<T>(
+        &self,
+        actor: Actor<'_>,
+        request: Option<RequestKey>,
+        action: &'static str,
+        target: &str,
+        decide: impl FnOnce(&State, &mut AuditEvent, Timestamp) -> Outcome<T> + Send + 'static,
+    ) -> Result<Committed<T>, ActError>
+    where
+        T: Serialize + DeserializeOwned + Send + 'static,
+    {
         let mut event = AuditEvent {
-            at: act.now,
-            actor: act.operator.client_id().to_string(),
+            at: actor.now,
+            actor: actor.name.to_owned(),
             action: action.to_owned(),
             target: target.to_owned(),
             outcome: "ok".to_owned(),
-            peer: act.peer.clone(),
+            peer: actor.peer.to_owned(),
             count: 1,
             detail: String::new(),
         };
@@ -143,13 +176,13 @@ impl Authority {
             let events = if changes.is_empty() { vec![] } else { vec![event] };
             Ok(Decision { changes, events, answer })
         };
-        let committed = match act.request.clone() {
+        let committed = match request {
             Some(request) => self.store.commit_once(request, decide).await,
             None => self.store.commit(decide).await.map(Committed::Now),
         };
         committed.inspect_err(|error| {
             if let CommitError::Refused(refusal) = error {
-                self.note_refusal(&act, action, target, refusal);
+                self.note_refusal(actor, action, target, refusal);
             }
         })
     }
@@ -162,11 +195,17 @@ impl Authority {
         target: &str,
         refusal: Refusal,
     ) -> ActError {
-        self.note_refusal(act, action, target, &refusal);
+        self.note_refusal(act.actor(), action, target, &refusal);
         CommitError::Refused(refusal)
     }
 
-    fn note_refusal(&self, act: &Act, action: &'static str, target: &str, refusal: &Refusal) {
+    fn note_refusal(
+        &self,
+        actor: Actor<'_>,
+        action: &'static str,
+        target: &str,
+        refusal: &Refusal,
+    ) {
         // A name that nothing here has may be a misplaced secret.
         let pseudonym = match refusal {
             Refusal::NoSuchClient | Refusal::NoSuchKey => Some(self.store.pseudonym(target)),
@@ -175,11 +214,11 @@ impl Authority {
         let target = pseudonym.as_deref().unwrap_or(target);
         self.refusals.note(&Refused {
             sort: Sort::Act,
-            actor: act.operator.client_id().as_str(),
+            actor: actor.name,
             action,
             target,
             reason: refusal.reason(),
-            peer: &act.peer,
+            peer: actor.peer,
         });
     }
 }

@@ -1,6 +1,8 @@
 //! What readers read: the state last committed, with what is derived from it.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -9,7 +11,10 @@ use tokio::sync::watch;
 
 use crate::authority::IssuedToken;
 use crate::authority::MOST_AHEAD;
+use crate::authority::Verifiers;
+use crate::authority::Version;
 use crate::claims::Claims;
+use crate::claims::Clock;
 use crate::claims::Timestamp;
 use crate::claims::TokenId;
 use crate::policy::Grant;
@@ -27,19 +32,43 @@ pub(super) struct Snapshot {
 pub(super) struct Published {
     snapshot: Arc<ArcSwap<Snapshot>>,
     trust: watch::Receiver<Option<Arc<TrustBundle>>>,
+    version: watch::Receiver<Version>,
+}
+
+/// Who is told of each state before anyone else.
+pub(super) struct Witness {
+    pub(super) verifiers: Arc<Verifiers>,
+    pub(super) store_reached_at: Arc<AtomicU64>,
+    pub(super) clock: Clock,
 }
 
 impl Published {
     /// Where to read, and how to publish.
-    pub(super) fn channel(first: &State) -> (Self, impl Fn(&State) + Send + 'static) {
+    pub(super) fn channel(
+        first: &State,
+        witness: Witness,
+    ) -> (Self, impl Fn(&State) + Send + 'static) {
         let snapshot = Arc::new(ArcSwap::from_pointee(Snapshot::of(first)));
         let (bundles, trust) = watch::channel(Some(Arc::new(bundle(first))));
-        let readers = Self { snapshot: Arc::clone(&snapshot), trust };
+        let (versions, version) = watch::channel(Version::of(first));
+        let readers = Self { snapshot: Arc::clone(&snapshot), trust, version };
         let publish = move |state: &State| {
+            let version = Version::of(state);
+            let changed = *versions.borrow() != version;
+            if changed {
+                // Something was written, so the store is there.
+                let now = witness.clock.now();
+                witness.store_reached_at.store(now.as_unix(), Ordering::Relaxed);
+                // Before anyone can be sent it.
+                witness.verifiers.publish(&state.ring, state.epoch);
+            }
             snapshot.store(Arc::new(Snapshot::of(state)));
             let epoch = bundles.borrow().as_ref().map(|bundle| bundle.epoch);
             if epoch != Some(state.epoch) {
                 bundles.send_replace(Some(Arc::new(bundle(state))));
+            }
+            if changed {
+                versions.send_replace(version);
             }
         };
         (readers, publish)
@@ -53,6 +82,11 @@ impl Published {
     /// The latest trust bundle.
     pub(super) fn bundle(&self) -> Arc<TrustBundle> {
         self.trust.borrow().clone().expect("there is one from the first state on")
+    }
+
+    /// Which state is the latest. Whoever sees a version here reads that state or a later one.
+    pub(super) fn version(&self) -> watch::Receiver<Version> {
+        self.version.clone()
     }
 
     /// The trust bundle, always the latest.
@@ -137,6 +171,7 @@ mod tests {
     use crate::client::authenticate;
     use crate::cow_map::CowMap;
     use crate::keys::KeyRing;
+    use crate::keys::Listeners;
     use crate::keys::SigningKey;
     use crate::policy::TokenRequest;
     use crate::policy::decide;
@@ -154,6 +189,7 @@ mod tests {
             clients: CowMap::default(),
             resources: ResourceIndex::default(),
             ring: Arc::new(KeyRing::new(key(1), key(2), NOW)),
+            listeners: Listeners::default(),
             revocations: Revocations::default(),
         })
     }

@@ -42,6 +42,10 @@ pub fn explain(status: &Status, url: &str, origin: &str) -> Error {
 
     let wait = status.get_details_retry_info().and_then(|retry| retry.retry_delay);
     let next = match (reason, wait) {
+        ("VERIFIERS_BEHIND", Some(wait)) => format!(
+            "try again in {}, have that done with --wait, or go ahead with --force",
+            output::span(wait.as_secs().max(1))
+        ),
         (_, Some(wait)) => format!("try again in {}", output::span(wait.as_secs().max(1))),
         (reason, None) => advice(reason, status.code(), url, origin),
     };

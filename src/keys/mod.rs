@@ -3,6 +3,7 @@
 mod key_file;
 mod key_ring;
 mod key_set;
+mod rotation_gate;
 mod signing_key;
 
 pub use self::key_file::InvalidKeyFile;
@@ -17,6 +18,15 @@ pub use self::key_ring::RevokeKeyError;
 pub use self::key_ring::RevokedKey;
 pub use self::key_set::InvalidKeySet;
 pub use self::key_set::KeySet;
+pub use self::rotation_gate::ACK_DEADLINE;
+pub use self::rotation_gate::Behind;
+pub use self::rotation_gate::Blocked;
+pub use self::rotation_gate::JWKS_GONE;
+pub use self::rotation_gate::JWKS_MAX_AGE;
+pub use self::rotation_gate::Listeners;
+pub use self::rotation_gate::RECONNECT_WINDOW;
+pub use self::rotation_gate::RotationGate;
+pub use self::rotation_gate::StreamVerifier;
 pub use self::signing_key::InvalidPublicKey;
 pub use self::signing_key::PublicKey;
 pub use self::signing_key::SigningKey;

@@ -15,6 +15,7 @@ use crate::authority::ActError;
 use crate::authority::IssueError;
 use crate::authority::NotServed;
 use crate::authority::Refusal;
+use crate::authority::TooManyStreams;
 use crate::guard::ERROR_DOMAIN;
 use crate::policy::ChangeDenial;
 use crate::policy::Denial;
@@ -36,6 +37,12 @@ pub(super) enum CallError {
     NotServed(NotServed),
     /// An operator's act came to nothing.
     Act(ActError),
+    /// The caller's client is disabled or deleted, and so its token revoked.
+    ClientGone,
+    /// The caller has an epoch that we do not have: an old copy of the store was put back.
+    PutBack,
+    /// The caller's client has too many trust streams.
+    TooManyStreams(TooManyStreams),
     /// The same request made this secret before.
     SecretShown(String),
     /// The store could not be read.
@@ -136,6 +143,21 @@ impl CallError {
                 "AUDIENCE_DENIED",
                 "a caller may ask about tokens only for audiences that it serves",
             ),
+            Self::ClientGone => told(
+                Code::Unauthenticated,
+                "TOKEN_REVOKED",
+                "the token has been revoked; get a new one",
+            ),
+            Self::PutBack => told(
+                Code::Unavailable,
+                "STORE_PUT_BACK",
+                "the verifier has a later epoch than this store: an old copy of the store was put back",
+            ),
+            Self::TooManyStreams(TooManyStreams(most)) => told(
+                Code::ResourceExhausted,
+                "STREAM_LIMIT",
+                format!("the client has {most} trust streams, which is the most; close one first"),
+            ),
             Self::Act(CommitError::Refused(refusal)) => refused(refusal),
             Self::Act(CommitError::RequestIdReused) => told(
                 Code::InvalidArgument,
@@ -195,6 +217,15 @@ impl CallError {
             ) => {
                 details.set_retry_info(Some(Duration::from_secs(5)));
             }
+            Self::Act(CommitError::Refused(Refusal::VerifiersBehind(behind))) => {
+                let verifiers = HashMap::from([("verifiers".to_owned(), behind.brief())]);
+                details.set_error_info(reason, ERROR_DOMAIN, verifiers);
+                details.set_retry_info(Some(behind.retry_in));
+            }
+            Self::TooManyStreams(_) => {
+                details.set_retry_info(Some(Duration::from_secs(5)));
+            }
+            Self::ClientGone | Self::PutBack => {}
             Self::Issue(
                 IssueError::ClientRejected(_)
                 | IssueError::Denied(_)
@@ -319,6 +350,10 @@ fn refused(refusal: &Refusal) -> Told {
         Refusal::CutTooOften => (
             Code::ResourceExhausted,
             "the client's tokens were revoked too often within seconds; try again later".to_owned(),
+        ),
+        Refusal::VerifiersBehind(behind) => (
+            Code::FailedPrecondition,
+            format!("would refuse the next key's tokens, or may: {}", behind.brief()),
         ),
         Refusal::NotOwnToken => (
             Code::PermissionDenied,

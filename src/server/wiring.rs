@@ -19,7 +19,9 @@ use tonic_health::server::HealthReporter;
 use tonic_health::server::HealthService;
 use tower::Layer;
 
+use crate::authority::ActError;
 use crate::authority::Authority;
+use crate::authority::Refusal;
 use crate::claims::Clock;
 use crate::guard::Guard;
 use crate::guard::Trust;
@@ -28,12 +30,14 @@ use crate::rpc::audit_service_server::AuditServiceServer;
 use crate::rpc::client_service_server::ClientServiceServer;
 use crate::rpc::key_service_server::KeyServiceServer;
 use crate::rpc::token_service_server::TokenServiceServer;
+use crate::rpc::trust_service_server::TrustServiceServer;
 use crate::server::connections::Connections;
 use crate::server::grpc::Audit;
 use crate::server::grpc::Clients;
 use crate::server::grpc::Desk;
 use crate::server::grpc::Keys;
 use crate::server::grpc::Tokens;
+use crate::server::grpc::TrustStreams;
 use crate::server::http;
 use crate::server::limits::LimitSettings;
 use crate::server::limits::Limits;
@@ -59,6 +63,9 @@ const MAX_CLIENT_MESSAGE: usize = 512 * 1024;
 
 /// How often the authority does what is due now and then.
 const MAINTENANCE: Duration = Duration::from_secs(60);
+
+/// How often the schedule of rotations is looked at.
+const SCHEDULE: Duration = Duration::from_secs(10);
 
 /// How often the TLS files are looked at.
 const TLS_FILES: Duration = Duration::from_secs(30);
@@ -119,8 +126,8 @@ pub async fn serve_with(
     let limits = Arc::new(Limits::new(&options.limits));
     let desk = Desk { authority: Arc::clone(&authority), clock: clock.clone(), limits };
     let mut health = Health::serving().await;
-    let grpc = routes(&desk, health.service())?.into_axum_router().layer(guard);
     let (stopping, stopped) = watch::channel(());
+    let grpc = routes(&desk, stopped.clone(), health.service())?.into_axum_router().layer(guard);
     let takes_certificates =
         options.tls.as_ref().is_some_and(|tls| tls.takes_client_certificates());
     let plain = oauth::routes(Endpoints::new(desk, takes_certificates, stopped.clone()));
@@ -137,7 +144,9 @@ pub async fn serve_with(
     if let Some(tls) = options.tls {
         tokio::spawn(keep_fresh(tls, clock.clone(), stopped.clone()));
     }
-    let maintenance = tokio::spawn(maintain(Arc::clone(&authority), clock.clone(), stopped));
+    let schedule = rotate(Arc::clone(&authority), clock.clone(), stopped.clone());
+    let maintenance = maintain(Arc::clone(&authority), clock.clone(), stopped);
+    let maintenance = tokio::spawn(async { tokio::join!(maintenance, schedule) });
 
     let ended = tokio::select! {
         ended = &mut server => Some(ended),
@@ -168,9 +177,10 @@ pub async fn serve_with(
 struct Health(HealthReporter);
 
 impl Health {
-    const NAMES: [&str; 5] = [
+    const NAMES: [&str; 6] = [
         "",
         <TokenServiceServer<Tokens> as NamedService>::NAME,
+        <TrustServiceServer<TrustStreams> as NamedService>::NAME,
         <KeyServiceServer<Keys> as NamedService>::NAME,
         <ClientServiceServer<Clients> as NamedService>::NAME,
         <AuditServiceServer<Audit> as NamedService>::NAME,
@@ -202,8 +212,12 @@ impl Health {
 fn guard(authority: &Authority, clock: &Clock) -> Guard {
     let trust = Trust::live(authority.trust(), Arc::default());
     // The request log has the refusals.
-    let guard =
-        Guard::builder(trust).services(rpc::POLICIES).clock(clock.clone()).without_refusal_log();
+    let guard = Guard::builder(trust)
+        .services(rpc::POLICIES)
+        // It ends its streams itself, and not because their tokens expire.
+        .streams_outlive_tokens(<TrustServiceServer<TrustStreams> as NamedService>::NAME)
+        .clock(clock.clone())
+        .without_refusal_log();
     PUBLIC_SERVICES.iter().fold(guard, |guard, name| guard.public_service(name)).build()
 }
 
@@ -253,7 +267,40 @@ async fn maintain(authority: Arc<Authority>, clock: Clock, stopped: watch::Recei
     }
 }
 
-fn routes(desk: &Desk, health: HealthServer<HealthService>) -> Result<Routes, ServeError> {
+/// Rotates the keys by schedule, if there is one. When the gate does not let a rotation pass it is tried
+/// again, and nobody is left to wonder.
+async fn rotate(authority: Arc<Authority>, clock: Clock, stopped: watch::Receiver<()>) {
+    let mut stopped = pin!(until_dropped(stopped));
+    let mut due = tokio::time::interval(SCHEDULE);
+    let mut warned: Option<Instant> = None;
+    due.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            () = &mut stopped => return,
+            _ = due.tick() => {}
+        }
+        match authority.rotate_if_due(clock.now()).await {
+            Ok(None) => {}
+            Ok(Some(change)) => {
+                tracing::info!(active = %change.active.kid, "the keys were rotated by schedule");
+            }
+            Err(ActError::Refused(Refusal::VerifiersBehind(behind))) => {
+                if warned.is_none_or(|warned| warned.elapsed() >= MAINTENANCE) {
+                    warned = Some(Instant::now());
+                    let (behind, wait) = (behind.brief(), behind.retry_in.as_secs());
+                    tracing::warn!(behind, wait, "a rotation is due and has to wait");
+                }
+            }
+            Err(error) => tracing::error!(?error, "a rotation is due and cannot be done"),
+        }
+    }
+}
+
+fn routes(
+    desk: &Desk,
+    stopped: watch::Receiver<()>,
+    health: HealthServer<HealthService>,
+) -> Result<Routes, ServeError> {
     let reflected = || {
         tonic_reflection::server::Builder::configure()
             .register_encoded_file_descriptor_set(rpc::DESCRIPTORS)
@@ -266,6 +313,10 @@ fn routes(desk: &Desk, health: HealthServer<HealthService>) -> Result<Routes, Se
 
     Ok(Routes::new(
         TokenServiceServer::new(Tokens(desk.clone())).max_decoding_message_size(MAX_MESSAGE),
+    )
+    .add_service(
+        TrustServiceServer::new(TrustStreams { desk: desk.clone(), stopped })
+            .max_decoding_message_size(MAX_MESSAGE),
     )
     .add_service(KeyServiceServer::new(Keys(desk.clone())).max_decoding_message_size(MAX_MESSAGE))
     .add_service(

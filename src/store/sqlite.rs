@@ -1,7 +1,6 @@
 //! The database: opened with care, read whole at the start, written by changes.
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::fs;
 use std::fs::File;
 use std::path::Path;
@@ -22,6 +21,7 @@ use crate::claims::Issuer;
 use crate::claims::Timestamp;
 use crate::client::Client;
 use crate::keys::KeyRing;
+use crate::keys::Listeners;
 use crate::store::audit;
 use crate::store::audit::AuditEvent;
 use crate::store::audit::AuditHead;
@@ -39,10 +39,12 @@ use crate::store::state::Change;
 use crate::store::state::State;
 use crate::store::writer::RequestKey;
 
+mod error;
 mod load;
 mod restore;
 mod rows;
 
+pub use self::error::StoreError;
 pub use self::restore::Restored;
 pub use self::restore::back_up;
 pub use self::restore::restore;
@@ -53,125 +55,6 @@ const FIRST_EPOCH: u64 = 1;
 
 /// How long a repeated request gets the same answer.
 const REQUEST_LIFE: Duration = Duration::from_secs(24 * 60 * 60);
-
-/// Why the store cannot do what it should.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum StoreError {
-    /// There is no database at this path.
-    NotFound(PathBuf),
-    /// There is a database at this path already.
-    AlreadyExists(PathBuf),
-    /// Another process has it open.
-    InUse(PathBuf),
-    /// The file is not a Countersign database.
-    NotOurs(PathBuf),
-    /// A newer version of the program wrote it.
-    TooNew {
-        /// The version that wrote it.
-        found: i32,
-        /// The newest version known here.
-        known: i32,
-    },
-    /// Its keys are sealed with another KEK.
-    WrongKek,
-    /// A sealed key does not open, or is not the private half of its public key.
-    BadSealedKey(String),
-    /// The signing keys, with their states and times, are not those that were written here.
-    BadKeyRing,
-    /// It is behind the highest epoch that anyone was told: an old copy that was put back.
-    PutBack {
-        /// The epoch of the store.
-        epoch: u64,
-        /// The highest that anyone was told.
-        mark: u64,
-    },
-    /// The file with the highest epoch is another store's.
-    MarkOfAnother(PathBuf),
-    /// The file with the highest epoch is not what was written there.
-    BadMark(PathBuf),
-    /// The file with the highest epoch cannot be read or written.
-    MarkUnavailable(PathBuf, String),
-    /// What it holds cannot be right.
-    Corrupt(String),
-    /// It cannot be read or written now: locked, full, read-only, or the disk fails.
-    Unavailable(String),
-}
-
-impl fmt::Display for StoreError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::NotFound(path) => {
-                write!(f, "there is no store at {}; create one with `countersign init`", path.display())
-            }
-            Self::AlreadyExists(path) => write!(f, "there is a store at {} already; it was not touched", path.display()),
-            Self::InUse(path) => write!(f, "another process has the store {} open; stop it first", path.display()),
-            Self::NotOurs(path) => write!(f, "{} is not a Countersign store; it was not touched", path.display()),
-            Self::TooNew { found, known } => write!(
-                f,
-                "the store has version {found} and this program knows {known}; use a newer program; nothing was touched",
-            ),
-            Self::WrongKek => {
-                f.write_str("this is not the key-encryption key that the store's keys are sealed with; nothing was changed")
-            }
-            Self::BadSealedKey(kid) => write!(
-                f,
-                "the sealed signing key {kid} does not open, or does not match its public key; \
-                 restore the store from a backup; nothing was changed",
-            ),
-            Self::BadKeyRing => f.write_str(
-                "the signing keys are not those that were written: someone else has changed them; \
-                 restore the store from a backup; nothing was changed",
-            ),
-            Self::PutBack { epoch, mark } => write!(
-                f,
-                "the store is an old copy that was put back: its epoch is {epoch}, and {mark} was published; revocations \
-                 and rotations since are lost, so nothing is signed; nothing was changed",
-            ),
-            Self::MarkOfAnother(path) => write!(
-                f,
-                "{} keeps the highest epoch of another store; nothing was changed",
-                path.display()
-            ),
-            Self::BadMark(path) => write!(
-                f,
-                "{} is not the highest epoch as it was written there: it is damaged, or someone else has changed it; \
-                 nothing was changed",
-                path.display()
-            ),
-            Self::MarkUnavailable(path, why) => {
-                write!(f, "the highest epoch cannot be kept in {} ({why})", path.display())
-            }
-            Self::Corrupt(what) => write!(f, "the store is damaged ({what}); restore it from a backup"),
-            Self::Unavailable(why) => write!(f, "the store cannot be read or written now ({why})"),
-        }
-    }
-}
-
-impl std::error::Error for StoreError {}
-
-impl From<rusqlite::Error> for StoreError {
-    fn from(error: rusqlite::Error) -> Self {
-        match error.sqlite_error_code() {
-            // The last is SQL that does not fit what is there, such as a table that is missing.
-            Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase | ErrorCode::Unknown) => {
-                Self::Corrupt(error.to_string())
-            }
-            Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {
-                Self::Unavailable("locked by another process".to_owned())
-            }
-            Some(ErrorCode::DiskFull) => Self::Unavailable("the disk is full".to_owned()),
-            Some(ErrorCode::ReadOnly) => Self::Unavailable("it is read-only".to_owned()),
-            Some(_) => Self::Unavailable(error.to_string()),
-            None => Self::Corrupt(error.to_string()),
-        }
-    }
-}
-
-impl From<getrandom::Error> for StoreError {
-    fn from(_: getrandom::Error) -> Self {
-        Self::Unavailable("the system has no randomness to give".to_owned())
-    }
-}
 
 /// The one connection that writes, and what goes with it.
 pub(super) struct Database {
@@ -220,6 +103,7 @@ pub fn create(
     put("issuer", &issuer.as_str().as_bytes())?;
     put("kek", &kek.fingerprint(&store_id))?;
     rows::write_counters(&transaction, FIRST_EPOCH, clients.len() as u64)?;
+    rows::put_listeners(&transaction, Listeners::default())?;
     rows::replace_ring(&transaction, kek, &store_id, None, ring)?;
     for (revision, mut client) in (1..).zip(clients) {
         client.revision = revision;
@@ -363,6 +247,7 @@ impl Database {
             Change::TouchCertificate(client, name, at) => {
                 rows::touch_certificate(connection, client, name, *at)?;
             }
+            Change::NoteListeners(_) => rows::put_listeners(connection, after.listeners)?,
             Change::Nothing => {}
             Change::Expire { now, audit_before } => {
                 rows::expire(connection, *now, now.before(REQUEST_LIFE))?;

@@ -13,6 +13,7 @@ use crate::client::Client;
 use crate::client::SecretId;
 use crate::cow_map::CowMap;
 use crate::keys::KeyRing;
+use crate::keys::Listeners;
 use crate::store::ResourceIndex;
 use crate::trust::ClientRevocation;
 use crate::trust::Revocations;
@@ -33,6 +34,8 @@ pub struct State {
     pub resources: ResourceIndex,
     /// The signing keys.
     pub ring: Arc<KeyRing>,
+    /// Who ever listened to what is published.
+    pub listeners: Listeners,
     /// What is revoked.
     pub revocations: Revocations,
 }
@@ -72,6 +75,8 @@ pub enum Change {
     TouchKey(ClientId, Kid, Timestamp),
     /// Notes when a certificate name was last used.
     TouchCertificate(ClientId, CertificateName, Timestamp),
+    /// Notes that someone listens: what is set is set for good.
+    NoteListeners(Listeners),
     /// Writes, and changes nothing: to see that the store can be written.
     Nothing,
     /// Forgets revocations and requests that matter no more, and audit events from before a time.
@@ -124,6 +129,10 @@ impl State {
                 let (audiences, epoch) = (Some(audiences), self.epoch);
                 let cut = ClientRevocation { before, until, audiences, epoch };
                 self.revocations.revoke_client(id, cut);
+            }
+            Change::NoteListeners(more) => {
+                self.listeners.streamed |= more.streamed;
+                self.listeners.polled |= more.polled;
             }
             // The time is in the credential already: that is where it was first noted.
             Change::TouchSecret(..)

@@ -80,7 +80,8 @@ async fn rotate(server: &TestServer) {
 }
 
 fn authority(path: &Path, kek: Kek, audit_retention: Duration, now: Timestamp) -> Authority {
-    let settings = Settings { default_ttl: Duration::from_secs(900), audit_retention };
+    let settings =
+        Settings { default_ttl: Duration::from_secs(900), audit_retention, ..Settings::default() };
     Authority::open(path, kek, settings, &Clock::fixed(now)).expect("the store opens")
 }
 

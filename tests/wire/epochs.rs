@@ -43,6 +43,7 @@ fn open(server: &TestServer) -> Result<Authority, OpenError> {
     let settings = Settings {
         default_ttl: Duration::from_secs(900),
         audit_retention: Duration::from_secs(365 * 86_400),
+        ..Settings::default()
     };
     Authority::open(&server.database(), kek(server), settings, &server.clock)
 }

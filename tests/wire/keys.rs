@@ -225,6 +225,7 @@ async fn a_clock_behind_the_newest_key_changes_no_key_and_does_not_start() {
         let settings = Settings {
             default_ttl: Duration::from_secs(900),
             audit_retention: Duration::from_secs(86_400),
+            ..Settings::default()
         };
         Authority::open(&server.database(), server.kek(), settings, &Clock::fixed(now)).map(drop)
     };

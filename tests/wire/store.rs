@@ -34,6 +34,7 @@ fn open(path: &Path, kek: Kek) -> Result<Authority, OpenError> {
     let settings = Settings {
         default_ttl: Duration::from_secs(900),
         audit_retention: Duration::from_secs(365 * 86_400),
+        ..Settings::default()
     };
     Authority::open(path, kek, settings, &Clock::fixed(START))
 }

@@ -53,6 +53,7 @@ pub struct TestServer {
     pub channel: Channel,
     dir: TempDir,
     kek: String,
+    settings: Settings,
     running: Option<Running>,
 }
 
@@ -66,12 +67,17 @@ struct Running {
 impl TestServer {
     /// A server with a fresh store, whose only client is the operator `operator`.
     pub async fn start() -> Self {
-        Self::start_fresh(ISSUER, Options::default(), None).await
+        Self::start_fresh(ISSUER, Settings::default(), Options::default(), None).await
     }
 
     /// The same, as another issuer.
     pub async fn start_as(issuer: &str) -> Self {
-        Self::start_fresh(issuer, Options::default(), None).await
+        Self::start_fresh(issuer, Settings::default(), Options::default(), None).await
+    }
+
+    /// The same with settings of its own.
+    pub async fn start_set(settings: Settings) -> Self {
+        Self::start_fresh(ISSUER, settings, Options::default(), None).await
     }
 
     /// The same, but authentication may fail as often as it likes.
@@ -82,10 +88,15 @@ impl TestServer {
 
     /// The same with options of its own. Over TLS, `ca` vouches for its certificate.
     pub async fn start_with(options: Options, ca: Option<String>) -> Self {
-        Self::start_fresh(ISSUER, options, ca).await
+        Self::start_fresh(ISSUER, Settings::default(), options, ca).await
     }
 
-    async fn start_fresh(issuer: &str, options: Options, ca: Option<String>) -> Self {
+    async fn start_fresh(
+        issuer: &str,
+        settings: Settings,
+        options: Options,
+        ca: Option<String>,
+    ) -> Self {
         let dir = TempDir::new().expect("a temporary directory");
         let kek = Kek::generate().expect("randomness");
         let operator = NewClient::operator(id("operator"), "for tests", START).expect("randomness");
@@ -97,10 +108,10 @@ impl TestServer {
         let clock = Clock::fixed(START);
         let kek = kek.expose().to_string();
         let (running, url, channel) =
-            run(dir.path(), &kek, &clock, options.clone(), ca.as_deref()).await;
+            run(dir.path(), &kek, &settings, &clock, options.clone(), ca.as_deref()).await;
         let operator_secret = operator.secret.expose().to_owned();
         let running = Some(running);
-        Self { options, ca, clock, operator_secret, url, channel, dir, kek, running }
+        Self { options, ca, clock, operator_secret, url, channel, dir, kek, settings, running }
     }
 
     /// Stops in order and starts again on the same store.
@@ -108,7 +119,7 @@ impl TestServer {
         self.stop().await;
         let (dir, options) = (self.dir.path(), self.options.clone());
         let (running, url, channel) =
-            run(dir, &self.kek, &self.clock, options, self.ca.as_deref()).await;
+            run(dir, &self.kek, &self.settings, &self.clock, options, self.ca.as_deref()).await;
         self.running = Some(running);
         self.url = url;
         self.channel = channel;
@@ -118,6 +129,7 @@ impl TestServer {
     pub async fn stop(&mut self) {
         if let Some(running) = self.running.take() {
             running.stop.send(()).expect("it runs until it is told to stop");
+            drop(running.authority);
             running.ended.await.expect("it ends well");
         }
     }
@@ -220,20 +232,17 @@ impl TestServer {
 async fn run(
     dir: &Path,
     kek: &str,
+    settings: &Settings,
     clock: &Clock,
     options: Options,
     ca: Option<&str>,
 ) -> (Running, String, Channel) {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
     let address = listener.local_addr().expect("a bound socket has an address");
-    let settings = Settings {
-        default_ttl: Duration::from_secs(900),
-        audit_retention: Duration::from_secs(365 * 86_400),
-    };
     let kek: Kek = kek.parse().expect("its own text");
     let kek = kek.with_epoch_dir(dir.to_owned());
-    let authority = Authority::open(&database(dir), kek, settings, clock).expect("the store opens");
-    let authority = Arc::new(authority);
+    let authority = Authority::open(&database(dir), kek, settings.clone(), clock);
+    let authority = Arc::new(authority.expect("the store opens"));
     let weak = Arc::downgrade(&authority);
     let (stop, stopped) = oneshot::channel();
     let stopped = async {

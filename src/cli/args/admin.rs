@@ -1,6 +1,7 @@
 //! `operator`, `keys`, `policy` and `audit`.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::Args;
 use clap::Subcommand;
@@ -48,12 +49,23 @@ pub enum KeysCommand {
     )]
     List,
     /// Promote the next key to active; tokens signed so far stay good
-    #[command(
-        after_help = "Examples:\n  $ countersign keys rotate\n  $ countersign keys rotate --force"
-    )]
+    #[command(after_help = "\
+Examples:
+  $ countersign keys rotate
+  $ countersign keys rotate --wait
+  $ countersign keys rotate --wait --timeout 30m
+  $ countersign keys rotate --force
+
+Refused (exit code 3) while some verifier would refuse the next key's tokens; who, and when to try again, is on stderr.")]
     Rotate {
-        /// Go ahead although some verifier does not hold the next key yet
+        /// Try again until every verifier holds the next key
         #[arg(long)]
+        wait: bool,
+        /// How long to go on trying at the most
+        #[arg(long, value_name = "DURATION", requires = "wait", default_value = "5m", value_parser = humantime::parse_duration)]
+        timeout: Duration,
+        /// Go ahead although some verifier does not hold the next key yet; names who may refuse its tokens
+        #[arg(long, conflicts_with = "wait")]
         force: bool,
     },
     /// Revoke a key: every token that it signed is rejected from now on

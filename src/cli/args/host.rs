@@ -118,6 +118,15 @@ pub struct ServeArgs {
     /// How long audit events are kept [default: 365d]
     #[arg(long, value_name = "DURATION")]
     pub audit_retention: Option<String>,
+    /// How long a key signs before the next one takes over by itself [default: off]
+    #[arg(long, value_name = "DURATION")]
+    pub keys_rotate_every: Option<String>,
+    /// How old what verifiers know may become before those that fail closed refuse [default: 5m]
+    #[arg(long, value_name = "DURATION")]
+    pub trust_max_staleness: Option<String>,
+    /// How many trust streams a client may have at a time [default: 256]
+    #[arg(long, value_name = "COUNT")]
+    pub trust_max_streams: Option<String>,
     /// Where the state is.
     #[command(flatten)]
     pub store: StoreArgs,
@@ -141,6 +150,9 @@ impl ServeArgs {
             (&settings::LOG_FILTER, &self.log_filter),
             (&settings::TOKENS_DEFAULT_TTL, &self.tokens_default_ttl),
             (&settings::AUDIT_RETENTION, &self.audit_retention),
+            (&settings::KEYS_ROTATE_EVERY, &self.keys_rotate_every),
+            (&settings::TRUST_MAX_STALENESS, &self.trust_max_staleness),
+            (&settings::TRUST_MAX_STREAMS, &self.trust_max_streams),
         ]);
         flags.extend(self.store.flags());
         flags

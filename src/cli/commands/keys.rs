@@ -1,8 +1,14 @@
 //! `keys`: the signing keys.
 
+use std::time::Duration;
+use std::time::Instant;
+use std::time::SystemTime;
+
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::Serialize;
+use tonic::Status;
+use tonic_types::StatusExt;
 
 use crate::cli::args::admin::KeysCommand;
 use crate::cli::commands::PAGE_SIZE;
@@ -18,6 +24,7 @@ use crate::rpc::KeyState;
 use crate::rpc::ListKeysRequest;
 use crate::rpc::RevokeKeyRequest;
 use crate::rpc::RotateKeysRequest;
+use crate::rpc::RotateKeysResponse;
 use crate::rpc::key_service_client::KeyServiceClient;
 
 /// Lists, rotates or revokes keys.
@@ -30,9 +37,10 @@ pub async fn run(
     let mut service = KeyServiceClient::new(connection.clone());
     match command {
         KeysCommand::List => output.show(&list(&connection, &mut service).await?),
-        KeysCommand::Rotate { force } => {
+        KeysCommand::Rotate { wait, timeout, force } => {
             let request = RotateKeysRequest { force, request_id: request_id()? };
-            let rotated = connection.answer(service.rotate_keys(request).await)?;
+            let patience = if wait { timeout } else { Duration::ZERO };
+            let rotated = rotate(&connection, &mut service, request, patience, output).await?;
             output.show(&Rotated {
                 active: rotated.active.map(Key::from),
                 next: rotated.next.map(Key::from),
@@ -52,19 +60,51 @@ pub async fn run(
     }
 }
 
+/// Rotates, and tries again while the server says that someone would refuse the next key's tokens.
+async fn rotate(
+    connection: &Connection,
+    service: &mut KeyServiceClient<Connection>,
+    request: RotateKeysRequest,
+    patience: Duration,
+    output: &mut Output<'_>,
+) -> Result<RotateKeysResponse, Error> {
+    let began = Instant::now();
+    loop {
+        // The same id each time: whichever try went through, the keys are rotated once.
+        let answer = service.rotate_keys(request.clone()).await;
+        let Some(pause) = answer.as_ref().err().and_then(blocked_for) else {
+            return connection.answer(answer);
+        };
+        if began.elapsed() + pause > patience {
+            return connection.answer(answer);
+        }
+        let why = answer.as_ref().err().map_or("", Status::message);
+        output.remark(&format!("{why}; trying again in {}", output::span(pause.as_secs())))?;
+        tokio::time::sleep(pause).await;
+    }
+}
+
+/// When it is worth trying again, if the rotation is only to wait.
+fn blocked_for(status: &Status) -> Option<Duration> {
+    status.get_details_error_info().filter(|info| info.reason == "VERIFIERS_BEHIND")?;
+    let told = status.get_details_retry_info().and_then(|retry| retry.retry_delay);
+    Some(told.unwrap_or_default().max(Duration::from_secs(1)))
+}
+
 async fn list(
     connection: &Connection,
     service: &mut KeyServiceClient<Connection>,
 ) -> Result<Keys, Error> {
+    let now = SystemTime::now();
     let mut keys = Vec::new();
     let mut page_token = String::new();
     loop {
         let request = ListKeysRequest { page_size: PAGE_SIZE, page_token };
         let page = connection.answer(service.list_keys(request).await)?;
-        keys.extend(page.keys.into_iter().map(Key::from));
+        keys.extend(page.keys.into_iter().map(|key| Key::at(key, now)));
         page_token = page.next_page_token;
         if page_token.is_empty() {
-            return Ok(Keys { keys });
+            return Ok(Keys { keys, verifiers_connected: page.verifiers_connected });
         }
     }
 }
@@ -72,6 +112,7 @@ async fn list(
 #[derive(Serialize)]
 struct Keys {
     keys: Vec<Key>,
+    verifiers_connected: i32,
 }
 
 #[derive(Serialize)]
@@ -100,6 +141,18 @@ struct Key {
     retire_time: Option<String>,
     expire_time: Option<String>,
     revoke_time: Option<String>,
+    verifiers_holding: i32,
+    /// For people, by the clock of this machine.
+    #[serde(skip)]
+    age: Option<u64>,
+}
+
+impl Key {
+    fn at(key: rpc::Key, now: SystemTime) -> Self {
+        let now = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
+        let made = key.create_time.as_ref().and_then(|made| u64::try_from(made.seconds).ok());
+        Self { age: made.map(|made| now.saturating_sub(made)), ..Self::from(key) }
+    }
 }
 
 impl From<rpc::Key> for Key {
@@ -120,6 +173,8 @@ impl From<rpc::Key> for Key {
             retire_time: time(&key.retire_time),
             expire_time: time(&key.expire_time),
             revoke_time: time(&key.revoke_time),
+            verifiers_holding: key.verifiers_holding,
+            age: None,
             kid: key.kid,
         }
     }
@@ -135,6 +190,8 @@ impl View for Keys {
                 [
                     key.kid.clone(),
                     key.state.to_owned(),
+                    key.age.map_or_else(|| "-".to_owned(), age),
+                    format!("{} of {}", key.verifiers_holding, self.verifiers_connected),
                     or_dash(&key.create_time),
                     or_dash(&key.activate_time),
                     or_dash(&key.retire_time),
@@ -144,9 +201,29 @@ impl View for Keys {
             })
             .collect();
         output::table(
-            ["KID", "STATE", "CREATED", "ACTIVATED", "RETIRED", "EXPIRES", "REVOKED"],
+            [
+                "KID",
+                "STATE",
+                "AGE",
+                "HELD BY",
+                "CREATED",
+                "SIGNED FROM",
+                "SIGNED UNTIL",
+                "EXPIRES",
+                "REVOKED",
+            ],
             &rows,
         )
+    }
+}
+
+/// A span in its largest unit.
+fn age(seconds: u64) -> String {
+    match seconds {
+        ..60 => format!("{seconds}s"),
+        60..3600 => format!("{}m", seconds / 60),
+        3600..86_400 => format!("{}h", seconds / 3600),
+        86_400.. => format!("{}d", seconds / 86_400),
     }
 }
 

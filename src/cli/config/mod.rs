@@ -50,6 +50,12 @@ pub struct ServeConfig {
     pub tokens_default_ttl: Duration,
     /// How long audit events are kept; more than nothing.
     pub audit_retention: Duration,
+    /// How long a key signs before the next one takes over by itself; none for never.
+    pub keys_rotate_every: Option<Duration>,
+    /// How old what a verifier knows may become before one that fails closed refuses: 2 min to 24 h.
+    pub trust_max_staleness: Duration,
+    /// How many trust streams a client may have at a time.
+    pub trust_max_streams: usize,
 }
 
 /// For whom a server runs.
@@ -135,6 +141,28 @@ impl ServeConfig {
             audit_retention: layers
                 .find(&settings::AUDIT_RETENTION)?
                 .parse(|text| duration(text).filter(|retention| !retention.is_zero()))?,
+            keys_rotate_every: layers.find(&settings::KEYS_ROTATE_EVERY)?.parse_as(
+                "10s or more, or off",
+                |text| match text {
+                    "off" => Some(None),
+                    text => {
+                        duration(text).filter(|every| *every >= Duration::from_secs(10)).map(Some)
+                    }
+                },
+            )?,
+            trust_max_staleness: layers.find(&settings::TRUST_MAX_STALENESS)?.parse_as(
+                "2m to 24h",
+                |text| {
+                    duration(text).filter(|age| {
+                        (Duration::from_secs(120)..=Duration::from_secs(86_400)).contains(age)
+                    })
+                },
+            )?,
+            trust_max_streams: layers
+                .find(&settings::TRUST_MAX_STREAMS)?
+                .parse_as("a number from 1 to 100000", |text| {
+                    text.parse().ok().filter(|streams| (1..=100_000).contains(streams))
+                })?,
         })
     }
 }
@@ -385,6 +413,16 @@ mod tests {
         assert!(ttl("0s").is_err() && ttl("24h 1s").is_err() && ttl("900").is_err());
         assert!(from_file("workers = 1024\n").is_ok() && from_file("workers = 1025\n").is_err());
         assert!(from_file("[audit]\nretention = \"0s\"\n").is_err());
+        let every = |text: &str| {
+            let config = from_file(&format!("[keys]\nrotate_every = \"{text}\"\n"));
+            config.map(|config| config.keys_rotate_every)
+        };
+        assert_eq!(every("off"), Ok(None));
+        assert_eq!(every("10s"), Ok(Some(Duration::from_secs(10))));
+        assert!(every("9s").is_err() && every("never").is_err());
+        assert!(from_file("[trust]\nmax_staleness = \"2m\"\nmax_streams = 1\n").is_ok());
+        assert!(from_file("[trust]\nmax_staleness = \"119s\"\n").is_err());
+        assert!(from_file("[trust]\nmax_streams = 0\n").is_err());
         assert!(from_file("[log]\nfilter = \"info,countersign=debug\"\n").is_ok());
         assert!(from_file("[log]\nfilter = \"countersign=loud\"\n").is_err());
         assert!(

@@ -205,6 +205,33 @@ pub const AUDIT_RETENTION: Setting = Setting {
     doc: "How long audit events are kept.",
 };
 
+/// How long a key signs.
+pub const KEYS_ROTATE_EVERY: Setting = Setting {
+    key: "keys.rotate_every",
+    variable: "COUNTERSIGN_KEYS_ROTATE_EVERY",
+    default: "off",
+    kind: Kind::Duration,
+    doc: "How long a key signs before the next one takes over by itself, as soon as every verifier holds it; \
+          at least 10s, or `off`.",
+};
+/// How stale verifiers may become.
+pub const TRUST_MAX_STALENESS: Setting = Setting {
+    key: "trust.max_staleness",
+    variable: "COUNTERSIGN_TRUST_MAX_STALENESS",
+    default: "5m",
+    kind: Kind::Duration,
+    doc: "How old what a verifier knows may become before one that fails closed refuses all calls, from 2m to 24h.",
+};
+/// How many trust streams a client may have.
+pub const TRUST_MAX_STREAMS: Setting = Setting {
+    key: "trust.max_streams",
+    variable: "COUNTERSIGN_TRUST_MAX_STREAMS",
+    default: "256",
+    kind: Kind::Count,
+    doc: "How many trust streams a client may have at a time, from 1 to 100000: one for each of its processes, \
+          and some for those that restart.",
+};
+
 /// Every setting, in the order of the reference.
 pub const SETTINGS: &[&Setting] = &[
     &LISTEN,
@@ -225,6 +252,9 @@ pub const SETTINGS: &[&Setting] = &[
     &LOG_FILTER,
     &TOKENS_DEFAULT_TTL,
     &AUDIT_RETENTION,
+    &KEYS_ROTATE_EVERY,
+    &TRUST_MAX_STALENESS,
+    &TRUST_MAX_STREAMS,
 ];
 
 /// The reference of the server's settings, in Markdown: `docs/configuration.md`.

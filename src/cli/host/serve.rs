@@ -50,6 +50,9 @@ async fn run(config: ServeConfig, output: &mut Output<'_>) -> Result<(), Error> 
     let settings = Settings {
         default_ttl: config.tokens_default_ttl,
         audit_retention: config.audit_retention,
+        max_staleness: config.trust_max_staleness,
+        max_streams: config.trust_max_streams,
+        rotate_every: config.keys_rotate_every,
     };
     let authority =
         Authority::open(&place.database(), kek, settings, &clock).map_err(|error| match error {

@@ -4,6 +4,7 @@ use tonic::Request;
 use tonic::Response;
 use tonic::Status;
 
+use crate::authority::Rotation;
 use crate::keys::KeyInfo;
 use crate::keys::KeyState;
 use crate::rpc;
@@ -51,12 +52,13 @@ impl Keys {
         call: &Call<rpc::RotateKeysRequest>,
     ) -> Result<rpc::RotateKeysResponse, CallError> {
         let act = call.act(&self.0, "KeyService/RotateKeys", &call.message.request_id)?;
-        let change = self.0.authority.rotate_keys(act, call.message.force).await?;
+        let rotation = if call.message.force { Rotation::Forced } else { Rotation::Planned };
+        let change = self.0.authority.rotate_keys(act, rotation).await?;
         Ok(rpc::RotateKeysResponse {
             active: Some(wire_key(&change.active)),
             next: Some(wire_key(&change.next)),
             retired: Some(wire_key(&change.ended)),
-            verifiers_behind: Vec::new(),
+            verifiers_behind: change.verifiers_behind,
         })
     }
 
@@ -76,14 +78,19 @@ impl Keys {
         let page = &keys[from..keys.len().min(from + size)];
         let more = from + page.len() < keys.len();
         Ok(rpc::ListKeysResponse {
-            keys: page.iter().map(wire_key).collect(),
+            keys: page.iter().map(|key| self.held_key(key)).collect(),
             next_page_token: page
                 .last()
                 .filter(|_| more)
                 .map(|key| key.kid.to_string())
                 .unwrap_or_default(),
-            ..Default::default()
+            verifiers_connected: count(self.0.authority.verifiers().connected()),
         })
+    }
+
+    fn held_key(&self, key: &KeyInfo) -> rpc::Key {
+        let holding = self.0.authority.verifiers().holding(&key.kid);
+        rpc::Key { verifiers_holding: count(holding), ..wire_key(key) }
     }
 
     async fn revoke(
@@ -102,6 +109,10 @@ impl Keys {
             next: Some(wire_key(&change.next)),
         })
     }
+}
+
+fn count(verifiers: usize) -> i32 {
+    i32::try_from(verifiers).unwrap_or(i32::MAX)
 }
 
 fn wire_key(key: &KeyInfo) -> rpc::Key {

@@ -5,11 +5,15 @@ mod client_credentials;
 mod clients;
 mod keys;
 mod tokens;
+mod trust;
+mod trust_parts;
+mod trust_session;
 
 pub(super) use self::audit::Audit;
 pub(super) use self::clients::Clients;
 pub(super) use self::keys::Keys;
 pub(super) use self::tokens::Tokens;
+pub(super) use self::trust::TrustStreams;
 
 use std::net::IpAddr;
 use std::net::SocketAddr;

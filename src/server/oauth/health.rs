@@ -40,7 +40,6 @@ fn unready(status: &'static str) -> Response {
 mod tests {
     use std::path::Path;
     use std::sync::Arc;
-    use std::time::Duration;
 
     use tokio::sync::watch;
 
@@ -63,11 +62,7 @@ mod tests {
         let place = store::reserve(&path).expect("nothing is there");
         host::init(&place, &kek, &issuer, &[], clock.now()).expect("a fresh store");
         drop(place);
-        let settings = Settings {
-            default_ttl: Duration::from_secs(900),
-            audit_retention: Duration::from_secs(86_400),
-        };
-        let authority = Authority::open(&path, kek, settings, &clock).expect("it opens");
+        let authority = Authority::open(&path, kek, Settings::default(), &clock).expect("it opens");
         let limits = Arc::new(Limits::new(&LimitSettings::default()));
         Desk { authority: Arc::new(authority), clock, limits }
     }

@@ -8,19 +8,21 @@ use http::HeaderValue;
 use http::StatusCode;
 use http::header;
 
+use crate::keys::JWKS_MAX_AGE;
 use crate::server::oauth::Endpoints;
 
-/// How long a poller may keep the keys. Operators are told to leave more than that between rotations.
-const MAX_AGE: HeaderValue = HeaderValue::from_static("public, max-age=60");
-
-/// The JWK Set. Its entity tag is the epoch of the keys.
+/// The JWK Set. Its entity tag is the epoch of the keys. Rotations wait for as long as a poller may keep
+/// it.
 pub(super) async fn keys(State(endpoints): State<Endpoints>, headers: HeaderMap) -> Response {
-    let bundle = endpoints.trust.borrow().clone();
-    let Some(bundle) = bundle else { return StatusCode::SERVICE_UNAVAILABLE.into_response() };
+    let Ok(bundle) = endpoints.desk.authority.polled_trust().await else {
+        return StatusCode::SERVICE_UNAVAILABLE.into_response();
+    };
     let tag = format!("\"{}\"", bundle.epoch);
     let is_known = knows(&headers, &tag);
     let tag = HeaderValue::try_from(tag).expect("digits in quotes are a header value");
-    let caching = [(header::ETAG, tag), (header::CACHE_CONTROL, MAX_AGE)];
+    let max_age = HeaderValue::try_from(format!("public, max-age={}", JWKS_MAX_AGE.as_secs()))
+        .expect("words and digits are a header value");
+    let caching = [(header::ETAG, tag), (header::CACHE_CONTROL, max_age)];
     if is_known {
         return (StatusCode::NOT_MODIFIED, caching).into_response();
     }

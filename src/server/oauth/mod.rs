@@ -44,13 +44,11 @@ use crate::server::oauth::client_auth::authenticate;
 use crate::server::oauth::errors::OAuthError;
 use crate::server::oauth::request::Post;
 use crate::server::request_log::RequestNotes;
-use crate::trust::TrustBundle;
 
 /// What the routes work with.
 #[derive(Clone)]
 pub(super) struct Endpoints {
     desk: Desk,
-    trust: watch::Receiver<Option<Arc<TrustBundle>>>,
     /// Whether connections can carry client certificates.
     takes_certificates: bool,
     /// Its sender is dropped when the server begins to stop.
@@ -59,7 +57,7 @@ pub(super) struct Endpoints {
 
 impl Endpoints {
     pub(super) fn new(desk: Desk, takes_certificates: bool, stopping: watch::Receiver<()>) -> Self {
-        Self { trust: desk.authority.trust(), desk, takes_certificates, stopping }
+        Self { desk, takes_certificates, stopping }
     }
 
     fn is_stopping(&self) -> bool {

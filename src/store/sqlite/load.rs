@@ -67,8 +67,20 @@ pub(super) fn state(
         resources: ResourceIndex::of(clients.iter().map(|(_, client)| &**client)),
         clients,
         ring,
+        listeners: listeners(connection)?,
         revocations,
     })
+}
+
+/// Nobody noted it in stores of versions that had no trust stream yet; their JWKS may have been polled.
+fn listeners(connection: &Connection) -> Result<Listeners, StoreError> {
+    match meta(connection, "listeners")?.as_deref() {
+        None => Ok(Listeners { streamed: false, polled: true }),
+        Some([streamed @ (0 | 1), polled @ (0 | 1)]) => {
+            Ok(Listeners { streamed: *streamed == 1, polled: *polled == 1 })
+        }
+        Some(_) => Err(corrupt("who listened")),
+    }
 }
 
 fn clients(connection: &Connection) -> Result<CowMap<ClientId, Arc<Client>>, StoreError> {

@@ -23,6 +23,14 @@ pub(super) fn write_counters(
     Ok(())
 }
 
+pub(super) fn put_listeners(connection: &Connection, listeners: Listeners) -> rusqlite::Result<()> {
+    let Listeners { streamed, polled } = listeners;
+    connection
+        .prepare_cached("INSERT OR REPLACE INTO meta (name, value) VALUES ('listeners', ?1)")?
+        .execute([[u8::from(streamed), u8::from(polled)]])
+        .map(|_| ())
+}
+
 pub(super) fn put_client(connection: &Connection, client: &Client) -> rusqlite::Result<()> {
     let settings = &client.settings;
     connection

@@ -1,0 +1,190 @@
+//! The signing keys: rotated when nobody breaks by it, revoked at once.
+
+use std::sync::Arc;
+
+use metrics::counter;
+use metrics::gauge;
+use serde::Deserialize;
+use serde::Serialize;
+
+use crate::authority::Act;
+use crate::authority::ActError;
+use crate::authority::Authority;
+use crate::authority::Refusal;
+use crate::authority::TAIL;
+use crate::authority::Verifiers;
+use crate::authority::act::Actor;
+use crate::authority::act::Outcome;
+use crate::authority::no_randomness;
+use crate::authority::verifiers::brief;
+use crate::claims::Timestamp;
+use crate::keys::KeyInfo;
+use crate::keys::KeyRing;
+use crate::keys::RevokeKeyError;
+use crate::keys::SigningKey;
+use crate::store::AuditEvent;
+use crate::store::Change;
+use crate::store::Committed;
+use crate::store::State;
+
+/// Who rotates by schedule, in the audit log.
+const SCHEDULE: &str = "schedule";
+
+/// The keys after a change of the ring.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RingChange {
+    /// The key that signs from now on.
+    pub active: KeyInfo,
+    /// The key that will sign after the next rotation.
+    pub next: KeyInfo,
+    /// The key that was retired or revoked.
+    pub ended: KeyInfo,
+    /// Who may refuse tokens of the key that signs from now on.
+    #[serde(default)]
+    pub verifiers_behind: Vec<String>,
+}
+
+/// What to do when someone would refuse the tokens of the key that is to sign.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Rotation {
+    /// Leave it.
+    Planned,
+    /// Go ahead, and say who.
+    Forced,
+}
+
+impl Authority {
+    /// Promotes the next key to active, retires the active one, makes a new next. A planned rotation goes
+    /// ahead only when nobody would refuse the tokens of the key that signs then.
+    ///
+    /// # Errors
+    /// When someone would or may, the clock is behind the ring, or the store cannot be written.
+    pub async fn rotate_keys(&self, act: Act, rotation: Rotation) -> Result<RingChange, ActError> {
+        let action = match rotation {
+            Rotation::Planned => "keys.rotate",
+            Rotation::Forced => "keys.rotate.force",
+        };
+        let fresh = fresh_key()?;
+        let verifiers = Arc::clone(&self.verifiers);
+        let decide = move |state: &State, event: &mut AuditEvent, now| {
+            rotate(state, event, now, &verifiers, fresh, rotation)
+        };
+        let rotated = self.act(act, action, "", decide).await.map(Committed::into_answer);
+        measure(&rotated);
+        rotated
+    }
+
+    /// Rotates as planned if the active key has signed for as long as it is to by schedule. What was
+    /// done; nothing when it is not time yet.
+    ///
+    /// # Errors
+    /// See [`Authority::rotate_keys`]. It is for the next time, then.
+    pub async fn rotate_if_due(&self, now: Timestamp) -> Result<Option<RingChange>, ActError> {
+        let Some(every) = self.settings.rotate_every else { return Ok(None) };
+        let is_due = move |ring: &KeyRing, now| now >= ring.active().activated_at + every;
+        if !is_due(&self.published.snapshot().state.ring, now) {
+            return Ok(None);
+        }
+        let fresh = fresh_key()?;
+        let verifiers = Arc::clone(&self.verifiers);
+        let decide = move |state: &State, event: &mut AuditEvent, now| {
+            // Someone else may have rotated meanwhile.
+            if !is_due(&state.ring, now) {
+                return Ok((Vec::new(), None));
+            }
+            let (changes, change) =
+                rotate(state, event, now, &verifiers, fresh, Rotation::Planned)?;
+            Ok((changes, Some(change)))
+        };
+        let actor = Actor { name: SCHEDULE, peer: "", now };
+        let rotated = self.act_as(actor, None, "keys.rotate", "", decide).await;
+        let rotated = rotated.map(Committed::into_answer);
+        measure(&rotated);
+        rotated
+    }
+
+    /// Revokes a key: every token that it signed is rejected from now on.
+    ///
+    /// # Errors
+    /// When there is no such key, it is revoked already, the clock is behind the ring, or the store cannot be
+    /// written.
+    pub async fn revoke_key(&self, act: Act, kid: String) -> Result<RingChange, ActError> {
+        let fresh = fresh_key()?;
+        let target = kid.clone();
+        self.act(act, "keys.revoke", &target, move |state, _, now| {
+            let ring = state.ring.revoke(&kid, fresh, now, TAIL).map_err(|error| match error {
+                RevokeKeyError::Unknown => Refusal::NoSuchKey,
+                RevokeKeyError::AlreadyRevoked => Refusal::KeyRevoked,
+                RevokeKeyError::ClockBehind(behind) => Refusal::ClockBehind(behind),
+            })?;
+            let change = ring_change(&ring, &kid);
+            Ok((vec![Change::ReplaceRing(Arc::new(ring))], change))
+        })
+        .await
+        .map(Committed::into_answer)
+    }
+
+    /// All keys: next, active, then the others, newest first.
+    pub fn keys(&self) -> Vec<KeyInfo> {
+        self.published.snapshot().state.ring.keys()
+    }
+}
+
+/// Decided where the store decides: nobody else changes the ring between the gate and the commit. A
+/// verifier that comes meanwhile is sent `next`, which is published already, with the first that it gets.
+fn rotate(
+    state: &State,
+    event: &mut AuditEvent,
+    now: Timestamp,
+    verifiers: &Verifiers,
+    fresh: SigningKey,
+    rotation: Rotation,
+) -> Outcome<RingChange> {
+    let ring = state.ring.rotate(fresh, now, TAIL).map_err(Refusal::ClockBehind)?;
+    let mut verifiers_behind = match verifiers.check(&state.ring, state.listeners, now) {
+        Ok(()) => Vec::new(),
+        Err(behind) => match rotation {
+            Rotation::Planned => return Err(Refusal::VerifiersBehind(behind)),
+            Rotation::Forced => behind.who,
+        },
+    };
+    verifiers_behind.extend(verifiers.lagging(now));
+    let kid = state.ring.active().key.kid().clone();
+    event.target = ring.active().key.kid().to_string();
+    event.detail = format!("retired {kid}");
+    if !verifiers_behind.is_empty() {
+        event.detail.push_str(&format!("; behind: {}", brief(&verifiers_behind)));
+    }
+    let change = RingChange { verifiers_behind, ..ring_change(&ring, kid.as_str()) };
+    Ok((vec![Change::ReplaceRing(Arc::new(ring))], change))
+}
+
+/// What the process's metrics are told of a rotation: whether the latest one was blocked, and how often
+/// any was.
+fn measure<T>(rotated: &Result<T, ActError>) {
+    let blocked = matches!(rotated, Err(ActError::Refused(Refusal::VerifiersBehind(_))));
+    if blocked {
+        counter!("countersign_rotations_blocked_total").increment(1);
+    }
+    if blocked || rotated.is_ok() {
+        gauge!("countersign_rotation_blocked").set(f64::from(u8::from(blocked)));
+    }
+}
+
+fn fresh_key() -> Result<SigningKey, ActError> {
+    SigningKey::generate().map_err(|_| no_randomness())
+}
+
+fn ring_change(ring: &KeyRing, ended: &str) -> RingChange {
+    let keys = ring.keys();
+    let ended = keys
+        .iter()
+        .find(|key| key.kid.as_str() == ended)
+        .expect("a key that was ended stays in the ring");
+    RingChange {
+        next: keys[0].clone(),
+        active: keys[1].clone(),
+        ended: ended.clone(),
+        verifiers_behind: Vec::new(),
+    }
+}

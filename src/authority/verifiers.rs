@@ -1,0 +1,333 @@
+//! The verifiers on the trust stream: who is connected, what each holds, and who did not keep up.
+
+use std::collections::BTreeMap;
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::Mutex;
+use std::sync::MutexGuard;
+use std::sync::PoisonError;
+use std::time::Duration;
+
+use metrics::counter;
+use metrics::gauge;
+
+use crate::claims::ClientId;
+use crate::claims::Clock;
+use crate::claims::Kid;
+use crate::claims::Timestamp;
+use crate::keys::Blocked;
+use crate::keys::KeyRing;
+use crate::keys::Listeners;
+use crate::keys::RECONNECT_WINDOW;
+use crate::keys::RotationGate;
+use crate::keys::StreamVerifier;
+
+/// How long a verifier that did not keep up is listed, unless it is back.
+const LISTED: Duration = Duration::from_secs(10 * 60);
+
+/// How many verifiers are remembered that are not connected any more, at the most.
+const MAX_GONE: usize = 1024;
+
+/// How many verifiers are named to an operator in an answer; of the others, how many there are.
+const MAX_NAMED: usize = 1000;
+
+/// How many are named in an error, which has to fit into the headers of a response.
+const MAX_BRIEF: usize = 5;
+
+/// All verifiers on the trust stream, and the gate that rotations pass for their sake.
+pub struct Verifiers {
+    registry: Mutex<Registry>,
+    clock: Clock,
+}
+
+struct Registry {
+    gate: RotationGate,
+    epoch: u64,
+    last_id: u64,
+    connected: BTreeMap<u64, Verifier>,
+    /// Oldest first.
+    gone: VecDeque<Gone>,
+    /// Streams of each client, those among them that have ended but are not taken down yet.
+    streams: BTreeMap<ClientId, usize>,
+}
+
+/// A verifier: a client and one stream of its. The name is only a label.
+#[derive(Clone)]
+struct Verifier {
+    client: ClientId,
+    name: String,
+    acked: u64,
+}
+
+struct Gone {
+    id: u64,
+    verifier: Verifier,
+    at: Timestamp,
+    /// Whether it was let go for not acknowledging.
+    lagging: bool,
+}
+
+/// Why a rotation does not go ahead, for people: who is behind, and when to try again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Behind {
+    /// Who is behind, by how much. Not only verifiers: someone who polls has no name.
+    pub who: Vec<String>,
+    /// When it is worth another try.
+    pub retry_in: Duration,
+}
+
+/// A client has as many streams as a client can have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TooManyStreams(pub usize);
+
+/// A verifier's place among the others. It counts until this is dropped.
+pub struct Seat {
+    verifiers: Arc<Verifiers>,
+    id: u64,
+    client: ClientId,
+}
+
+impl Behind {
+    /// The first few, and how many more there are.
+    pub fn brief(&self) -> String {
+        brief(&self.who)
+    }
+}
+
+pub(super) fn brief(who: &[String]) -> String {
+    let (named, others) = who.split_at(who.len().min(MAX_BRIEF));
+    match others.len() {
+        0 => named.join(", "),
+        more => format!("{} and {more} more", named.join(", ")),
+    }
+}
+
+impl Verifiers {
+    pub(super) fn new(ring: &KeyRing, epoch: u64, listeners: Listeners, clock: Clock) -> Self {
+        let registry = Registry {
+            gate: RotationGate::new(ring, epoch, listeners, clock.now()),
+            epoch,
+            last_id: 0,
+            connected: BTreeMap::new(),
+            gone: VecDeque::new(),
+            streams: BTreeMap::new(),
+        };
+        Self { registry: Mutex::new(registry), clock }
+    }
+
+    /// Takes note of what is about to be published.
+    pub(super) fn publish(&self, ring: &KeyRing, epoch: u64) {
+        let mut registry = self.lock();
+        registry.epoch = epoch;
+        registry.gate.publish(ring, epoch);
+        registry.measure();
+    }
+
+    /// Takes note that the key set of an epoch is about to be served to someone who polls.
+    pub(super) fn polled(&self, epoch: u64) {
+        let now = self.clock.now();
+        self.lock().gate.polled(epoch, now);
+    }
+
+    /// Gives a verifier its place. From now on rotations wait for it.
+    pub(super) fn seat(
+        self: &Arc<Self>,
+        client: &ClientId,
+        name: &str,
+        most: usize,
+    ) -> Result<Seat, TooManyStreams> {
+        let mut registry = self.lock();
+        let streams = registry.streams.entry(client.clone()).or_default();
+        if *streams >= most {
+            return Err(TooManyStreams(most));
+        }
+        *streams += 1;
+        registry.last_id += 1;
+        let id = registry.last_id;
+        let verifier = Verifier { client: client.clone(), name: name.to_owned(), acked: 0 };
+        registry.connected.insert(id, verifier);
+        registry.measure();
+        Ok(Seat { verifiers: Arc::clone(self), id, client: client.clone() })
+    }
+
+    /// Whether `next` of this ring may sign.
+    pub(super) fn check(
+        &self,
+        ring: &KeyRing,
+        listeners: Listeners,
+        now: Timestamp,
+    ) -> Result<(), Behind> {
+        let mut registry = self.lock();
+        registry.forget(now);
+        let verifiers = registry.listening();
+        let checked = registry.gate.check(ring, listeners, &verifiers, now);
+        checked.map_err(|blocked| registry.name(&blocked))
+    }
+
+    /// Who was let go for not acknowledging, and is not back.
+    pub(super) fn lagging(&self, now: Timestamp) -> Vec<String> {
+        let mut registry = self.lock();
+        registry.forget(now);
+        let lagging = registry.gone.iter().filter(|gone| gone.lagging);
+        lagging.map(|gone| format!("{} (let go)", gone.verifier.label())).take(MAX_NAMED).collect()
+    }
+
+    /// How many verifiers are connected.
+    pub fn connected(&self) -> usize {
+        self.lock().connected.len()
+    }
+
+    /// How many connected verifiers hold a key.
+    pub fn holding(&self, kid: &Kid) -> usize {
+        let registry = self.lock();
+        let acked = registry.connected.values().map(|verifier| verifier.acked);
+        acked.filter(|acked| registry.gate.is_held(kid, *acked)).count()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Registry> {
+        self.registry.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Registry {
+    /// Everyone that the gate has to think of. Who was let go for not acknowledging is not waited for.
+    fn listening(&self) -> Vec<StreamVerifier> {
+        let connected = self.connected.iter().map(|(id, verifier)| StreamVerifier {
+            id: *id,
+            acked: verifier.acked,
+            left_at: None,
+        });
+        let gone = self.gone.iter().filter(|gone| !gone.lagging).map(|gone| StreamVerifier {
+            id: gone.id,
+            acked: gone.verifier.acked,
+            left_at: Some(gone.at),
+        });
+        connected.chain(gone).collect()
+    }
+
+    fn name(&self, blocked: &Blocked) -> Behind {
+        let verifier = |id: u64| {
+            let gone = || self.gone.iter().find(|gone| gone.id == id).map(|gone| &gone.verifier);
+            self.connected.get(&id).or_else(gone)
+        };
+        let mut who = Vec::new();
+        who.extend(blocked.reconnecting.map(|left| {
+            let left = left.as_secs();
+            format!("verifiers that may not be back yet since the start ({left} s left)")
+        }));
+        who.extend(blocked.polling.map(|left| {
+            format!("whoever polls the JWKS and may hold an old one ({} s left)", left.as_secs())
+        }));
+        who.extend(blocked.behind.iter().take(MAX_NAMED).filter_map(|one| {
+            let label = verifier(one.id)?.label();
+            let lag = match (one.acked, one.needed) {
+                (0, _) => "has nothing yet".to_owned(),
+                (_, None) => "has not been sent the next key yet".to_owned(),
+                (acked, Some(needed)) => format!("{} epochs behind", needed.saturating_sub(acked)),
+            };
+            let left = one
+                .waited_for
+                .map(|left| format!("; lost its stream, has {} s to be back", left.as_secs()));
+            Some(format!("{label} ({lag}{})", left.unwrap_or_default()))
+        }));
+        if blocked.behind.len() > MAX_NAMED {
+            who.push(format!("{} more verifiers", blocked.behind.len() - MAX_NAMED));
+        }
+        Behind { who, retry_in: blocked.retry_in() }
+    }
+
+    fn forget(&mut self, now: Timestamp) {
+        self.gone.retain(|gone| {
+            let remembered = if gone.lagging { LISTED } else { RECONNECT_WINDOW };
+            now.since(gone.at) <= remembered
+        });
+    }
+
+    fn part(&mut self, id: u64, now: Timestamp, lagging: bool) {
+        let Some(verifier) = self.connected.remove(&id) else { return };
+        self.forget(now);
+        if self.gone.len() == MAX_GONE {
+            self.gone.pop_front();
+        }
+        self.gone.push_back(Gone { id, verifier, at: now, lagging });
+        self.measure();
+    }
+
+    fn measure(&self) {
+        let behind = self.connected.values().filter(|one| one.acked < self.epoch).count();
+        gauge!("countersign_verifiers_connected").set(self.connected.len() as f64);
+        gauge!("countersign_verifiers_behind").set(behind as f64);
+    }
+}
+
+impl Verifier {
+    fn label(&self) -> String {
+        match self.name.as_str() {
+            "" => self.client.to_string(),
+            name => format!("{}/{name}", self.client),
+        }
+    }
+}
+
+impl Seat {
+    /// The verifier has installed this epoch.
+    pub fn acknowledge(&self, epoch: u64) {
+        let mut registry = self.verifiers.lock();
+        let Some(verifier) = registry.connected.get_mut(&self.id) else { return };
+        verifier.acked = verifier.acked.max(epoch);
+        let back = verifier.clone();
+        // It is here and up to date, whatever became of an earlier stream of its. Without a name
+        // nobody can tell that it is the same.
+        registry.gone.retain(|gone| {
+            back.name.is_empty()
+                || gone.verifier.client != back.client
+                || gone.verifier.name != back.name
+                || gone.verifier.acked > back.acked
+        });
+        registry.measure();
+    }
+
+    /// The verifier is let go for not acknowledging in time. Rotations do not wait for it.
+    pub fn let_go(&self) {
+        let now = self.verifiers.clock.now();
+        let mut registry = self.verifiers.lock();
+        if let Some(verifier) = registry.connected.get(&self.id) {
+            let verifier = verifier.label();
+            tracing::warn!(verifier, "a verifier was let go: it did not acknowledge in time");
+            counter!("countersign_verifiers_lagging_total").increment(1);
+        }
+        registry.part(self.id, now, true);
+    }
+
+    /// The stream is over. Rotations wait a little longer for the verifier to be back.
+    pub fn leave(&self) {
+        let now = self.verifiers.clock.now();
+        self.verifiers.lock().part(self.id, now, false);
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        self.leave();
+        let mut registry = self.verifiers.lock();
+        if let Some(streams) = registry.streams.get_mut(&self.client) {
+            *streams -= 1;
+            if *streams == 0 {
+                registry.streams.remove(&self.client);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_names_a_few_and_counts_the_others() {
+        let who = |count: usize| (1..=count).map(|n| format!("v{n}")).collect::<Vec<_>>();
+        assert_eq!(brief(&who(5)), "v1, v2, v3, v4, v5");
+        assert_eq!(brief(&who(7)), "v1, v2, v3, v4, v5 and 2 more");
+        assert_eq!(brief(&[]), "");
+    }
+}

@@ -1,0 +1,168 @@
+//! `TrustService`: who may watch, and from which epoch on.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::Context;
+use std::task::Poll;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio::sync::oneshot;
+use tokio::sync::watch;
+use tokio_stream::Stream;
+use tonic::Request;
+use tonic::Response;
+use tonic::Status;
+use tonic::Streaming;
+
+use crate::authority::Authority;
+use crate::authority::NotSeated;
+use crate::authority::Seat;
+use crate::claims::Audience;
+use crate::rpc;
+use crate::rpc::trust_service_server::TrustService;
+use crate::rpc::watch_trust_bundle_request::Event;
+use crate::server::errors::CallError;
+use crate::server::fields::InvalidField;
+use crate::server::grpc::Call;
+use crate::server::grpc::Desk;
+use crate::server::grpc::end;
+use crate::server::grpc::trust_session::Session;
+
+/// How long a verifier may take to say who it is.
+const HELLO_DEADLINE: Duration = Duration::from_secs(10);
+
+/// The longest name of a verifier.
+const MAX_NAME: usize = 128;
+
+pub(in crate::server) struct TrustStreams {
+    pub(in crate::server) desk: Desk,
+    /// Its sender is dropped when the server stops: streams would outlast every other call.
+    pub(in crate::server) stopped: watch::Receiver<()>,
+}
+
+/// What a verifier has been found to hold when it came.
+pub(super) struct Hello {
+    name: String,
+    /// The epoch to go on from; 0 for none.
+    have_epoch: u64,
+}
+
+#[tonic::async_trait]
+impl TrustService for TrustStreams {
+    type WatchTrustBundleStream = Updates;
+
+    async fn watch_trust_bundle(
+        &self,
+        request: Request<Streaming<rpc::WatchTrustBundleRequest>>,
+    ) -> Result<Response<Updates>, Status> {
+        let call = Call::new(request);
+        let notes = Arc::clone(&call.notes);
+        end(&notes, self.open(call).await)
+    }
+}
+
+impl TrustStreams {
+    async fn open(
+        &self,
+        mut call: Call<Streaming<rpc::WatchTrustBundleRequest>>,
+    ) -> Result<Updates, CallError> {
+        let authority = &self.desk.authority;
+        let token = Arc::clone(call.token.as_ref().expect("the guard admits none without a token"));
+        let client = &token.claims().client_id;
+        // Read before anything of the store is: what changes from now on is noticed.
+        let version = authority.version();
+        let told = authority.told(client).ok_or(CallError::ClientGone)?;
+        let hello = hello(&mut call.message).await?;
+        let have_epoch = have_epoch(authority, &hello, told.serves())?;
+        let hello = Hello { name: hello.verifier_name, have_epoch };
+        let seat =
+            authority.seat_verifier(client, &hello.name).await.map_err(|error| match error {
+                NotSeated::TooMany(limit) => CallError::TooManyStreams(limit),
+                NotSeated::Store(error) => CallError::Store(error),
+            })?;
+        let seat = Arc::new(seat);
+        // One part at a time: what a slow reader does not take is not made, and the next delta is larger.
+        let (parts, taken) = mpsc::channel(1);
+        let (ended, end) = oneshot::channel();
+        let session = Session::new(&self.desk, &token, told, &seat, version, parts);
+        let (inbound, stopped) = (call.message, self.stopped.clone());
+        let from = hello.have_epoch;
+        tokio::spawn(async move {
+            let status = session.run(inbound, from, stopped).await;
+            // Nobody is told when the verifier has gone.
+            let _ = ended.send(status);
+        });
+        Ok(Updates { parts: taken, end: Some(end), _seat: seat })
+    }
+}
+
+async fn hello(
+    inbound: &mut Streaming<rpc::WatchTrustBundleRequest>,
+) -> Result<rpc::TrustHello, InvalidField> {
+    let missing = || InvalidField::new("hello", "it must be the first message, within 10 seconds");
+    let first = tokio::time::timeout(HELLO_DEADLINE, inbound.message()).await;
+    let Ok(Ok(Some(rpc::WatchTrustBundleRequest { event: Some(Event::Hello(hello)) }))) = first
+    else {
+        return Err(missing());
+    };
+    let name = hello.verifier_name.as_bytes();
+    if name.len() > MAX_NAME || !name.iter().all(|byte| (b' '..=b'~').contains(byte)) {
+        let problem = "longer than 128 characters, or not printable ASCII";
+        return Err(InvalidField::new("hello.verifier_name", problem));
+    }
+    Ok(hello)
+}
+
+/// The epoch that a verifier goes on from: the one that it has, if it was told of the same audiences
+/// then as it is now. All others begin anew.
+///
+/// # Errors
+/// When the verifier proves that it is ahead of us: what we have would make it forget.
+fn have_epoch(
+    authority: &Authority,
+    hello: &rpc::TrustHello,
+    serves: &[Audience],
+) -> Result<u64, CallError> {
+    let epoch = hello.have_epoch;
+    let proof = &hello.have_epoch_proof;
+    if authority.verifier_is_ahead(epoch, &proof[..proof.len().min(16)]) {
+        return Err(CallError::PutBack);
+    }
+    let known =
+        epoch <= authority.bundle().epoch && *proof == epoch_proof(authority, epoch, serves);
+    Ok(if known { epoch } else { 0 })
+}
+
+/// Proves to us that we sent an epoch, and for which audiences.
+pub(super) fn epoch_proof(authority: &Authority, epoch: u64, serves: &[Audience]) -> Vec<u8> {
+    [authority.epoch_proof(epoch), authority.audiences_proof(serves)].concat()
+}
+
+/// What a verifier is sent. When there is a reason to end it, it ends at once, whatever is still to be
+/// sent.
+pub(in crate::server) struct Updates {
+    parts: mpsc::Receiver<rpc::WatchTrustBundleResponse>,
+    /// None once it has ended.
+    end: Option<oneshot::Receiver<Status>>,
+    /// Streams of a client are counted until they are gone, not until they are over: what a client does
+    /// not read stays with us.
+    _seat: Arc<Seat>,
+}
+
+impl Stream for Updates {
+    type Item = Result<rpc::WatchTrustBundleResponse, Status>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let Some(end) = self.end.as_mut() else { return Poll::Ready(None) };
+        if let Poll::Ready(status) = Pin::new(end).poll(cx) {
+            self.end = None;
+            return Poll::Ready(status.ok().map(Err));
+        }
+        match self.parts.poll_recv(cx) {
+            Poll::Ready(Some(part)) => Poll::Ready(Some(Ok(part))),
+            // The reason follows at once.
+            Poll::Ready(None) | Poll::Pending => Poll::Pending,
+        }
+    }
+}
