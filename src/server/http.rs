@@ -24,7 +24,7 @@ type Trust = watch::Receiver<Option<Arc<TrustBundle>>>;
 
 /// Puts the routes beside the gRPC services. What is neither is not found: tonic would answer it
 /// as if it were gRPC.
-pub(super) fn beside(grpc: Router, trust: Trust) -> Router {
+pub(super) fn beside(grpc: Router, oauth: Router, trust: Trust) -> Router {
     let grpc_or_nothing = move |request: Request| {
         let grpc = grpc.clone();
         async move {
@@ -38,6 +38,7 @@ pub(super) fn beside(grpc: Router, trust: Trust) -> Router {
     Router::new()
         .route("/.well-known/jwks.json", get(keys))
         .with_state(trust)
+        .merge(oauth)
         .fallback(grpc_or_nothing)
 }
 

@@ -9,8 +9,12 @@ mod errors;
 mod fields;
 mod grpc;
 mod http;
+mod oauth;
 mod request_log;
 mod wiring;
 
+pub use self::oauth::BasicCredentials;
+pub use self::oauth::Form;
+pub use self::oauth::FormError;
 pub use self::wiring::ServeError;
 pub use self::wiring::serve;

@@ -34,6 +34,7 @@ use crate::server::grpc::Desk;
 use crate::server::grpc::Keys;
 use crate::server::grpc::Tokens;
 use crate::server::http;
+use crate::server::oauth;
 use crate::server::request_log::NoteRefused;
 use crate::server::request_log::RequestLog;
 
@@ -87,7 +88,7 @@ pub async fn serve(
     let guard = guard(&authority, &clock);
     let desk = Desk { authority: Arc::clone(&authority), clock: clock.clone() };
     let mut health = Health::serving().await;
-    let routes = routes(&desk, health.service())?;
+    let grpc = routes(&desk, health.service())?.into_axum_router().layer(guard);
     let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
     let (stopping, stopped) = watch::channel(());
     let refusals = Arc::clone(&authority);
@@ -100,7 +101,7 @@ pub async fn serve(
         .http2_keepalive_timeout(Some(Duration::from_secs(10)))
         .accept_http1(true)
         .layer(RequestLog::new(note_refused))
-        .add_routes(http::beside(routes.into_axum_router().layer(guard), authority.trust()).into())
+        .add_routes(http::beside(grpc, oauth::routes(desk), authority.trust()).into())
         .serve_with_incoming_shutdown(incoming, until_dropped(stopped.clone()));
     let mut server = tokio::spawn(server);
     let maintenance = tokio::spawn(maintain(Arc::clone(&authority), clock.clone(), stopped));

@@ -12,6 +12,7 @@ mod issuing;
 mod keys;
 mod malformed;
 mod mesh;
+mod oauth;
 mod operators;
 mod revocation;
 mod secrets;

@@ -1,0 +1,71 @@
+//! What a client proves itself with, found in a request.
+
+use http::HeaderMap;
+use http::header;
+
+use crate::server::oauth::authorization::BasicCredentials;
+use crate::server::oauth::errors::OAuthError;
+use crate::server::oauth::form::Form;
+
+/// The one kind of assertion (RFC 7523 §2.2).
+const JWT_BEARER: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
+
+/// What a client presents. Whether it is true is not known yet.
+pub(super) enum Presented<'a> {
+    /// An id and a secret in the `Authorization` header.
+    Basic(BasicCredentials),
+    /// An id and a secret in the form.
+    Post { client_id: &'a str, client_secret: &'a str },
+    /// A signed assertion, and the id if it stands beside it.
+    Assertion { client_id: Option<&'a str>, assertion: &'a str },
+    /// An id alone: the certificate of the connection must prove it.
+    Certificate { client_id: &'a str },
+}
+
+/// Finds what the client presents: exactly one thing (RFC 6749 §2.3).
+///
+/// # Errors
+/// When there is nothing, more than one thing, or something malformed.
+pub(super) fn presented<'a>(
+    headers: &HeaderMap,
+    form: &'a Form,
+) -> Result<Presented<'a>, OAuthError> {
+    let mut authorization = headers.get_all(header::AUTHORIZATION).iter();
+    let header = authorization.next();
+    let client_id = form.get("client_id");
+    let client_secret = form.get("client_secret");
+    let assertion = form.get("client_assertion");
+    let assertion_type = form.get("client_assertion_type");
+    let methods = [
+        header.is_some(),
+        authorization.next().is_some(),
+        client_secret.is_some(),
+        assertion.is_some() || assertion_type.is_some(),
+    ];
+    if methods.iter().filter(|method| **method).count() > 1 {
+        return Err(OAuthError::Invalid("the client authenticates in more than one way"));
+    }
+    if let Some(header) = header {
+        let basic = BasicCredentials::parse(header.as_bytes())
+            .ok_or(OAuthError::Client("malformed_authorization"))?;
+        if client_id.is_some_and(|id| id != basic.client_id.as_str()) {
+            return Err(OAuthError::Invalid("client_id is not the one that authenticates"));
+        }
+        return Ok(Presented::Basic(basic));
+    }
+    if let Some(client_secret) = client_secret {
+        let client_id = client_id.ok_or(OAuthError::Invalid("client_id is missing"))?;
+        return Ok(Presented::Post { client_id, client_secret });
+    }
+    match (assertion, assertion_type) {
+        (Some(assertion), Some(JWT_BEARER)) => {
+            return Ok(Presented::Assertion { client_id, assertion });
+        }
+        (Some(_), Some(_)) => return Err(OAuthError::Client("unknown_assertion_type")),
+        (Some(_), None) => return Err(OAuthError::Invalid("client_assertion_type is missing")),
+        (None, Some(_)) => return Err(OAuthError::Invalid("client_assertion is missing")),
+        (None, None) => {}
+    }
+    let client_id = client_id.ok_or(OAuthError::Client("no_credential"))?;
+    Ok(Presented::Certificate { client_id })
+}

@@ -1,0 +1,207 @@
+//! From what went wrong to an OAuth 2.0 error (RFC 6749 §5.2): one status, one code and one
+//! description each, in one place.
+//!
+//! Descriptions are fixed texts: nothing that the sender wrote is repeated, for it may be a secret.
+
+use axum::response::IntoResponse;
+use axum::response::Response;
+use http::HeaderValue;
+use http::StatusCode;
+use http::header;
+use serde::Serialize;
+
+use crate::authority::ActError;
+use crate::authority::IssueError;
+use crate::policy::Denial;
+use crate::server::oauth::form::FormError;
+use crate::server::oauth::json;
+use crate::server::request_log::RequestNotes;
+use crate::store::CommitError;
+
+/// When to come again, in seconds, after what passes by itself.
+const RETRY_AFTER: HeaderValue = HeaderValue::from_static("5");
+
+/// What is asked for (RFC 7617 §2).
+const CHALLENGE: HeaderValue = HeaderValue::from_static("Basic realm=\"countersign\"");
+
+/// Everything that a request to an OAuth endpoint can fail with.
+#[derive(Debug)]
+pub(super) enum OAuthError {
+    /// The body is larger than any request.
+    TooLarge,
+    /// The body did not come in time.
+    TooSlow,
+    /// The body ended before its end.
+    BodyBroken,
+    /// The body is no form.
+    Form(FormError),
+    /// The request is not one; what is wrong with it, in a fixed text.
+    Invalid(&'static str),
+    /// A grant type that is not served.
+    GrantType,
+    /// A scope that cannot be one.
+    Scope,
+    /// An audience or a resource that cannot be meant; what is wrong, in a fixed text.
+    Target(&'static str),
+    /// The client is not believed; why, for the log only.
+    Client(&'static str),
+    /// No token was issued.
+    Issue(IssueError),
+    /// No token was revoked.
+    Act(ActError),
+}
+
+impl From<FormError> for OAuthError {
+    fn from(error: FormError) -> Self {
+        Self::Form(error)
+    }
+}
+
+impl From<IssueError> for OAuthError {
+    fn from(error: IssueError) -> Self {
+        Self::Issue(error)
+    }
+}
+
+impl From<ActError> for OAuthError {
+    fn from(error: ActError) -> Self {
+        Self::Act(error)
+    }
+}
+
+/// What the sender is told, and for the log what it is not.
+struct Told {
+    status: StatusCode,
+    error: &'static str,
+    description: &'static str,
+    detail: &'static str,
+}
+
+#[derive(Serialize)]
+struct Body {
+    error: &'static str,
+    error_description: &'static str,
+}
+
+impl OAuthError {
+    fn told(&self) -> Told {
+        match self {
+            Self::TooLarge => Told {
+                status: StatusCode::PAYLOAD_TOO_LARGE,
+                ..invalid("the body is larger than 16 KiB")
+            },
+            Self::TooSlow => Told {
+                status: StatusCode::REQUEST_TIMEOUT,
+                ..invalid("the body did not come in time")
+            },
+            Self::BodyBroken => invalid("the body is not complete"),
+            Self::Form(error) => invalid(error.as_str()),
+            Self::Invalid(problem) => invalid(problem),
+            Self::GrantType => told(
+                StatusCode::BAD_REQUEST,
+                "unsupported_grant_type",
+                "only client_credentials is supported: there are no users here",
+            ),
+            Self::Scope => told(
+                StatusCode::BAD_REQUEST,
+                "invalid_scope",
+                "the scope is malformed: scopes are separated by single spaces",
+            ),
+            Self::Target(problem) => target(problem),
+            Self::Client(reason) => rejected(reason),
+            Self::Issue(error) => not_issued(error),
+            // The only act here is to revoke a token, and the only refusal that it is another
+            // client's. RFC 7009 §2.1 leaves the code open; in the words of RFC 6749 §5.2, a token
+            // that "was issued to another client" is this one.
+            Self::Act(CommitError::Refused(refusal)) => Told {
+                detail: refusal.reason(),
+                ..told(
+                    StatusCode::BAD_REQUEST,
+                    "invalid_grant",
+                    "the token was issued to another client",
+                )
+            },
+            Self::Act(CommitError::Store(_) | CommitError::RequestIdReused) => {
+                unavailable("nothing was changed: the store cannot be written")
+            }
+        }
+    }
+
+    /// The answer, its reason noted for the log.
+    pub(super) fn into_response(self, notes: &RequestNotes) -> Response {
+        let Told { status, error, description, detail } = self.told();
+        let _ = notes.failure.set((error, detail));
+        let mut response = json(&Body { error, error_description: description });
+        *response.status_mut() = status;
+        let headers = response.headers_mut();
+        match status {
+            StatusCode::UNAUTHORIZED => {
+                headers.insert(header::WWW_AUTHENTICATE, CHALLENGE);
+            }
+            StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS => {
+                headers.insert(header::RETRY_AFTER, RETRY_AFTER);
+            }
+            // What is left of the body is not worth reading.
+            StatusCode::PAYLOAD_TOO_LARGE | StatusCode::REQUEST_TIMEOUT => {
+                headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+            }
+            _ => {}
+        }
+        response.into_response()
+    }
+}
+
+fn not_issued(error: &IssueError) -> Told {
+    match error {
+        IssueError::ClientRejected(reason) => rejected(reason.as_str()),
+        IssueError::Denied(Denial::AudienceNotGranted(_)) => target(NOT_GRANTED),
+        IssueError::Denied(Denial::AudienceAmbiguous) => {
+            target("the request does not tell which audience is meant: name it")
+        }
+        IssueError::Denied(Denial::ScopeNotGranted(_)) => told(
+            StatusCode::BAD_REQUEST,
+            "invalid_scope",
+            "the client was not granted a scope that it asks for",
+        ),
+        IssueError::LeaseOver => {
+            unavailable("the store has been out of reach for longer than tokens may be signed")
+        }
+        IssueError::NoRandomness => unavailable("the system has no randomness to give"),
+        IssueError::CutTooOften => told(
+            StatusCode::TOO_MANY_REQUESTS,
+            "temporarily_unavailable",
+            "the tokens of the client were revoked too often within seconds",
+        ),
+    }
+}
+
+/// Also of a resource that nobody has: who asks learns nothing of others' resources.
+pub(super) const NOT_GRANTED: &str = "the client has no grant for the audience or resource";
+
+/// One answer, whatever the reason.
+fn rejected(detail: &'static str) -> Told {
+    Told {
+        detail,
+        ..told(
+            StatusCode::UNAUTHORIZED,
+            "invalid_client",
+            "unknown or disabled client, or wrong credential",
+        )
+    }
+}
+
+fn invalid(description: &'static str) -> Told {
+    told(StatusCode::BAD_REQUEST, "invalid_request", description)
+}
+
+fn target(description: &'static str) -> Told {
+    told(StatusCode::BAD_REQUEST, "invalid_target", description)
+}
+
+fn unavailable(description: &'static str) -> Told {
+    told(StatusCode::SERVICE_UNAVAILABLE, "temporarily_unavailable", description)
+}
+
+fn told(status: StatusCode, error: &'static str, description: &'static str) -> Told {
+    Told { status, error, description, detail: "" }
+}

@@ -1,0 +1,106 @@
+//! A request to an OAuth endpoint, read within bounds.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::extract::Request;
+use http::HeaderMap;
+use http::Uri;
+use http::header;
+use http_body::Body as _;
+use http_body_util::BodyExt;
+use tonic::transport::server::TcpConnectInfo;
+use zeroize::Zeroizing;
+
+use crate::server::oauth::errors::OAuthError;
+use crate::server::oauth::form::Form;
+use crate::server::request_log::RequestNotes;
+
+/// The largest body that is read.
+const MAX_BODY: usize = 16 * 1024;
+
+/// How long a body may take to come.
+const BODY_TIME: Duration = Duration::from_secs(10);
+
+/// Parameters that would end up in logs and histories if they stood in the address (RFC 6749 §2.3.1).
+const NOT_IN_QUERY: [&str; 10] = [
+    "audience",
+    "client_assertion",
+    "client_assertion_type",
+    "client_id",
+    "client_secret",
+    "grant_type",
+    "resource",
+    "scope",
+    "token",
+    "token_type_hint",
+];
+
+/// A request taken apart.
+pub(super) struct Post {
+    pub(super) headers: HeaderMap,
+    pub(super) form: Form,
+    pub(super) peer: String,
+    pub(super) notes: Arc<RequestNotes>,
+}
+
+impl Post {
+    /// Reads a request: its form, of bounded size, in bounded time.
+    ///
+    /// # Errors
+    /// When it is not a form, too large, or too slow.
+    pub(super) async fn read(request: Request) -> Result<Self, OAuthError> {
+        let (parts, body) = request.into_parts();
+        if !is_form(&parts.headers) {
+            return Err(OAuthError::Invalid(
+                "the content type is not application/x-www-form-urlencoded",
+            ));
+        }
+        refuse_in_query(&parts.uri)?;
+        let bytes = tokio::time::timeout(BODY_TIME, bounded(body))
+            .await
+            .map_err(|_| OAuthError::TooSlow)??;
+        let peer = parts.extensions.get().and_then(TcpConnectInfo::remote_addr);
+        Ok(Self {
+            form: Form::parse(&bytes)?,
+            peer: peer.map(|peer| peer.to_string()).unwrap_or_default(),
+            notes: parts.extensions.get::<Arc<RequestNotes>>().cloned().unwrap_or_default(),
+            headers: parts.headers,
+        })
+    }
+}
+
+/// Whether the body says that it is a form: once, in any case, with any parameters.
+fn is_form(headers: &HeaderMap) -> bool {
+    let mut types = headers.get_all(header::CONTENT_TYPE).iter();
+    let (Some(only), None) = (types.next(), types.next()) else { return false };
+    let essence = only.as_bytes().split(|byte| *byte == b';').next().unwrap_or_default();
+    essence.trim_ascii().eq_ignore_ascii_case(b"application/x-www-form-urlencoded")
+}
+
+fn refuse_in_query(uri: &Uri) -> Result<(), OAuthError> {
+    let query = Form::parse(uri.query().unwrap_or_default().as_bytes())?;
+    if NOT_IN_QUERY.iter().any(|name| query.mentions(name)) {
+        return Err(OAuthError::Invalid("parameters belong into the body, not into the address"));
+    }
+    Ok(())
+}
+
+/// Reads a body, and never more of it than there may be.
+async fn bounded(mut body: Body) -> Result<Zeroizing<Vec<u8>>, OAuthError> {
+    if body.size_hint().lower() > MAX_BODY as u64 {
+        return Err(OAuthError::TooLarge);
+    }
+    // As large as it can become, so that it does not move and leave a copy behind.
+    let mut bytes = Zeroizing::new(Vec::with_capacity(MAX_BODY));
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|_| OAuthError::BodyBroken)?;
+        let Some(data) = frame.data_ref() else { continue };
+        if bytes.len() + data.len() > MAX_BODY {
+            return Err(OAuthError::TooLarge);
+        }
+        bytes.extend_from_slice(data);
+    }
+    Ok(bytes)
+}
