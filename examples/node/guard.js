@@ -60,15 +60,17 @@ export class Verifier {
   /** Who the token's bearer is. Throws `Refused` with UNAUTHENTICATED, or UNAVAILABLE without keys. */
   async verify(token) {
     if (token.length > LONGEST_TOKEN) throw unauthenticated('the token is invalid');
-    let claims;
+    let verified;
     try {
-      claims = (await jwtVerify(token, this.#keys, this.#expected)).payload;
+      verified = await jwtVerify(token, this.#keys, this.#expected);
     } catch (error) {
       throw refusal(error);
     }
-    const { aud, client_id: clientId, scope, iat, exp } = claims;
-    // One audience: no other callee can use the token here. jose would take a list, too.
-    const typed = [aud, clientId, scope].every((claim) => typeof claim === 'string');
+    const { kid } = verified.protectedHeader;
+    const { aud, client_id: clientId, scope, iat, exp } = verified.payload;
+    // One audience: no other callee can use the token here. jose would take a list, too, and a token
+    // that names no key as long as there is only one.
+    const typed = [kid, aud, clientId, scope].every((claim) => typeof claim === 'string');
     if (!typed || iat > Date.now() / 1000 + LEEWAY_SECONDS) {
       throw unauthenticated('the token is invalid');
     }
@@ -91,10 +93,11 @@ function refusal(error) {
 }
 
 function bearer(metadata) {
-  const found = metadata.get('authorization');
-  if (found.length === 0) throw unauthenticated('there is no token');
-  const [, token] = /^bearer (.+)$/i.exec(found[0]) ?? [];
-  if (found.length > 1 || !token) throw unauthenticated('the authorization is not one bearer token');
+  // Of several, Node keeps the first.
+  const [found] = metadata.get('authorization');
+  if (!found) throw unauthenticated('there is no token');
+  const [, token] = /^bearer (.+)$/i.exec(found) ?? [];
+  if (!token) throw unauthenticated('the authorization is not one bearer token');
   return token;
 }
 

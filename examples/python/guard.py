@@ -124,7 +124,7 @@ class Guard(grpc.ServerInterceptor):
                 missing = " ".join(sorted(rule.scopes - who.scopes))
                 raise Refused(grpc.StatusCode.PERMISSION_DENIED, f"the token lacks: {missing}")
         except Refused as refused:
-            return _like(handler, lambda _, context: context.abort(refused.code, refused.reason))
+            return _refusing(handler, refused)
         # grpcio runs the handler in the same context.
         _caller.set(who)
         return _ending_with_its_token(handler, who)
@@ -165,10 +165,16 @@ def _ending_with_its_token(handler, who):
     return _like(handler, guarded)
 
 
+def _refusing(handler, refused):
+    return _like(handler, lambda _, context: context.abort(refused.code, refused.reason))
+
+
 def _like(handler, serve):
     """A handler of the same kind that does something else."""
-    if handler.request_streaming:
-        make = grpc.stream_stream_rpc_method_handler if handler.response_streaming else grpc.stream_unary_rpc_method_handler
-    else:
-        make = grpc.unary_stream_rpc_method_handler if handler.response_streaming else grpc.unary_unary_rpc_method_handler
+    make = {
+        (False, False): grpc.unary_unary_rpc_method_handler,
+        (False, True): grpc.unary_stream_rpc_method_handler,
+        (True, False): grpc.stream_unary_rpc_method_handler,
+        (True, True): grpc.stream_stream_rpc_method_handler,
+    }[handler.request_streaming, handler.response_streaming]
     return make(serve, handler.request_deserializer, handler.response_serializer)

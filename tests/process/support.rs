@@ -157,13 +157,18 @@ pub struct Server {
 impl Server {
     /// Starts a command and waits until it says where it serves.
     pub fn start(command: &mut Command) -> Self {
+        Self::start_saying(command, "Countersign serves on ")
+    }
+
+    /// Starts a command and waits until it says where it serves, in these words.
+    pub fn start_saying(command: &mut Command, words: &str) -> Self {
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().expect("the program is there");
         let stdout = Lines::of(child.stdout.take().expect("it is piped"));
         let log = Lines::of(child.stderr.take().expect("it is piped"));
         let mut server = Self { child, url: String::new(), stdout, log };
-        match server.stdout.until("Countersign serves on ") {
-            Some(line) => server.url = line.replace("Countersign serves on ", ""),
+        match server.stdout.until(words) {
+            Some(line) => server.url = line.replace(words, ""),
             None => panic!("it does not serve: {}", server.log.rest()),
         }
         server

@@ -1,0 +1,43 @@
+//! OAuth clients that others wrote, unchanged.
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::process::Command;
+
+use crate::mesh::Mesh;
+use crate::mesh::run;
+use crate::mesh::source;
+use crate::tools::tools;
+
+fn prepare() -> Mesh {
+    let mesh = Mesh::start();
+    // May call the warehouse and be it: so it can ask about its own tokens.
+    mesh.register("crm", &["--grant", "stock=stock:read", "--serves", "stock"]);
+    mesh
+}
+
+#[test]
+fn authlib_and_requests_oauthlib_get_tokens_that_pyjwt_verifies() {
+    let Some(tools) = tools() else { return };
+    let mesh = prepare();
+    let mut script = Command::new(&tools.python);
+    script.arg(source("tests/languages/oauth.py"));
+    // On loopback, without TLS.
+    script.envs([("AUTHLIB_INSECURE_TRANSPORT", "1"), ("OAUTHLIB_INSECURE_TRANSPORT", "1")]);
+    let url = &mesh.countersign.url;
+    run(&mesh, script, &[url, url, "crm"], &mesh.secret("crm")).ok();
+}
+
+#[test]
+fn openid_client_gets_tokens_that_jose_verifies() {
+    let Some(tools) = tools() else { return };
+    let mesh = prepare();
+    let directory = mesh.sandbox.path("openid");
+    fs::create_dir(&directory).expect("it is not there yet");
+    symlink(&tools.openid_modules, directory.join("node_modules")).expect("it is not there yet");
+    let script = directory.join("openid.mjs");
+    fs::copy(source("tests/languages/openid.mjs"), &script).expect("there is room");
+    let mut node = Command::new("node");
+    node.arg(script);
+    run(&mesh, node, &[&mesh.countersign.url, "crm"], &mesh.secret("crm")).ok();
+}
