@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use tonic::transport::Channel;
 
+use crate::claims::ClientId;
 use crate::claims::Issuer;
 use crate::mesh::address::Plaintext;
 use crate::mesh::address::Roots;
@@ -15,6 +16,7 @@ use crate::mesh::address::server_address;
 use crate::mesh::credentials::Credentials;
 use crate::mesh::credentials::CredentialsError;
 use crate::mesh::credentials::variable;
+use crate::mesh::credentials_file;
 use crate::mesh::endpoint::Countersign;
 use crate::mesh::http_client::HttpClient;
 use crate::mesh::session::Session;
@@ -119,6 +121,21 @@ impl SessionBuilder {
             builder = builder.trust_file(path);
         }
         Ok(builder)
+    }
+
+    /// From a credentials file, as `countersign client create --out` writes one: TOML with `url`,
+    /// `client_id` and `client_secret`, mode 0600. The secret is read again for each token.
+    ///
+    /// # Errors
+    /// When the file cannot be read, can be read by others, or is not one.
+    pub fn from_credentials_file(path: impl Into<PathBuf>) -> Result<Self, SessionError> {
+        let path = path.into();
+        let file = credentials_file::read(&path).map_err(SessionError::Credentials)?;
+        let client_id = ClientId::new(&file.client_id).map_err(|_| {
+            let problem = "has a `client_id` that is not one".to_owned();
+            SessionError::Credentials(CredentialsError::BadFile(path.clone(), problem))
+        })?;
+        Ok(Self::new(&file.url, Credentials::from_credentials_file(client_id, path)))
     }
 
     /// Lets credentials and tokens go over the network in plaintext.

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use zeroize::Zeroizing;
 
 use crate::claims::ClientId;
+use crate::mesh::credentials_file;
 
 /// A client's name and its secret. `Debug` does not show the secret.
 #[derive(Debug, Clone)]
@@ -25,6 +26,7 @@ pub struct ClientSecret(Origin);
 enum Origin {
     Given(Arc<Zeroizing<String>>),
     File(PathBuf),
+    CredentialsFile(PathBuf),
 }
 
 /// Why credentials cannot be used.
@@ -40,6 +42,10 @@ pub enum CredentialsError {
     Unreadable(PathBuf, io::Error),
     /// A file has nothing in it.
     Empty(PathBuf),
+    /// A credentials file can be read by others than its owner; its mode.
+    OpenToOthers(PathBuf, u32),
+    /// A credentials file is not one, and why.
+    BadFile(PathBuf, String),
 }
 
 impl fmt::Display for CredentialsError {
@@ -52,6 +58,14 @@ impl fmt::Display for CredentialsError {
             Self::BadClientId => f.write_str("COUNTERSIGN_CLIENT_ID is not a client id"),
             Self::Unreadable(path, error) => write!(f, "cannot read {}: {error}", path.display()),
             Self::Empty(path) => write!(f, "{} is empty", path.display()),
+            Self::OpenToOthers(path, mode) => {
+                write!(
+                    f,
+                    "{} can be read by others (mode {mode:04o}); chmod 600 it",
+                    path.display()
+                )
+            }
+            Self::BadFile(path, problem) => write!(f, "{} {problem}", path.display()),
         }
     }
 }
@@ -67,6 +81,11 @@ impl Credentials {
     /// A secret in a file: its text without surrounding white space, read again for each token.
     pub fn from_file(client_id: ClientId, path: impl Into<PathBuf>) -> Self {
         Self { client_id, secret: ClientSecret::from_file(path) }
+    }
+
+    /// A secret in a credentials file, read again for each token.
+    pub(super) fn from_credentials_file(client_id: ClientId, path: PathBuf) -> Self {
+        Self { client_id, secret: ClientSecret::from_credentials_file(path) }
     }
 
     /// From `COUNTERSIGN_CLIENT_ID` and `COUNTERSIGN_CLIENT_SECRET`, or `_FILE`s of them, as `lookup`
@@ -106,11 +125,17 @@ impl ClientSecret {
         Self(Origin::File(path.into()))
     }
 
+    /// The `client_secret` of a credentials file, read again for each token.
+    pub(super) fn from_credentials_file(path: PathBuf) -> Self {
+        Self(Origin::CredentialsFile(path))
+    }
+
     /// The secret as it is now.
     pub(super) fn read(&self) -> Result<Zeroizing<String>, CredentialsError> {
         match &self.0 {
             Origin::Given(secret) => Ok(Zeroizing::clone(secret)),
             Origin::File(path) => read_trimmed(path.clone()),
+            Origin::CredentialsFile(path) => credentials_file::read_secret(path),
         }
     }
 }
@@ -119,7 +144,9 @@ impl fmt::Debug for ClientSecret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.0 {
             Origin::Given(_) => f.write_str("ClientSecret([redacted])"),
-            Origin::File(path) => f.debug_tuple("ClientSecret").field(path).finish(),
+            Origin::File(path) | Origin::CredentialsFile(path) => {
+                f.debug_tuple("ClientSecret").field(path).finish()
+            }
         }
     }
 }

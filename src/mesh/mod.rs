@@ -71,6 +71,9 @@
 //! | `COUNTERSIGN_ISSUER` | whose keys a guard trusts | whoever the URL leads to, if it is not set |
 //! | `COUNTERSIGN_TRUST_FILE` | where a guard's keys are kept | needs `COUNTERSIGN_ISSUER` |
 //!
+//! [`SessionBuilder::from_credentials_file`] takes the file that `countersign client create --out` writes, and
+//! that the command line takes with `--credentials`.
+//!
 //! An `http` address off this machine is refused, unless [`SessionBuilder::insecure_plaintext`] asks
 //! for it.
 //!
@@ -137,6 +140,7 @@ mod authenticated;
 mod bearer_token;
 mod builder;
 mod credentials;
+mod credentials_file;
 mod endpoint;
 mod http_client;
 mod interceptor;

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::fmt::Write;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use base64::Engine;
@@ -20,6 +21,7 @@ use crate::mesh::address::Roots;
 use crate::mesh::address::address;
 use crate::mesh::builder::SessionError;
 use crate::mesh::credentials::ClientSecret;
+use crate::mesh::credentials_file;
 use crate::mesh::endpoint::FetchError;
 use crate::mesh::endpoint::Fetched;
 use crate::mesh::http_client::HttpClient;
@@ -74,6 +76,18 @@ impl OAuthEndpoint {
         pem: &[u8],
     ) -> Result<Self, SessionError> {
         Self::with_roots(url, client_id, secret, &Roots::only(pem)?)
+    }
+
+    /// The endpoint that a credentials file names, with the system's certificate authorities: TOML,
+    /// mode 0600, with the endpoint's address as `url`, `client_id` and `client_secret`. The secret is
+    /// read again for each token.
+    ///
+    /// # Errors
+    /// Also when the file cannot be read, can be read by others, or is not one.
+    pub fn from_credentials_file(path: impl Into<PathBuf>) -> Result<Self, SessionError> {
+        let path = path.into();
+        let file = credentials_file::read(&path).map_err(SessionError::Credentials)?;
+        Self::new(&file.url, &file.client_id, ClientSecret::from_credentials_file(path))
     }
 
     fn with_roots(

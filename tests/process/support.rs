@@ -160,18 +160,23 @@ impl Server {
         Self::start_saying(command, "Countersign serves on ")
     }
 
-    /// Starts a command and waits until it says where it serves, in these words.
-    pub fn start_saying(command: &mut Command, words: &str) -> Self {
+    /// Starts a command and waits for the line that says so, with its address at the end.
+    pub fn start_saying(command: &mut Command, text: &str) -> Self {
+        let mut server = Self::spawn(command);
+        match server.stdout.until(text) {
+            Some(line) => server.url = line.replace(text, ""),
+            None => panic!("it does not serve: {}", server.log.rest()),
+        }
+        server
+    }
+
+    /// Starts a command and waits for nothing.
+    pub fn spawn(command: &mut Command) -> Self {
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().expect("the program is there");
         let stdout = Lines::of(child.stdout.take().expect("it is piped"));
         let log = Lines::of(child.stderr.take().expect("it is piped"));
-        let mut server = Self { child, url: String::new(), stdout, log };
-        match server.stdout.until(words) {
-            Some(line) => server.url = line.replace(words, ""),
-            None => panic!("it does not serve: {}", server.log.rest()),
-        }
-        server
+        Self { child, url: String::new(), stdout, log }
     }
 
     /// The commands to paste, without their `$ `.
@@ -193,6 +198,12 @@ impl Server {
         let kill = format!("kill -s {name} {}", self.child.id());
         let status = Command::new("sh").args(["-c", &kill]).status().expect("there is a shell");
         assert!(status.success(), "{kill}");
+    }
+
+    /// Waits until it prints something. The line.
+    pub fn wait_for_output(&mut self, text: &str) -> String {
+        let line = self.stdout.until(text);
+        line.unwrap_or_else(|| panic!("it never prints {text:?}: {}", self.stdout.seen))
     }
 
     /// Waits until the log says something.

@@ -1,0 +1,211 @@
+//! A cron job: every night at 02:00 UTC the day's data goes to a protected storage API. Nobody is awake, so
+//! it asks nobody: it authenticates itself, tries again while the token service or the storage is down,
+//! and writes all that happens to its log. When it gives up it says why and ends with 1, for whatever
+//! watches over it.
+//!
+//! ```text
+//! countersign client create nightly-backup --credentials countersign-dev/operator.toml \
+//!     --grant storage=backup:write --out nightly-backup.toml
+//! cargo run --example nightly_backup -- --credentials nightly-backup.toml \
+//!     --storage http://127.0.0.1:8083 --data /var/lib/shop/export
+//! ```
+//!
+//! `--now` does it at once, for a cron daemon or a Kubernetes `CronJob`. The storage is `storage_api.rs`.
+
+use std::error::Error;
+use std::fs;
+use std::io;
+use std::path::Path;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+use std::time::SystemTime;
+use std::time::UNIX_EPOCH;
+
+use bytes::Bytes;
+use clap::Parser;
+use countersign::claims::Audience;
+use countersign::mesh::NoToken;
+use countersign::mesh::TokenSource;
+use http::Request;
+use http::StatusCode;
+use http::header::AUTHORIZATION;
+use tokio::time::Instant;
+use tokio::time::sleep;
+use tokio::time::timeout_at;
+
+use crate::backoff::Backoff;
+use crate::calling::Calling;
+use crate::http_client::Http;
+use crate::log::Failure;
+
+#[path = "support/backoff.rs"]
+mod backoff;
+#[path = "support/calling.rs"]
+mod calling;
+#[path = "support/http.rs"]
+mod http_client;
+#[path = "support/log.rs"]
+mod log;
+
+#[derive(Parser)]
+struct Args {
+    #[command(flatten)]
+    calling: Calling,
+    /// Do it at once and end, instead of every night at 02:00 UTC
+    #[arg(long)]
+    now: bool,
+    /// The storage API
+    #[arg(long, value_name = "URL")]
+    storage: String,
+    /// What the storage is called in tokens
+    #[arg(long, value_name = "NAME", default_value = "storage")]
+    audience: Audience,
+    /// The day's data: all files in here
+    #[arg(long, value_name = "DIRECTORY")]
+    data: PathBuf,
+    /// How long to try
+    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration, default_value = "1h")]
+    give_up_after: Duration,
+}
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> ExitCode {
+    log::run(every_night(Args::parse())).await
+}
+
+async fn every_night(args: Args) -> Result<(), Failure> {
+    loop {
+        if !args.now {
+            until_two_at_night().await;
+        }
+        let files = backup(&args).await?;
+        tracing::info!(files, "the backup is done");
+        if args.now {
+            return Ok(());
+        }
+    }
+}
+
+/// Uploads everything, or says why not.
+async fn backup(args: &Args) -> Result<usize, Failure> {
+    let give_up_at = Instant::now() + args.give_up_after;
+    let day = humantime::format_rfc3339(SystemTime::now()).to_string();
+    let day = day.split('T').next().unwrap_or_default();
+    let files = files(&args.data)
+        .map_err(|error| format!("cannot read {}: {error}", args.data.display()))?;
+
+    // A session for each night: until the next one nobody needs its tokens.
+    let session = args.calling.session()?;
+    let tokens = session.token_source(args.audience.clone(), "backup:write".parse()?);
+    let http = Http::new()?;
+    for path in &files {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        let url = format!("{}/backups/{day}/{name}", args.storage.trim_end_matches('/'));
+        let mut backoff = Backoff::new();
+        loop {
+            match upload(&http, &tokens, &url, path, give_up_at).await {
+                Ok(()) => break,
+                Err(Trouble::Lasting(why)) => return Err(format!("{name}: {why}").into()),
+                Err(Trouble::Passing(why)) => {
+                    tracing::warn!(%name, why, "not yet; trying again");
+                    if timeout_at(give_up_at, backoff.wait()).await.is_err() {
+                        let tried = humantime::format_duration(args.give_up_after);
+                        return Err(format!("{name}: tried for {tried}: {why}").into());
+                    }
+                }
+            }
+        }
+        tracing::info!(%name, day, "uploaded");
+    }
+    Ok(files.len())
+}
+
+/// Why a file was not uploaded.
+enum Trouble {
+    /// It may be over soon.
+    Passing(String),
+    /// Only a human can help.
+    Lasting(String),
+}
+
+/// Uploads one file. Safe to repeat: the storage keeps one file of a name.
+async fn upload(
+    http: &Http,
+    tokens: &TokenSource,
+    url: &str,
+    path: &Path,
+    give_up_at: Instant,
+) -> Result<(), Trouble> {
+    let lasting = |error: &dyn Error| Trouble::Lasting(error.to_string());
+    let soon = Instant::now() + Duration::from_secs(10);
+    // The first one is waited for; from then on there is always one at hand.
+    let token = tokens.token(soon.min(give_up_at)).await.map_err(|error| match error {
+        NoToken::Refused(_) => Trouble::Lasting(error.to_string()),
+        NoToken::Unavailable(_) => Trouble::Passing(error.to_string()),
+    })?;
+    let file = fs::read(path).map_err(|error| lasting(&error))?;
+    let request = Request::put(url)
+        .header(AUTHORIZATION, token.header())
+        .body(Bytes::from(file).into())
+        .map_err(|error| lasting(&error))?;
+    let answer = http.send(request).await;
+    let answer = answer.map_err(|error| Trouble::Passing(format!("the storage: {error}")))?;
+    let status = answer.status();
+    let told = format!("the storage answered {status} {}", String::from_utf8_lossy(answer.body()));
+    match status {
+        _ if status.is_success() => Ok(()),
+        StatusCode::TOO_MANY_REQUESTS | StatusCode::REQUEST_TIMEOUT => Err(Trouble::Passing(told)),
+        _ if status.is_server_error() => Err(Trouble::Passing(told)),
+        _ => Err(Trouble::Lasting(told)),
+    }
+}
+
+/// All files of a directory, in order.
+fn files(directory: &Path) -> io::Result<Vec<PathBuf>> {
+    let mut files = Vec::new();
+    for entry in fs::read_dir(directory)? {
+        let path = entry?.path();
+        if path.is_file() {
+            files.push(path);
+        }
+    }
+    files.sort();
+    Ok(files)
+}
+
+/// Waits by the clock on the wall, which may be set, and which goes on while the machine sleeps.
+async fn until_two_at_night() {
+    let now = || SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+    let two = now() + seconds_until_two(now());
+    tracing::info!(seconds = two - now(), "waiting for 02:00 UTC");
+    while now() < two {
+        sleep(Duration::from_secs((two - now()).min(60))).await;
+    }
+}
+
+/// From a time of day to the next 02:00: one second at least, a day at most.
+fn seconds_until_two(since_1970: u64) -> u64 {
+    const DAY: u64 = 24 * 60 * 60;
+    const TWO: u64 = 2 * 60 * 60;
+    DAY - (since_1970 + DAY - TWO) % DAY
+}
+
+#[cfg(test)]
+mod tests {
+    use super::seconds_until_two;
+
+    #[test]
+    fn it_is_never_two_already() {
+        let (hour, day) = (3600, 24 * 3600);
+        for (time, seconds) in [
+            (0, 2 * hour),
+            (2 * hour - 1, 1),
+            (2 * hour, day),
+            (2 * hour + 1, day - 1),
+            (20_000 * day + 14 * hour, 12 * hour),
+        ] {
+            assert_eq!(seconds_until_two(time), seconds, "{time}");
+        }
+    }
+}

@@ -1,0 +1,103 @@
+//! Where backups go; `nightly_backup.rs` calls it.
+//!
+//! ```text
+//! cargo run --example storage_api -- --listen 127.0.0.1:8083 --audience storage --store /var/backups/shop \
+//!     --issuer http://127.0.0.1:9443 --jwks-url http://127.0.0.1:9443/.well-known/jwks.json
+//! ```
+//!
+//! `PUT /backups/DAY/NAME` demands `backup:write`. What a client stores is kept under its own name, which
+//! stands in the token: nobody writes over the backups of another. The same file twice is one file, so
+//! that a client may try again.
+
+use std::fs;
+use std::io;
+use std::path::Path as FilePath;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use axum::Extension;
+use axum::Router;
+use axum::body::Bytes;
+use axum::extract::DefaultBodyLimit;
+use axum::extract::Path;
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::routing::get;
+use axum::routing::put;
+use clap::Parser;
+use countersign::token::VerifiedToken;
+
+use crate::log::Failure;
+use crate::serving::Serving;
+
+#[path = "support/log.rs"]
+mod log;
+#[path = "support/serving.rs"]
+mod serving;
+
+/// The largest file that is taken.
+const MAX_FILE: usize = 64 * 1024 * 1024;
+
+#[derive(Parser)]
+struct Args {
+    #[command(flatten)]
+    serving: Serving,
+    /// Where to keep the files
+    #[arg(long, value_name = "DIRECTORY")]
+    store: PathBuf,
+}
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> ExitCode {
+    log::run(serve(Args::parse())).await
+}
+
+async fn serve(Args { serving, store }: Args) -> Result<(), Failure> {
+    let guard = serving.guard(&[]).await?;
+    let routes = Router::new()
+        .route("/backups/{day}/{name}", put(keep))
+        .layer(DefaultBodyLimit::max(MAX_FILE))
+        // Outermost: who may not write is refused before a byte of the file is read.
+        .route_layer(guard.require(["backup:write"]))
+        .route("/health/live", get(|| async { "alive" }))
+        .with_state(Arc::from(store));
+    Ok(axum::serve(serving.listener().await?, routes).await?)
+}
+
+async fn keep(
+    State(store): State<Arc<FilePath>>,
+    Path((day, name)): Path<(String, String)>,
+    Extension(caller): Extension<Arc<VerifiedToken>>,
+    file: Bytes,
+) -> StatusCode {
+    let client_id = caller.claims().client_id.to_string();
+    if ![&client_id, &day, &name].into_iter().all(|part| is_plain(part)) {
+        return StatusCode::BAD_REQUEST;
+    }
+    let written = write(&store.join(&client_id).join(&day), &name, &file);
+    match written {
+        Ok(()) => {
+            tracing::info!(client_id, day, name, bytes = file.len(), "kept");
+            StatusCode::NO_CONTENT
+        }
+        Err(error) => {
+            tracing::error!(client_id, day, name, %error, "not kept");
+            StatusCode::INSUFFICIENT_STORAGE
+        }
+    }
+}
+
+/// In one step: there is the whole file or none.
+fn write(directory: &FilePath, name: &str, file: &[u8]) -> io::Result<()> {
+    let unfinished = directory.join(format!(".{name}"));
+    fs::create_dir_all(directory)?;
+    fs::write(&unfinished, file)?;
+    fs::rename(&unfinished, directory.join(name))
+}
+
+/// The name of a file, and not a way to some other place.
+fn is_plain(name: &str) -> bool {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
+    !name.is_empty() && !name.starts_with('.') && name.chars().all(plain)
+}

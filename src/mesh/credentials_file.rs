@@ -1,0 +1,92 @@
+//! The file that `countersign client create --out` writes: where a server is, who we are there, and one
+//! of our secrets.
+
+use std::fs::File;
+use std::io;
+use std::io::Read;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
+use toml::Table;
+use toml::Value;
+use zeroize::Zeroizing;
+
+use crate::mesh::credentials::CredentialsError;
+
+/// The largest file that is read.
+const MAX_FILE: u64 = 16 * 1024;
+
+const KEYS: [&str; 3] = ["url", "client_id", "client_secret"];
+
+/// What such a file holds. Its names are those of some issuer, and not checked yet.
+pub(super) struct CredentialsFile {
+    pub(super) url: String,
+    pub(super) client_id: String,
+    pub(super) client_secret: Zeroizing<String>,
+}
+
+/// Reads a credentials file, which must be its owner's only.
+pub(super) fn read(path: &Path) -> Result<CredentialsFile, CredentialsError> {
+    let unreadable = |error: io::Error| CredentialsError::Unreadable(path.to_owned(), error);
+    let mut file = File::open(path).map_err(unreadable)?;
+    // Of the open file, not of the path, which could be another one by now.
+    let mode = file.metadata().map_err(unreadable)?.permissions().mode();
+    if mode & 0o077 != 0 {
+        return Err(CredentialsError::OpenToOthers(path.to_owned(), mode & 0o7777));
+    }
+    let mut text = Zeroizing::new(String::new());
+    (&mut file).take(MAX_FILE).read_to_string(&mut text).map_err(unreadable)?;
+    // A file that is being written can be empty for a moment.
+    if text.trim().is_empty() {
+        return Err(CredentialsError::Empty(path.to_owned()));
+    }
+    parse(&text).map_err(|problem| CredentialsError::BadFile(path.to_owned(), problem))
+}
+
+/// Only the secret: what a file says about the rest was settled when it was read first.
+pub(super) fn read_secret(path: &Path) -> Result<Zeroizing<String>, CredentialsError> {
+    read(path).map(|file| file.client_secret)
+}
+
+/// What is wrong is told without quoting any of it.
+fn parse(text: &str) -> Result<CredentialsFile, String> {
+    let mut table: Table = text.parse().map_err(|error: toml::de::Error| {
+        let before = error.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
+        let line = before.matches('\n').count() + 1;
+        format!("is not TOML: {} on line {line}", error.message())
+    })?;
+    if let Some(unknown) = table.keys().find(|key| !KEYS.contains(&key.as_str())) {
+        return Err(format!("has the unknown key `{unknown}`; known are {}", KEYS.join(", ")));
+    }
+    let mut take = |key: &str| match table.remove(key) {
+        Some(Value::String(value)) => Ok(value),
+        Some(_) => Err(format!("has a `{key}` that is not a string")),
+        None => Err(format!("lacks `{key}`")),
+    };
+    let client_secret = Zeroizing::new(take("client_secret")?);
+    Ok(CredentialsFile { url: take("url")?, client_id: take("client_id")?, client_secret })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_is_complete_or_says_what_is_wrong_without_quoting_the_secret() {
+        let complete =
+            "url = \"http://127.0.0.1:1\"\nclient_id = \"cron\"\nclient_secret = \"csec_hush\"\n";
+        let file = parse(complete).expect("it is complete");
+        assert_eq!((file.url.as_str(), file.client_id.as_str()), ("http://127.0.0.1:1", "cron"));
+        assert_eq!(file.client_secret.as_str(), "csec_hush");
+
+        for (text, problem) in [
+            (complete.replace("url", "ulr"), "unknown key `ulr`"),
+            (complete.replace("client_id = \"cron\"\n", ""), "lacks `client_id`"),
+            (complete.replace("\"csec_hush\"", "7"), "`client_secret` that is not a string"),
+            (complete.replace("\"csec_hush\"", "csec_hush"), "on line 3"),
+        ] {
+            let told = parse(&text).err().expect("it is no good");
+            assert!(told.contains(problem) && !told.contains("hush"), "{told}");
+        }
+    }
+}

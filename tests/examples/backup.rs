@@ -1,0 +1,108 @@
+//! The nightly backup and the storage that it goes to.
+
+use std::fs;
+
+use crate::process::Sandbox;
+use crate::process::Server;
+use crate::process::listing;
+use crate::shop::Shop;
+use crate::shop::call;
+
+fn data(sandbox: &Sandbox) {
+    fs::create_dir(sandbox.path("data")).expect("it is not there yet");
+    for (name, text) in [("orders.csv", "1001,tea\n"), ("stock.csv", "tea,98\n")] {
+        fs::write(sandbox.path("data").join(name), text).expect("it is ours");
+    }
+}
+
+/// What to do at once, with these credentials and that storage.
+fn now<'a>(credentials: &'a str, storage: &'a Server) -> Vec<&'a str> {
+    vec!["--now", "--credentials", credentials, "--storage", &storage.url, "--data", "data"]
+}
+
+#[test]
+fn the_days_data_is_kept_under_the_name_of_the_client() {
+    let shop = Shop::open();
+    data(&shop.sandbox);
+    let credentials = shop.client("nightly-backup", &["storage=backup:write"]);
+    let storage = shop.serve("storage_api", "storage", &["--store", "store"]);
+    // Twice the same: a night that is repeated does no harm.
+    for _ in 0..2 {
+        let end = shop.run("nightly_backup", &now(&credentials, &storage));
+        assert_eq!((end.code, end.stdout.as_str()), (Some(0), ""), "{end:?}");
+        assert!(end.stderr.contains("the backup is done files=2"), "{end:?}");
+        let secret = shop.sandbox.credential(&credentials, "client_secret");
+        assert!(!end.stderr.contains(&secret), "{end:?}");
+    }
+    assert_eq!(shop.sandbox.listing("store"), ["nightly-backup"]);
+    let days = shop.sandbox.listing("store/nightly-backup");
+    let day = shop.sandbox.path("store/nightly-backup").join(days.last().expect("today's"));
+    assert_eq!(listing(&day), ["orders.csv", "stock.csv"]);
+    assert_eq!(fs::read_to_string(day.join("orders.csv")).expect("it is there"), "1001,tea\n");
+
+    // What the storage takes a name to be is not a way out of it.
+    let token = shop.token(&credentials, "storage", "backup:write");
+    for name in ["..%2F..%2Fescaped", ".hidden", "a%00b"] {
+        let answer = call(&storage, &format!("PUT /backups/today/{name}"), Some(&token), "x");
+        assert_eq!(answer.status, 400, "{name}: {answer:?}");
+    }
+    assert!(!shop.sandbox.path("escaped").exists());
+}
+
+#[test]
+fn a_backup_goes_through_once_the_token_service_and_the_storage_are_back() {
+    let mut shop = Shop::open();
+    data(&shop.sandbox);
+    let credentials = shop.client("nightly-backup", &["storage=backup:write"]);
+    let storage = shop.serve("storage_api", "storage", &["--store", "store"]);
+    shop.kill_countersign();
+    let mut backup =
+        Server::spawn(&mut shop.example("nightly_backup", &now(&credentials, &storage)));
+    backup.wait_for_log("no token");
+    shop.restart_countersign();
+    let end = backup.end();
+    assert_eq!(end.code, Some(0), "{end:?}");
+
+    let listen = storage.url.replace("http://", "");
+    let args = now(&credentials, &storage).into_iter().map(str::to_owned).collect::<Vec<_>>();
+    let args: Vec<&str> = args.iter().map(String::as_str).collect();
+    storage.kill();
+    let mut backup = Server::spawn(&mut shop.example("nightly_backup", &args));
+    backup.wait_for_log("not yet");
+    let _storage = shop.serve("storage_api", "storage", &["--store", "again", "--listen", &listen]);
+    let end = backup.end();
+    assert_eq!(end.code, Some(0), "{end:?}");
+    assert_eq!(shop.sandbox.listing("again"), ["nightly-backup"]);
+}
+
+#[test]
+fn a_backup_that_gives_up_says_why_and_fails() {
+    let mut shop = Shop::open();
+    data(&shop.sandbox);
+    let reader = shop.client("reader", &["storage=backup:read"]);
+    let writer = shop.client("writer", &["storage=backup:write", "attic=backup:write"]);
+    let storage = shop.serve("storage_api", "storage", &["--store", "store"]);
+
+    // What only a human can change is not tried again.
+    for (credentials, args, why) in [
+        (&reader, vec![], "no token is issued"),
+        (&writer, vec!["--audience", "attic"], "AUDIENCE_MISMATCH"),
+    ] {
+        let end = shop.run("nightly_backup", &[now(credentials, &storage), args].concat());
+        assert_eq!(end.code, Some(1), "{end:?}");
+        assert!(
+            end.stderr.contains("gave up: orders.csv: ") && end.stderr.contains(why),
+            "{end:?}"
+        );
+    }
+
+    shop.kill_countersign();
+    let patience = vec!["--give-up-after", "500ms"];
+    let end = shop.run("nightly_backup", &[now(&writer, &storage), patience].concat());
+    assert_eq!(end.code, Some(1), "{end:?}");
+    assert!(
+        end.stderr.contains("gave up: orders.csv: tried for 500ms: no token in time"),
+        "{end:?}"
+    );
+    assert!(!shop.sandbox.path("store").exists());
+}
