@@ -1,13 +1,17 @@
 //! The use cases: issue, validate, revoke, rotate. Start reading here.
 //!
 //! *Issue* runs on one snapshot and touches neither disk nor lock:
-//! request → [`authenticate`] → `AuthenticatedClient` → [`decide`] → `Grant` → `Claims` → mint.
+//! request → [`authenticate`](crate::client::authenticate) → `AuthenticatedClient` → [`decide`] → `Grant` → `Claims` → mint.
 //!
 //! *Changes* go through the store: operator → pure decision on the latest state → written together
-//! with its audit event → published → answered. Clients are administered in `clients`.
+//! with its audit event → published → answered. Clients are administered in `clients`, their keys
+//! and certificates in `credentials`.
 
 mod act;
+mod authentication;
 mod clients;
+mod credentials;
+mod facts;
 pub mod host;
 mod maintenance;
 mod refusals;
@@ -18,6 +22,7 @@ pub use self::act::ActError;
 pub use self::act::Refusal;
 pub use self::clients::ClientPatch;
 pub use self::clients::CreatedSecret;
+pub use self::facts::NoAudience;
 
 use std::fmt;
 use std::path::Path;
@@ -42,8 +47,9 @@ use crate::claims::DEFAULT_LEEWAY;
 use crate::claims::MAX_TOKEN_LIFE;
 use crate::claims::Timestamp;
 use crate::claims::TokenId;
+use crate::client::AssertionDesk;
+use crate::client::Credential;
 use crate::client::NotAuthenticated;
-use crate::client::authenticate;
 use crate::keys::ClockBehind;
 use crate::keys::KeyInfo;
 use crate::keys::KeyRing;
@@ -118,6 +124,7 @@ pub struct Authority {
     store: Store,
     published: Published,
     refusals: Refusals,
+    assertions: AssertionDesk,
     store_reached_at: AtomicU64,
     renewing: tokio::sync::Mutex<()>,
 }
@@ -126,8 +133,8 @@ pub struct Authority {
 pub struct IssueRequest<'a> {
     /// Who the client says it is.
     pub client_id: &'a ClientId,
-    /// One of its secrets.
-    pub client_secret: &'a str,
+    /// What it proves that with.
+    pub credential: Credential<'a>,
     /// What it asks for.
     pub token: TokenRequest,
     /// Where the request came from, for the audit.
@@ -152,6 +159,8 @@ pub struct IssuedToken {
 pub enum IssueError {
     /// The client is not believed.
     ClientRejected(NotAuthenticated),
+    /// Its assertion cannot be remembered now, so that it could be used twice. A later one may do.
+    CannotRemember,
     /// The client was not granted what it asks for.
     Denied(Denial),
     /// The store has been out of reach for longer than the signing lease.
@@ -201,6 +210,8 @@ impl Authority {
         let now = clock.now();
         let opened = Store::open(path, kek).map_err(OpenError::Store)?;
         opened.state().ring.check_clock(now).map_err(OpenError::ClockBehind)?;
+        // Read once the store is ours: no other process accepts assertions any more.
+        let assertions = AssertionDesk::open(&opened.state().issuer, clock.now());
         let (published, publish) = Published::channel(opened.state());
         let store = opened.start(clock.clone(), publish).map_err(OpenError::Store)?;
         Ok(Self {
@@ -208,28 +219,32 @@ impl Authority {
             store,
             published,
             refusals: Refusals::default(),
+            assertions,
             store_reached_at: AtomicU64::new(now.as_unix()),
             renewing: tokio::sync::Mutex::default(),
         })
     }
 
-    /// Issues a token to a client that proves who it is.
+    /// Issues a token to a client that proves who it is. Waits only to renew the signing lease, once it
+    /// is over.
     ///
     /// # Errors
     /// See [`IssueError`].
-    pub fn issue(
+    pub async fn issue(
         &self,
         request: &IssueRequest<'_>,
         now: Timestamp,
     ) -> Result<IssuedToken, IssueError> {
         let snapshot = self.published.snapshot();
-        let candidate = snapshot.state.clients.get(request.client_id);
-        let authenticated = authenticate(candidate, request.client_secret, now)
-            .map_err(|reason| self.reject(request, reason))?;
+        let IssueRequest { client_id, credential, token: _, peer } = *request;
+        let authenticated =
+            self.authenticate_in(&snapshot.state, client_id, credential, peer, now)?;
         let grant = decide(&authenticated, &request.token, self.settings.default_ttl)
             .map_err(IssueError::Denied)?;
         // After the proof: until then nobody learns, or costs, more than that.
-        self.check_lease(now)?;
+        if !self.has_lease(now) && !self.renew_lease(now).await {
+            return Err(IssueError::LeaseOver);
+        }
         let mut bits = [0; 12];
         getrandom::fill(&mut bits).map_err(|_| IssueError::NoRandomness)?;
         snapshot.mint(&grant, now, bits).ok_or(IssueError::CutTooOften)
@@ -401,29 +416,9 @@ impl Authority {
         });
     }
 
-    fn reject(&self, request: &IssueRequest<'_>, reason: NotAuthenticated) -> IssueError {
-        // Made in any case, so that an unknown client costs the same work as a known one.
-        let pseudonym = self.store.pseudonym(request.client_id.as_str());
-        let (sort, actor) = match reason {
-            NotAuthenticated::UnknownClient => (Sort::Unknown, pseudonym.as_str()),
-            NotAuthenticated::Disabled
-            | NotAuthenticated::WrongSecret
-            | NotAuthenticated::ExpiredSecret => (Sort::Client, request.client_id.as_str()),
-        };
-        self.refusals.note(&Refused {
-            sort,
-            actor,
-            action: "token.issue",
-            target: "",
-            reason: reason.as_str(),
-            peer: request.peer,
-        });
-        IssueError::ClientRejected(reason)
-    }
-
-    fn check_lease(&self, now: Timestamp) -> Result<(), IssueError> {
+    fn has_lease(&self, now: Timestamp) -> bool {
         let reached_at = Timestamp::from_unix(self.store_reached_at.load(Ordering::Relaxed));
-        if now.since(reached_at) > SIGNING_LEASE { Err(IssueError::LeaseOver) } else { Ok(()) }
+        now.since(reached_at) <= SIGNING_LEASE
     }
 }
 

@@ -1,7 +1,33 @@
 //! Registered clients, what they prove themselves with, and the proof that they did.
 
+mod authentication;
+mod certificate;
+mod key;
+mod replay;
+mod resources;
 mod secret;
 
+pub use self::authentication::AssertionDesk;
+pub use self::authentication::AuthenticatedClient;
+pub use self::authentication::AuthenticationError;
+pub use self::authentication::Credential;
+pub use self::authentication::NotAuthenticated;
+pub use self::authentication::authenticate;
+pub use self::authentication::unverified_subject;
+pub use self::certificate::CertificateInfo;
+pub use self::certificate::CertificateName;
+pub use self::certificate::CertificateNameKind;
+pub use self::certificate::CertificateNames;
+pub use self::certificate::InvalidCertificate;
+pub use self::certificate::InvalidCertificateName;
+pub use self::certificate::StoredCertificate;
+pub use self::key::ClientKeyInfo;
+pub use self::key::StoredKey;
+pub use self::resources::InvalidResources;
+pub use self::resources::ResourceAlias;
+pub use self::resources::ResourceUri;
+pub use self::resources::ResourceUriRule;
+pub use self::resources::Resources;
 pub use self::secret::ClientSecret;
 pub use self::secret::InvalidSecretId;
 pub use self::secret::LastUse;
@@ -16,8 +42,6 @@ use std::time::Duration;
 
 use serde::Deserialize;
 use serde::Serialize;
-use subtle::Choice;
-use subtle::ConstantTimeEq;
 
 use crate::claims::Audience;
 use crate::claims::ClientId;
@@ -39,6 +63,10 @@ pub struct Client {
     pub revision: u64,
     /// Its secrets, oldest first.
     pub secrets: Vec<Arc<StoredSecret>>,
+    /// Its public keys, oldest first.
+    pub keys: Vec<Arc<StoredKey>>,
+    /// The names in its certificates, oldest first.
+    pub certificates: Vec<Arc<StoredCertificate>>,
 }
 
 /// What an operator may change of a client.
@@ -54,6 +82,10 @@ pub struct ClientSettings {
     pub max_token_ttl: Option<Duration>,
     /// Whether it gets no tokens.
     pub disabled: bool,
+    /// Other names of audiences that it is. Answers that were remembered before there were any have
+    /// none.
+    #[serde(default)]
+    pub resources: Resources,
 }
 
 /// What policy allows a client to call: one audience and scopes of it.
@@ -157,14 +189,31 @@ impl Client {
     /// How many secrets a client can have at a time.
     pub const MAX_SECRETS: usize = 8;
 
+    /// How many public keys a client can have at a time.
+    pub const MAX_KEYS: usize = 8;
+
+    /// How many certificate names a client can have at a time.
+    pub const MAX_CERTIFICATES: usize = 8;
+
     /// A client that is registered now, without a credential yet. Its revision is set by the store.
     pub fn new(id: ClientId, settings: ClientSettings, now: Timestamp) -> Self {
-        Self { id, settings, created_at: now, updated_at: now, revision: 0, secrets: Vec::new() }
+        Self {
+            id,
+            settings,
+            created_at: now,
+            updated_at: now,
+            revision: 0,
+            secrets: Vec::new(),
+            keys: Vec::new(),
+            certificates: Vec::new(),
+        }
     }
 
-    /// Whether a secret of the client works at this time.
-    pub fn has_usable_secret(&self, now: Timestamp) -> bool {
+    /// Whether the client has a credential that works at this time.
+    pub fn has_usable_credential(&self, now: Timestamp) -> bool {
         self.secrets.iter().any(|secret| !secret.has_expired(now))
+            || self.keys.iter().any(|key| !key.has_expired(now))
+            || self.certificates.iter().any(|certificate| !certificate.has_expired(now))
     }
 }
 
@@ -183,6 +232,12 @@ pub struct ClientInfo {
     pub revision: u64,
     /// Its secrets, oldest first.
     pub secrets: Vec<SecretInfo>,
+    /// Its public keys, oldest first. Answers kept by an older version have none.
+    #[serde(default)]
+    pub keys: Vec<ClientKeyInfo>,
+    /// The names in its certificates, oldest first.
+    #[serde(default)]
+    pub certificates: Vec<CertificateInfo>,
 }
 
 impl Client {
@@ -195,140 +250,15 @@ impl Client {
             updated_at: self.updated_at,
             revision: self.revision,
             secrets: self.secrets.iter().map(|secret| secret.info()).collect(),
+            keys: self.keys.iter().map(|key| key.info()).collect(),
+            certificates: self.certificates.iter().map(|certificate| certificate.info()).collect(),
         }
     }
 }
-
-/// A client that has proven who it is. Only [`authenticate`] makes one.
-#[derive(Debug, Clone)]
-pub struct AuthenticatedClient(Arc<Client>);
-
-impl AuthenticatedClient {
-    /// The client.
-    pub fn client(&self) -> &Client {
-        &self.0
-    }
-}
-
-/// Why a client is not believed. For the log and the audit only: on the wire they are one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum NotAuthenticated {
-    /// No client has this name.
-    UnknownClient,
-    /// It has been disabled.
-    Disabled,
-    /// None of its secrets is this one.
-    WrongSecret,
-    /// One of its secrets is, but its time is over.
-    ExpiredSecret,
-}
-
-impl NotAuthenticated {
-    /// The reason in one word.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::UnknownClient => "unknown_client",
-            Self::Disabled => "disabled_client",
-            Self::WrongSecret => "wrong_secret",
-            Self::ExpiredSecret => "expired_secret",
-        }
-    }
-}
-
-/// Believes a client that presents one of its secrets.
-///
-/// The work is the same whatever comes of it: one hash and [`Client::MAX_SECRETS`] comparisons in
-/// constant time, also for a client that does not exist.
-///
-/// # Errors
-/// When there is no such client, it is disabled, or the secret is not one of its, or no longer.
-pub fn authenticate(
-    candidate: Option<&Arc<Client>>,
-    secret: &str,
-    now: Timestamp,
-) -> Result<AuthenticatedClient, NotAuthenticated> {
-    let presented = SecretHash::of(secret);
-    let stored = candidate.map_or(&[][..], |client| &client.secrets);
-    let mut matched = None;
-    for slot in 0..Client::MAX_SECRETS {
-        let hash = stored.get(slot).map_or(&NO_HASH, |secret| secret.hash.as_bytes());
-        let same: Choice = presented.as_bytes().ct_eq(hash);
-        if bool::from(same) {
-            matched = stored.get(slot);
-        }
-    }
-    let client = candidate.ok_or(NotAuthenticated::UnknownClient)?;
-    let secret = matched.ok_or(NotAuthenticated::WrongSecret)?;
-    if client.settings.disabled {
-        return Err(NotAuthenticated::Disabled);
-    }
-    if secret.has_expired(now) {
-        return Err(NotAuthenticated::ExpiredSecret);
-    }
-    secret.last_use.note(now);
-    Ok(AuthenticatedClient(Arc::clone(client)))
-}
-
-/// Stands where a client has no secret; nothing is known that hashes to it.
-const NO_HASH: [u8; 32] = [0; 32];
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    const NOW: Timestamp = Timestamp::from_unix(1000);
-
-    fn client(secrets: &[(&ClientSecret, Option<u64>)], disabled: bool) -> Arc<Client> {
-        let secrets = secrets.iter().enumerate().map(|(at, (secret, expires_at))| {
-            Arc::new(StoredSecret {
-                id: SecretId(at as u32),
-                hash: SecretHash::of(secret.expose()),
-                created_at: NOW,
-                expires_at: expires_at.map(Timestamp::from_unix),
-                last_use: LastUse::default(),
-            })
-        });
-        let id = ClientId::new("order").expect("client id");
-        let settings = ClientSettings { disabled, ..ClientSettings::default() };
-        Arc::new(Client { secrets: secrets.collect(), ..Client::new(id, settings, NOW) })
-    }
-
-    fn secret() -> ClientSecret {
-        ClientSecret::generate().expect("randomness")
-    }
-
-    #[test]
-    fn each_of_several_secrets_is_accepted_and_its_use_noted() {
-        let secrets: Vec<ClientSecret> = (0..8).map(|_| secret()).collect();
-        let client =
-            client(&secrets.iter().map(|secret| (secret, None)).collect::<Vec<_>>(), false);
-        for (at, secret) in secrets.iter().enumerate() {
-            assert_eq!(client.secrets[at].last_use.time(), None);
-            assert!(authenticate(Some(&client), secret.expose(), NOW).is_ok());
-            assert_eq!(client.secrets[at].last_use.unwritten(), Some(NOW));
-        }
-    }
-
-    #[test]
-    fn whoever_does_not_prove_it_is_not_believed() {
-        let (right, expiring) = (secret(), secret());
-        let known = client(&[(&right, None), (&expiring, Some(1000))], false);
-        let refusal =
-            |candidate, secret: &str| authenticate(candidate, secret, NOW).expect_err("refused");
-
-        assert_eq!(refusal(None, right.expose()), NotAuthenticated::UnknownClient);
-        assert_eq!(refusal(Some(&known), secret().expose()), NotAuthenticated::WrongSecret);
-        assert_eq!(refusal(Some(&known), ""), NotAuthenticated::WrongSecret);
-        assert_eq!(refusal(Some(&known), expiring.expose()), NotAuthenticated::ExpiredSecret);
-        assert!(authenticate(Some(&known), expiring.expose(), Timestamp::from_unix(999)).is_ok());
-
-        let disabled = client(&[(&right, None)], true);
-        assert_eq!(refusal(Some(&disabled), right.expose()), NotAuthenticated::Disabled);
-        assert_eq!(
-            refusal(Some(&client(&[], false)), right.expose()),
-            NotAuthenticated::WrongSecret
-        );
-    }
 
     #[test]
     fn grants_name_each_audience_once_and_some_scope() {

@@ -151,7 +151,8 @@ fn infer<'a>(settings: &'a ClientSettings, asked: &ScopeSet) -> Result<&'a Grant
     }
 }
 
-/// A client that acts with administrative scopes, by a token that Countersign verified.
+/// A client that acts with administrative scopes, by a token that Countersign verified or by its own
+/// credential.
 #[derive(Debug, Clone)]
 pub struct Operator {
     client_id: ClientId,
@@ -164,12 +165,19 @@ impl Operator {
         Self { client_id: token.claims().client_id.clone(), scopes: token.claims().scopes.clone() }
     }
 
+    /// A client that has just proven who it is, with all the administrative scopes that it was granted.
+    pub fn authenticated(client: &AuthenticatedClient) -> Self {
+        let Client { id, settings, .. } = client.client();
+        let scopes = settings.grants.scopes(COUNTERSIGN).cloned().unwrap_or_default();
+        Self { client_id: id.clone(), scopes }
+    }
+
     /// Who it is.
     pub fn client_id(&self) -> &ClientId {
         &self.client_id
     }
 
-    /// Whether the token carries a scope.
+    /// Whether it acts with a scope.
     pub fn holds(&self, scope: &str) -> bool {
         self.scopes.contains(scope)
     }
@@ -186,6 +194,8 @@ pub enum ChangeDenial {
     NoSuchScope(Box<str>),
     /// Only Countersign itself serves audience `countersign`.
     ServesCountersign,
+    /// A resource means an audience that the client does not serve.
+    ResourceNotServed,
 }
 
 impl fmt::Display for ChangeDenial {
@@ -197,6 +207,7 @@ impl fmt::Display for ChangeDenial {
             Self::LacksScope(scope) => write!(f, "nobody grants a scope that they lack: {scope}"),
             Self::NoSuchScope(scope) => write!(f, "audience countersign has no scope {scope}"),
             Self::ServesCountersign => f.write_str("only Countersign itself serves the audience countersign"),
+            Self::ResourceNotServed => f.write_str("a resource can mean only an audience that the client serves"),
         }
     }
 }
@@ -218,6 +229,10 @@ pub fn may_change(
     let Some(after) = after else { return Ok(()) };
     if after.serves.as_slice().iter().any(|audience| audience.as_str() == COUNTERSIGN) {
         return Err(ChangeDenial::ServesCountersign);
+    }
+    let serves = after.serves.as_slice();
+    if after.resources.as_slice().iter().any(|alias| !serves.contains(&alias.audience)) {
+        return Err(ChangeDenial::ResourceNotServed);
     }
     let had = before.and_then(|settings| settings.grants.scopes(COUNTERSIGN));
     for scope in after.grants.scopes(COUNTERSIGN).iter().flat_map(|scopes| scopes.iter()) {

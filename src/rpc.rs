@@ -68,6 +68,7 @@ impl fmt::Debug for issue_token_request::Credential {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::ClientSecret(_) => f.debug_tuple("ClientSecret").field(&REDACTED).finish(),
+            Self::ClientAssertion(_) => f.debug_tuple("ClientAssertion").field(&REDACTED).finish(),
         }
     }
 }

@@ -46,6 +46,18 @@ pub enum Refusal {
     NoSuchSecret,
     /// The client has as many secrets as a client can have.
     TooManySecrets,
+    /// The client has no key of this name.
+    NoSuchClientKey,
+    /// The client has this key already.
+    ClientKeyExists,
+    /// The client has as many keys as a client can have.
+    TooManyClientKeys,
+    /// The client was not registered with this certificate name.
+    NoSuchCertificate,
+    /// The client was registered with this certificate name already.
+    CertificateExists,
+    /// The client has as many certificate names as a client can have.
+    TooManyCertificates,
     /// The client has changed since its etag was read.
     EtagStale,
     /// Nobody would be left who could administer operators.
@@ -72,11 +84,19 @@ impl Refusal {
             }
             Self::Denied(ChangeDenial::LacksScope(_)) => "SCOPE_DENIED",
             Self::Denied(ChangeDenial::NoSuchScope(_)) => "SCOPE_UNKNOWN",
-            Self::Denied(ChangeDenial::ServesCountersign) => "AUDIENCE_DENIED",
+            Self::Denied(ChangeDenial::ServesCountersign | ChangeDenial::ResourceNotServed) => {
+                "AUDIENCE_DENIED"
+            }
             Self::ClientExists => "CLIENT_EXISTS",
             Self::NoSuchClient => "CLIENT_NOT_FOUND",
             Self::NoSuchSecret => "SECRET_NOT_FOUND",
             Self::TooManySecrets => "SECRET_LIMIT",
+            Self::NoSuchClientKey => "CLIENT_KEY_NOT_FOUND",
+            Self::ClientKeyExists => "CLIENT_KEY_EXISTS",
+            Self::TooManyClientKeys => "CLIENT_KEY_LIMIT",
+            Self::NoSuchCertificate => "CERTIFICATE_NOT_FOUND",
+            Self::CertificateExists => "CERTIFICATE_EXISTS",
+            Self::TooManyCertificates => "CERTIFICATE_LIMIT",
             Self::EtagStale => "ETAG_STALE",
             Self::LastOperator => "LAST_OPERATOR",
             Self::NoSuchKey => "KEY_NOT_FOUND",

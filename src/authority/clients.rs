@@ -23,6 +23,7 @@ use crate::client::ClientSecret;
 use crate::client::ClientSettings;
 use crate::client::Grants;
 use crate::client::LastUse;
+use crate::client::Resources;
 use crate::client::SecretHash;
 use crate::client::SecretId;
 use crate::client::SecretInfo;
@@ -50,6 +51,8 @@ pub struct ClientPatch {
     pub max_token_ttl: Option<Option<Duration>>,
     /// Whether it is disabled.
     pub disabled: Option<bool>,
+    /// The other names of its audiences, all of them.
+    pub resources: Option<Resources>,
 }
 
 /// What a request for a secret comes to.
@@ -291,6 +294,7 @@ impl ClientPatch {
             serves: self.serves.unwrap_or(before.serves),
             max_token_ttl: self.max_token_ttl.unwrap_or(before.max_token_ttl),
             disabled: self.disabled.unwrap_or(before.disabled),
+            resources: self.resources.unwrap_or(before.resources),
         }
     }
 }
@@ -304,18 +308,19 @@ fn cut_off(state: &State, id: &ClientId, now: Timestamp) -> ClientRevocation {
     ClientRevocation { before, until: before + TAIL }
 }
 
-fn known<'a>(state: &'a State, id: &ClientId) -> Result<&'a Arc<Client>, Refusal> {
+pub(super) fn known<'a>(state: &'a State, id: &ClientId) -> Result<&'a Arc<Client>, Refusal> {
     state.clients.get(id).ok_or(Refusal::NoSuchClient)
 }
 
 /// Refuses a change after which nobody could administer operators, but on the host itself.
-fn keep_an_operator(
+pub(super) fn keep_an_operator(
     state: &State,
     before: &Client,
     after: Option<&Client>,
     now: Timestamp,
 ) -> Result<(), Refusal> {
-    let can = |client: &Client| can_administer_operators(client) && client.has_usable_secret(now);
+    let can =
+        |client: &Client| can_administer_operators(client) && client.has_usable_credential(now);
     if !can(before) || after.is_some_and(can) {
         return Ok(());
     }
@@ -342,13 +347,16 @@ fn unused_id(client: &Client, hash: &SecretHash) -> SecretId {
 
 /// What the audit log says of a client's settings.
 fn describe(settings: &ClientSettings) -> String {
-    let ClientSettings { description: _, grants, serves, max_token_ttl, disabled } = settings;
+    let ClientSettings { description: _, grants, serves, max_token_ttl, disabled, resources } =
+        settings;
     let mut parts: Vec<String> = grants
         .as_slice()
         .iter()
         .map(|rule| format!("grant {}: {}", rule.audience, rule.scopes))
         .collect();
     parts.extend(serves.as_slice().iter().map(|audience| format!("serves {audience}")));
+    let resources = resources.as_slice().iter();
+    parts.extend(resources.map(|alias| format!("resource {}: {}", alias.uri, alias.audience)));
     parts.extend(max_token_ttl.map(|ttl| format!("max_token_ttl {}s", ttl.as_secs())));
     parts.extend(disabled.then(|| "disabled".to_owned()));
     parts.join("; ")

@@ -6,6 +6,10 @@ use std::sync::atomic::Ordering;
 
 use crate::authority::Authority;
 use crate::claims::Timestamp;
+use crate::client::LastUse;
+use crate::client::StoredCertificate;
+use crate::client::StoredKey;
+use crate::client::StoredSecret;
 use crate::store::Change;
 use crate::store::CommitError;
 use crate::store::Decision;
@@ -13,7 +17,7 @@ use crate::store::State;
 use crate::store::StoreError;
 
 impl Authority {
-    /// Expired keys and revocations go, uses of secrets and refusals are written down, and the
+    /// Expired keys and revocations go, uses of credentials and refusals are written down, and the
     /// signing lease is renewed, since the store was there. Call it about once a minute, and before
     /// the end.
     ///
@@ -32,7 +36,20 @@ impl Authority {
                 for secret in &client.secrets {
                     if let Some(at) = secret.last_use.unwritten() {
                         changes.push(Change::TouchSecret(id.clone(), secret.id, at));
-                        written.push((Arc::clone(secret), at));
+                        written.push((Used::Secret(Arc::clone(secret)), at));
+                    }
+                }
+                for key in &client.keys {
+                    if let Some(at) = key.last_use.unwritten() {
+                        changes.push(Change::TouchKey(id.clone(), key.key.kid().clone(), at));
+                        written.push((Used::Key(Arc::clone(key)), at));
+                    }
+                }
+                for certificate in &client.certificates {
+                    if let Some(at) = certificate.last_use.unwritten() {
+                        let name = certificate.name.clone();
+                        changes.push(Change::TouchCertificate(id.clone(), name, at));
+                        written.push((Used::Certificate(Arc::clone(certificate)), at));
                     }
                 }
             }
@@ -40,8 +57,8 @@ impl Authority {
         };
         match self.store.commit(decide).await {
             Ok(written) => {
-                for (secret, at) in written {
-                    secret.last_use.set_written(at);
+                for (used, at) in written {
+                    used.last_use().set_written(at);
                 }
                 self.store_reached_at.store(now.as_unix(), Ordering::Relaxed);
                 Ok(())
@@ -54,6 +71,23 @@ impl Authority {
                     CommitError::RequestIdReused => unreachable!("it is no request of anyone"),
                 }
             }
+        }
+    }
+}
+
+/// A credential whose last use was written down.
+enum Used {
+    Secret(Arc<StoredSecret>),
+    Key(Arc<StoredKey>),
+    Certificate(Arc<StoredCertificate>),
+}
+
+impl Used {
+    fn last_use(&self) -> &LastUse {
+        match self {
+            Self::Secret(secret) => &secret.last_use,
+            Self::Key(key) => &key.last_use,
+            Self::Certificate(certificate) => &certificate.last_use,
         }
     }
 }

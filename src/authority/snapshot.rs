@@ -121,10 +121,13 @@ fn refresh_in(life: Duration, bits: [u8; 12]) -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::claims::Issuer;
     use crate::claims::ScopeSet;
+    use crate::client::AssertionDesk;
     use crate::client::Client;
     use crate::client::ClientSecret;
     use crate::client::ClientSettings;
+    use crate::client::Credential;
     use crate::client::GrantRule;
     use crate::client::Grants;
     use crate::client::LastUse;
@@ -137,6 +140,7 @@ mod tests {
     use crate::keys::SigningKey;
     use crate::policy::TokenRequest;
     use crate::policy::decide;
+    use crate::store::ResourceIndex;
     use crate::trust::Revocations;
 
     const NOW: Timestamp = Timestamp::from_unix(1_800_000_000);
@@ -148,6 +152,7 @@ mod tests {
             epoch: 1,
             revision: 1,
             clients: CowMap::default(),
+            resources: ResourceIndex::default(),
             ring: Arc::new(KeyRing::new(key(1), key(2), NOW)),
             revocations: Revocations::default(),
         })
@@ -174,8 +179,11 @@ mod tests {
             })],
             ..Client::new("order".parse().expect("a valid id"), settings, NOW)
         };
-        let client =
-            authenticate(Some(&Arc::new(client)), secret.expose(), NOW).expect("its secret");
+        let id = client.id.clone();
+        let desk = AssertionDesk::open(&Issuer::new("https://issuer").expect("an issuer"), NOW);
+        let secret = Credential::Secret(secret.expose());
+        let client = authenticate(&id, Some(&Arc::new(client)), secret, &desk, NOW);
+        let client = client.expect("its secret");
         let request =
             TokenRequest { audience: None, scopes: ScopeSet::default(), requested_ttl: None };
         decide(&client, &request, Duration::from_secs(900)).expect("granted")

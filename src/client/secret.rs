@@ -95,7 +95,7 @@ impl FromStr for SecretId {
     }
 }
 
-/// When a secret was last used. Noted in memory by whoever authenticates with it, and written to
+/// When a credential was last used. Noted in memory by whoever authenticates with it, and written to
 /// the store now and then by someone else.
 #[derive(Debug, Default)]
 pub struct LastUse {

@@ -92,6 +92,11 @@ impl CallError {
                 )
             },
             Self::Issue(IssueError::Denied(denial)) => denied(denial),
+            Self::Issue(IssueError::CannotRemember) => told(
+                Code::Unavailable,
+                "ASSERTIONS_BUSY",
+                "the assertion cannot be remembered now, so that it could be used twice; send another one later",
+            ),
             Self::Issue(IssueError::LeaseOver) => told(
                 Code::Unavailable,
                 "STORE_UNAVAILABLE",
@@ -150,6 +155,9 @@ impl CallError {
             Self::Act(CommitError::Refused(Refusal::Denied(ChangeDenial::ServesCountersign))) => {
                 details.add_bad_request_violation("client.serves", message.as_str());
             }
+            Self::Act(CommitError::Refused(Refusal::Denied(ChangeDenial::ResourceNotServed))) => {
+                details.add_bad_request_violation("client.resources", message.as_str());
+            }
             Self::SecretShown(id) => {
                 details.set_error_info(
                     reason,
@@ -160,7 +168,9 @@ impl CallError {
             Self::Act(CommitError::Refused(Refusal::CutTooOften))
             | Self::Act(CommitError::Store(_))
             | Self::Store(_)
-            | Self::Issue(IssueError::LeaseOver | IssueError::CutTooOften) => {
+            | Self::Issue(
+                IssueError::LeaseOver | IssueError::CutTooOften | IssueError::CannotRemember,
+            ) => {
                 details.set_retry_info(Some(Duration::from_secs(5)));
             }
             Self::Issue(
@@ -174,6 +184,12 @@ impl CallError {
                 | Refusal::NoSuchClient
                 | Refusal::NoSuchSecret
                 | Refusal::TooManySecrets
+                | Refusal::NoSuchClientKey
+                | Refusal::ClientKeyExists
+                | Refusal::TooManyClientKeys
+                | Refusal::NoSuchCertificate
+                | Refusal::CertificateExists
+                | Refusal::TooManyCertificates
                 | Refusal::EtagStale
                 | Refusal::LastOperator
                 | Refusal::NoSuchKey
@@ -223,7 +239,9 @@ fn refused(refusal: &Refusal) -> Told {
             denial @ (ChangeDenial::NeedsOperatorsWrite | ChangeDenial::LacksScope(_)),
         ) => (Code::PermissionDenied, denial.to_string()),
         Refusal::Denied(
-            denial @ (ChangeDenial::NoSuchScope(_) | ChangeDenial::ServesCountersign),
+            denial @ (ChangeDenial::NoSuchScope(_)
+            | ChangeDenial::ServesCountersign
+            | ChangeDenial::ResourceNotServed),
         ) => (Code::InvalidArgument, denial.to_string()),
         Refusal::ScopeMissing(scope) => {
             (Code::PermissionDenied, format!("this takes the scope {scope}"))
@@ -236,6 +254,28 @@ fn refused(refusal: &Refusal) -> Told {
         Refusal::TooManySecrets => (
             Code::FailedPrecondition,
             "the client has eight secrets, which is the most; revoke one that is not used any more"
+                .to_owned(),
+        ),
+        Refusal::NoSuchClientKey => {
+            (Code::NotFound, "the client has no key of this kid".to_owned())
+        }
+        Refusal::ClientKeyExists => {
+            (Code::AlreadyExists, "the client has this key already".to_owned())
+        }
+        Refusal::TooManyClientKeys => (
+            Code::FailedPrecondition,
+            "the client has eight keys, which is the most; revoke one that is not used any more"
+                .to_owned(),
+        ),
+        Refusal::NoSuchCertificate => {
+            (Code::NotFound, "the client was not registered with this name".to_owned())
+        }
+        Refusal::CertificateExists => {
+            (Code::AlreadyExists, "the client was registered with this name already".to_owned())
+        }
+        Refusal::TooManyCertificates => (
+            Code::FailedPrecondition,
+            "the client has eight certificate names, which is the most; revoke one that is not used any more"
                 .to_owned(),
         ),
         Refusal::EtagStale => (

@@ -14,6 +14,7 @@ use std::time::Instant;
 use http::HeaderValue;
 use http::Request;
 use http::Response;
+use http::StatusCode;
 use http::Uri;
 use tonic::Code;
 use tonic::Status;
@@ -157,7 +158,11 @@ impl Line {
     fn end<R>(mut self, response: &Response<R>) {
         // Absent when the call ends well or streams: then the status comes after the messages.
         let status = Status::from_header_map(response.headers());
-        let code = status.map_or(Code::Ok, |status| status.code());
+        let code = match status {
+            Some(status) => status.code(),
+            None if response.status() == StatusCode::SERVICE_UNAVAILABLE => Code::Unavailable,
+            None => Code::Ok,
+        };
         let refusal = response.extensions().get::<Refusal>().map(|refusal| (refusal.reason(), ""));
         let (outcome, detail) = match refusal.or_else(|| self.notes.failure.get().copied()) {
             Some(failure) => failure,
@@ -179,7 +184,7 @@ impl Line {
         let audience = self.notes.audience.get().map_or("", Audience::as_str);
         let micros = u64::try_from(self.started.elapsed().as_micros()).unwrap_or(u64::MAX);
         // A probe every few seconds is nothing that an operator wants to read by default.
-        if path.starts_with("/grpc.") {
+        if path.starts_with("/grpc.") || path.starts_with("/health/") {
             tracing::debug!(%id, ?path, client, audience, outcome, detail, micros, "request");
         } else if code == Code::Unavailable {
             tracing::error!(%id, ?path, client, audience, outcome, detail, micros, "request");

@@ -35,6 +35,7 @@ use crate::server::grpc::Keys;
 use crate::server::grpc::Tokens;
 use crate::server::http;
 use crate::server::oauth;
+use crate::server::oauth::Endpoints;
 use crate::server::request_log::NoteRefused;
 use crate::server::request_log::RequestLog;
 
@@ -89,8 +90,9 @@ pub async fn serve(
     let desk = Desk { authority: Arc::clone(&authority), clock: clock.clone() };
     let mut health = Health::serving().await;
     let grpc = routes(&desk, health.service())?.into_axum_router().layer(guard);
-    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
     let (stopping, stopped) = watch::channel(());
+    let plain = oauth::routes(Endpoints::new(desk, stopped.clone()));
+    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
     let refusals = Arc::clone(&authority);
     let note_refused: NoteRefused = Arc::new(move |client, path, reason, peer| {
         refusals.note_refused_call(client, path, reason, peer)
@@ -101,7 +103,7 @@ pub async fn serve(
         .http2_keepalive_timeout(Some(Duration::from_secs(10)))
         .accept_http1(true)
         .layer(RequestLog::new(note_refused))
-        .add_routes(http::beside(grpc, oauth::routes(desk), authority.trust()).into())
+        .add_routes(http::beside(grpc, plain, &authority.issuer()).into())
         .serve_with_incoming_shutdown(incoming, until_dropped(stopped.clone()));
     let mut server = tokio::spawn(server);
     let maintenance = tokio::spawn(maintain(Arc::clone(&authority), clock.clone(), stopped));

@@ -258,6 +258,12 @@ impl Database {
             Change::TouchSecret(client, secret, at) => {
                 rows::touch_secret(connection, client, *secret, *at)?;
             }
+            Change::TouchKey(client, kid, at) => {
+                rows::touch_key(connection, client, kid, *at)?;
+            }
+            Change::TouchCertificate(client, name, at) => {
+                rows::touch_certificate(connection, client, name, *at)?;
+            }
             Change::Nothing => {}
             Change::Expire { now, audit_before } => {
                 rows::expire(connection, *now, now.before(REQUEST_LIFE))?;

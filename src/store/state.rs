@@ -4,12 +4,15 @@ use std::sync::Arc;
 
 use crate::claims::ClientId;
 use crate::claims::Issuer;
+use crate::claims::Kid;
 use crate::claims::Timestamp;
 use crate::claims::TokenId;
+use crate::client::CertificateName;
 use crate::client::Client;
 use crate::client::SecretId;
 use crate::cow_map::CowMap;
 use crate::keys::KeyRing;
+use crate::store::ResourceIndex;
 use crate::trust::ClientRevocation;
 use crate::trust::Revocations;
 
@@ -24,6 +27,8 @@ pub struct State {
     pub revision: u64,
     /// The registered clients.
     pub clients: CowMap<ClientId, Arc<Client>>,
+    /// What their resources mean.
+    pub resources: ResourceIndex,
     /// The signing keys.
     pub ring: Arc<KeyRing>,
     /// What is revoked.
@@ -33,9 +38,9 @@ pub struct State {
 /// One thing to change. The store writes it down, then the state takes it on.
 #[derive(Debug, Clone)]
 pub enum Change {
-    /// Registers a client, or replaces it with all of its secrets. Its revision is set by the store.
+    /// Registers a client, or replaces it with all of its credentials. Its revision is set by the store.
     PutClient(Client),
-    /// Removes a client with all of its secrets.
+    /// Removes a client with all of its credentials.
     RemoveClient(ClientId),
     /// Replaces the key ring.
     ReplaceRing(Arc<KeyRing>),
@@ -45,6 +50,10 @@ pub enum Change {
     RevokeClient(ClientId, ClientRevocation),
     /// Notes when a secret was last used.
     TouchSecret(ClientId, SecretId, Timestamp),
+    /// Notes when a client's key was last used.
+    TouchKey(ClientId, Kid, Timestamp),
+    /// Notes when a certificate name was last used.
+    TouchCertificate(ClientId, CertificateName, Timestamp),
     /// Writes, and changes nothing: to see that the store can be written.
     Nothing,
     /// Forgets revocations and requests that matter no more, and audit events from before a time.
@@ -74,9 +83,14 @@ impl State {
             Change::PutClient(mut client) => {
                 self.revision = self.next_revision();
                 client.revision = self.revision;
+                let before = self.clients.get(&client.id);
+                self.resources.replace(before.map(AsRef::as_ref), Some(&client));
                 self.clients.insert(client.id.clone(), Arc::new(client));
             }
-            Change::RemoveClient(id) => self.clients.remove(&id),
+            Change::RemoveClient(id) => {
+                self.resources.replace(self.clients.get(&id).map(AsRef::as_ref), None);
+                self.clients.remove(&id);
+            }
             Change::ReplaceRing(ring) => {
                 self.epoch += 1;
                 self.revocations.set_keys(ring.revoked_kids());
@@ -90,8 +104,11 @@ impl State {
                 self.epoch += 1;
                 self.revocations.revoke_client(id, revocation);
             }
-            // The time is in the secret already: that is where it was first noted.
-            Change::TouchSecret(..) | Change::Nothing => {}
+            // The time is in the credential already: that is where it was first noted.
+            Change::TouchSecret(..)
+            | Change::TouchKey(..)
+            | Change::TouchCertificate(..)
+            | Change::Nothing => {}
             Change::Expire { now, .. } => {
                 if self.revocations.has_expired(now) {
                     self.epoch += 1;

@@ -41,11 +41,12 @@ pub enum FormatError {
     BadHeader,
     /// `alg` is neither `EdDSA` (RFC 8037) nor `Ed25519` (RFC 9864).
     BadAlgorithm,
-    /// `typ` is not `at+jwt` (RFC 9068 §2.1).
+    /// `typ` is not `at+jwt` (RFC 9068 §2.1), or of an assertion not one of its types.
     BadType,
     /// The header names critical extensions, or brings or points to a key of its own.
     ForbiddenHeader,
-    /// The payload is not one JSON object with the claims of RFC 9068 §2.2, each unique and well-typed.
+    /// The payload is not one JSON object with the claims of RFC 9068 §2.2 (of an assertion, those of
+    /// RFC 7523 §3), each unique and well-typed.
     BadClaims,
     /// The signature is not 64 bytes.
     BadSignature,
@@ -80,7 +81,17 @@ impl<'a> Parts<'a> {
         })
     }
 
-    pub(super) fn header(&self) -> Result<Header<'_>, FormatError> {
+    /// The header of a token of ours.
+    pub(super) fn header(&self) -> Result<TokenHeader<'_>, FormatError> {
+        let header = self.jose_header()?;
+        if header.typ.ok_or(FormatError::BadHeader)? != "at+jwt" {
+            return Err(FormatError::BadType);
+        }
+        Ok(TokenHeader { kid: header.kid.ok_or(FormatError::BadHeader)? })
+    }
+
+    /// The header of any JWS that we read: our algorithm, and no key but those that we know.
+    pub(super) fn jose_header(&self) -> Result<Header<'_>, FormatError> {
         let header: Header<'_> =
             serde_json::from_slice(&self.header).map_err(|_| FormatError::BadHeader)?;
         if header.forbidden {
@@ -89,23 +100,28 @@ impl<'a> Parts<'a> {
         if header.alg != "EdDSA" && header.alg != "Ed25519" {
             return Err(FormatError::BadAlgorithm);
         }
-        if header.typ != "at+jwt" {
-            return Err(FormatError::BadType);
-        }
         Ok(header)
     }
 
-    pub(super) fn claims(&self) -> Result<TimedClaims, FormatError> {
+    /// What is signed, as the claims of one profile or another.
+    pub(super) fn claims<'p, C: Deserialize<'p>>(&'p self) -> Result<C, FormatError> {
         serde_json::from_slice(&self.payload).map_err(|_| FormatError::BadClaims)
     }
+}
+
+/// The header of a token of ours, once its type is right.
+pub(super) struct TokenHeader<'a> {
+    /// The name of the key.
+    pub(super) kid: Cow<'a, str>,
 }
 
 /// The protected header, as far as we know it.
 pub(super) struct Header<'a> {
     alg: Cow<'a, str>,
-    typ: Cow<'a, str>,
+    /// What is signed.
+    pub(super) typ: Option<Cow<'a, str>>,
     /// The name of the key.
-    pub(super) kid: Cow<'a, str>,
+    pub(super) kid: Option<Cow<'a, str>>,
     forbidden: bool,
 }
 
@@ -140,12 +156,7 @@ impl<'de: 'a, 'a> Deserialize<'de> for Header<'a> {
                         }
                     }
                 }
-                Ok(Header {
-                    alg: required(alg, "alg")?,
-                    typ: required(typ, "typ")?,
-                    kid: required(kid, "kid")?,
-                    forbidden,
-                })
+                Ok(Header { alg: required(alg, "alg")?, typ, kid, forbidden })
             }
         }
         deserializer.deserialize_map(HeaderVisitor)
@@ -202,27 +213,27 @@ impl<'de> Deserialize<'de> for TimedClaims {
     }
 }
 
-fn once<T, E: Error>(slot: &mut Option<T>, value: T) -> Result<(), E> {
+pub(super) fn once<T, E: Error>(slot: &mut Option<T>, value: T) -> Result<(), E> {
     match slot.replace(value) {
         None => Ok(()),
         Some(_) => Err(E::custom("a member stands twice")),
     }
 }
 
-fn required<T, E: Error>(slot: Option<T>, name: &'static str) -> Result<T, E> {
+pub(super) fn required<T, E: Error>(slot: Option<T>, name: &'static str) -> Result<T, E> {
     slot.ok_or_else(|| E::missing_field(name))
 }
 
 /// A JSON string, borrowed from the input when it has no escapes.
 #[derive(Deserialize)]
-struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
+pub(super) struct Text<'a>(#[serde(borrow)] pub(super) Cow<'a, str>);
 
 /// The members that we do not know, to see that none stands twice.
 #[derive(Default)]
-struct Members<'a>(Vec<Cow<'a, str>>);
+pub(super) struct Members<'a>(Vec<Cow<'a, str>>);
 
 impl<'a> Members<'a> {
-    fn add<E: Error>(&mut self, name: Cow<'a, str>) -> Result<(), E> {
+    pub(super) fn add<E: Error>(&mut self, name: Cow<'a, str>) -> Result<(), E> {
         if self.0.contains(&name) {
             return Err(E::custom("a member stands twice"));
         }
@@ -232,7 +243,7 @@ impl<'a> Members<'a> {
 }
 
 /// Any JSON whose objects have no member twice. Its content is passed over.
-struct UniqueMembers;
+pub(super) struct UniqueMembers;
 
 impl<'de> Deserialize<'de> for UniqueMembers {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -317,7 +328,7 @@ pub(super) fn encode_claims(claims: &Claims, token: &mut String) {
     encode(&payload, token);
 }
 
-fn encode(part: &impl Serialize, token: &mut String) {
+pub(super) fn encode(part: &impl Serialize, token: &mut String) {
     // All but a few fit, and are not moved while they grow.
     let mut json = Vec::with_capacity(512);
     serde_json::to_writer(&mut json, part).expect("a struct of strings and numbers is always JSON");
@@ -352,7 +363,7 @@ pub fn unverified_claims(token: &str) -> Result<UnverifiedToken, FormatError> {
     let claims = part(parts.next().ok_or(FormatError::NotCompact)?, FormatError::BadClaims)?;
     let format = Parts::split(token).and_then(|parts| {
         parts.header()?;
-        parts.claims().map(|_| ())
+        parts.claims::<TimedClaims>().map(|_| ())
     });
     Ok(UnverifiedToken { header, claims, format })
 }

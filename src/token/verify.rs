@@ -10,6 +10,7 @@ use crate::claims::Timestamp;
 use crate::keys::KeySet;
 use crate::token::format::FormatError;
 use crate::token::format::Parts;
+use crate::token::format::TimedClaims;
 
 /// A token whose signature, issuer, audience and time were right when it was verified.
 ///
@@ -98,7 +99,7 @@ pub fn verify(
 ) -> Result<VerifiedToken, Rejection> {
     let parts = Parts::split(token).map_err(Rejection::Malformed)?;
     let header = parts.header().map_err(Rejection::Malformed)?;
-    let timed = parts.claims().map_err(Rejection::Malformed)?;
+    let timed: TimedClaims = parts.claims().map_err(Rejection::Malformed)?;
     if timed.claims.issuer != *expected.issuer {
         return Err(Rejection::IssuerMismatch);
     }

@@ -77,6 +77,7 @@ impl FakeCountersign {
         let state = self.state.lock().expect("no panic");
         match state.asked.last().and_then(|request| request.credential.clone()) {
             Some(Credential::ClientSecret(secret)) => secret,
+            Some(Credential::ClientAssertion(_)) => panic!("it has a key and no secret"),
             None => panic!("nobody asked"),
         }
     }

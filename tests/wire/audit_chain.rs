@@ -61,7 +61,7 @@ impl Log {
         let authority = authority(path, self.server.kek(), retention, START);
         let refused = countersign::authority::IssueRequest {
             client_id: &crate::support::id("nobody"),
-            client_secret: "wrong",
+            credential: countersign::client::Credential::Secret("wrong"),
             token: countersign::policy::TokenRequest {
                 audience: None,
                 scopes: countersign::claims::ScopeSet::parse("").expect("none"),
@@ -69,7 +69,7 @@ impl Log {
             },
             peer: "",
         };
-        authority.issue(&refused, START).expect_err("nobody is nobody");
+        authority.issue(&refused, START).await.expect_err("nobody is nobody");
         authority.maintain(START).await.expect("the store takes it");
     }
 }

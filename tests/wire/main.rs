@@ -1,5 +1,6 @@
 //! Everything that goes over the wire, against a real server on a real socket.
 
+mod assertions;
 mod audit;
 mod audit_chain;
 mod audit_refusals;

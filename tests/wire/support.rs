@@ -58,10 +58,15 @@ struct Running {
 impl TestServer {
     /// A server with a fresh store, whose only client is the operator `operator`.
     pub async fn start() -> Self {
+        Self::start_as(ISSUER).await
+    }
+
+    /// The same, as another issuer.
+    pub async fn start_as(issuer: &str) -> Self {
         let dir = TempDir::new().expect("a temporary directory");
         let kek = Kek::generate().expect("randomness");
         let operator = NewClient::operator(id("operator"), "for tests", START).expect("randomness");
-        let issuer = Issuer::new(ISSUER).expect("a valid issuer");
+        let issuer = Issuer::new(issuer).expect("a valid issuer");
         let place = store::reserve(&database(dir.path())).expect("nothing is there");
         host::init(&place, &kek, &issuer, std::slice::from_ref(&operator), START)
             .expect("a fresh store");

@@ -47,6 +47,7 @@ pub enum ClientCommand {
 Examples:
   $ countersign client create cron --grant inventory=stock:read,stock:write --out cron.toml
   $ countersign client create inventory --serves inventory --description stock-team
+  $ countersign client create shop --serves shop --resource https://shop.example.com/api
   $ countersign client create partner --grant orders=orders:read --max-token-ttl 5m --secret-ttl 90d
 
 Unless --out names a file, the secret is the only thing on stdout. It is not shown again.")]
@@ -62,6 +63,9 @@ pub struct CreateArgs {
     /// An audience that it is, whose tokens it may validate; may be repeated
     #[arg(long, value_name = "AUDIENCE")]
     pub serves: Vec<String>,
+    /// Another name of an audience that it is, as OAuth clients send it in `resource`; may be repeated
+    #[arg(long = "resource", value_name = "URI[=AUDIENCE]", value_parser = parse_resource)]
+    pub resources: Vec<ResourceArg>,
     /// The longest life of its tokens: 1s to 24h [default: the server's]
     #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
     pub max_token_ttl: Option<Duration>,
@@ -119,6 +123,12 @@ pub struct UpdateArgs {
     /// It is no audience any more
     #[arg(long, conflicts_with = "serves")]
     pub no_serves: bool,
+    /// Another name of an audience that it is, instead of all that there are now; may be repeated
+    #[arg(long = "resource", value_name = "URI[=AUDIENCE]", value_parser = parse_resource)]
+    pub resources: Vec<ResourceArg>,
+    /// Its audiences have no other names any more
+    #[arg(long, conflicts_with = "resources")]
+    pub no_resources: bool,
     /// The longest life of its tokens, 1s to 24h, or `default` for the server's
     #[arg(long, value_name = "DURATION", value_parser = parse_max_ttl)]
     pub max_token_ttl: Option<MaxTtl>,
@@ -141,6 +151,8 @@ impl UpdateArgs {
             remove_grants,
             serves,
             no_serves,
+            resources,
+            no_resources,
             max_token_ttl,
             disable,
             enable,
@@ -148,11 +160,13 @@ impl UpdateArgs {
         let lists = grants.is_empty()
             && add_grants.is_empty()
             && remove_grants.is_empty()
-            && serves.is_empty();
+            && serves.is_empty()
+            && resources.is_empty();
         lists
             && description.is_none()
             && max_token_ttl.is_none()
             && !no_serves
+            && !no_resources
             && !disable
             && !enable
     }
@@ -211,6 +225,15 @@ pub struct GrantArg {
     pub scopes: Vec<String>,
 }
 
+/// `URI[=AUDIENCE]`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ResourceArg {
+    /// The URI.
+    pub uri: String,
+    /// The audience; none for the only one that the client is.
+    pub audience: Option<String>,
+}
+
 /// A new maximum for the life of a client's tokens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MaxTtl {
@@ -229,6 +252,18 @@ fn parse_grant(text: &str) -> Result<GrantArg, String> {
         return Err(shape());
     }
     Ok(GrantArg { audience: audience.to_owned(), scopes })
+}
+
+/// The last `=` divides: audiences have none, URIs may.
+fn parse_resource(text: &str) -> Result<ResourceArg, String> {
+    let (uri, audience) = match text.rsplit_once('=') {
+        Some((uri, audience)) => (uri, Some(audience.to_owned())),
+        None => (text, None),
+    };
+    if uri.is_empty() || audience.as_deref() == Some("") {
+        return Err("give it as URI=AUDIENCE, like https://shop.example.com/api=shop".to_owned());
+    }
+    Ok(ResourceArg { uri: uri.to_owned(), audience })
 }
 
 fn parse_max_ttl(text: &str) -> Result<MaxTtl, humantime::DurationError> {
@@ -259,6 +294,18 @@ mod tests {
     }
 
     #[test]
+    fn a_resource_is_divided_at_the_last_equals_sign() {
+        let resource = |uri: &str, audience: Option<&str>| {
+            Ok(ResourceArg { uri: uri.to_owned(), audience: audience.map(str::to_owned) })
+        };
+        assert_eq!(parse_resource("https://a.test/"), resource("https://a.test/", None));
+        assert_eq!(parse_resource("a:b?c=d=shop"), resource("a:b?c=d", Some("shop")));
+        for bad in ["", "=shop", "https://a.test/="] {
+            assert!(parse_resource(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
     fn an_update_does_not_contradict_itself() {
         assert!(parses("countersign client update a --disable --description x"));
         for bad in [
@@ -266,6 +313,7 @@ mod tests {
             " --grant a=b --add-grant c=d",
             " --grant a=b --remove-grant c",
             " --serves a --no-serves",
+            " --resource a:b --no-resources",
         ] {
             assert!(!parses(&format!("countersign client update a{bad}")), "{bad}");
         }

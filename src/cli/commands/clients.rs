@@ -25,6 +25,7 @@ use crate::rpc::DeleteClientRequest;
 use crate::rpc::GetClientRequest;
 use crate::rpc::Grant;
 use crate::rpc::ListClientsRequest;
+use crate::rpc::ResourceAlias;
 use crate::rpc::RevokeClientTokensRequest;
 use crate::rpc::client_service_client::ClientServiceClient;
 
@@ -105,6 +106,7 @@ async fn create(
     output: &mut Output<'_>,
 ) -> Result<(), Error> {
     let client = rpc::Client {
+        resources: update::resources(args.resources, &args.serves)?,
         client_id: args.id,
         description: args.description,
         grants: update::added(Vec::new(), args.grants),
@@ -159,6 +161,7 @@ struct Client {
     description: String,
     grants: Vec<GrantInfo>,
     serves: Vec<String>,
+    resources: Vec<ResourceInfo>,
     /// In seconds; none for the server's default.
     max_token_ttl: Option<u64>,
     disabled: bool,
@@ -172,6 +175,12 @@ struct Client {
 struct GrantInfo {
     audience: String,
     scopes: Vec<String>,
+}
+
+#[derive(Serialize)]
+struct ResourceInfo {
+    uri: String,
+    audience: String,
 }
 
 #[derive(Serialize)]
@@ -199,6 +208,11 @@ impl From<rpc::Client> for Client {
                 .map(|Grant { audience, scopes }| GrantInfo { audience, scopes })
                 .collect(),
             serves: client.serves,
+            resources: client
+                .resources
+                .into_iter()
+                .map(|ResourceAlias { uri, audience }| ResourceInfo { uri, audience })
+                .collect(),
             disabled: client.disabled,
             etag: client.etag,
             secrets: client.secrets.into_iter().map(SecretInfo::from).collect(),
@@ -253,6 +267,15 @@ impl View for Client {
             ("updated", time(&self.update_time)),
             ("etag", self.etag.clone()),
         ]);
+        if !self.resources.is_empty() {
+            let rows: Vec<_> = self
+                .resources
+                .iter()
+                .map(|resource| [resource.uri.clone(), resource.audience.clone()])
+                .collect();
+            text.push('\n');
+            text.push_str(&output::table(["RESOURCE", "AUDIENCE"], &rows));
+        }
         if !self.secrets.is_empty() {
             text.push('\n');
             text.push_str(&secrets::table(&self.secrets));

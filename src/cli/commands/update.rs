@@ -2,6 +2,7 @@
 
 use crate::cli::args::clients::GrantArg;
 use crate::cli::args::clients::MaxTtl;
+use crate::cli::args::clients::ResourceArg;
 use crate::cli::args::clients::UpdateArgs;
 use crate::cli::commands::Server;
 use crate::cli::commands::clients;
@@ -10,6 +11,7 @@ use crate::cli::connection::request_id;
 use crate::cli::error::Error;
 use crate::rpc;
 use crate::rpc::Grant;
+use crate::rpc::ResourceAlias;
 use crate::rpc::UpdateClientRequest;
 use crate::rpc::client_service_client::ClientServiceClient;
 
@@ -71,6 +73,10 @@ fn changed(
         client.serves = args.serves;
         paths.push("serves");
     }
+    if args.no_resources || !args.resources.is_empty() {
+        client.resources = resources(args.resources, &client.serves)?;
+        paths.push("resources");
+    }
     if let Some(max_token_ttl) = args.max_token_ttl {
         client.max_token_ttl = match max_token_ttl {
             MaxTtl::Default => None,
@@ -83,6 +89,25 @@ fn changed(
         paths.push("disabled");
     }
     Ok((client, paths))
+}
+
+/// The resources; those that name no audience mean the only one that the client serves.
+///
+/// # Errors
+/// When it does not serve exactly one.
+pub fn resources(
+    resources: Vec<ResourceArg>,
+    serves: &[String],
+) -> Result<Vec<ResourceAlias>, Error> {
+    let alias = |ResourceArg { uri, audience }| match (audience, serves) {
+        (Some(audience), _) => Ok(ResourceAlias { uri, audience }),
+        (None, [only]) => Ok(ResourceAlias { uri, audience: only.clone() }),
+        (None, _) => Err(Error::usage(
+            "which audience a resource means is not clear: the client does not serve exactly one",
+            "give it as URI=AUDIENCE",
+        )),
+    };
+    resources.into_iter().map(alias).collect()
 }
 
 /// The grants with more scopes: one grant an audience, each scope once.
@@ -148,6 +173,24 @@ mod tests {
             update("--no-serves --enable --max-token-ttl default").expect("it is possible");
         assert_eq!(paths, ["serves", "max_token_ttl", "disabled"]);
         assert!(client.serves.is_empty() && client.max_token_ttl.is_none() && !client.disabled);
+    }
+
+    #[test]
+    fn a_resource_means_the_only_audience_unless_it_names_one() {
+        let alias = |uri: &str, audience: &str| ResourceAlias {
+            uri: uri.to_owned(),
+            audience: audience.to_owned(),
+        };
+        let (client, paths) = update("--resource a:b --resource c:d=e").expect("it is possible");
+        assert_eq!(paths, ["resources"]);
+        assert_eq!(client.resources, [alias("a:b", "jobs"), alias("c:d", "e")]);
+        let (client, _) = update("--serves x --resource a:b").expect("it is possible");
+        assert_eq!(client.resources, [alias("a:b", "x")]);
+        for unclear in ["--no-serves --resource a:b", "--serves x --serves y --resource a:b"] {
+            assert!(matches!(update(unclear), Err(Error::Usage(_))), "{unclear}");
+        }
+        let (client, paths) = update("--no-resources").expect("it is possible");
+        assert!(client.resources.is_empty() && paths == ["resources"]);
     }
 
     #[test]

@@ -16,6 +16,8 @@ use crate::client::ClientSecret;
 use crate::client::ClientSettings;
 use crate::client::GrantRule;
 use crate::client::Grants;
+use crate::client::ResourceAlias;
+use crate::client::Resources;
 use crate::client::SecretId;
 use crate::client::SecretInfo;
 use crate::client::Serves;
@@ -29,10 +31,12 @@ use crate::server::fields::wire_scopes;
 use crate::server::fields::wire_time;
 use crate::server::grpc::Call;
 use crate::server::grpc::Desk;
+use crate::server::grpc::client_credentials::wire_certificate;
+use crate::server::grpc::client_credentials::wire_key;
 use crate::server::grpc::end;
 
-/// The longest life of a secret that has an end.
-const LONGEST_SECRET_LIFE: Duration = Duration::from_secs(10 * 365 * 24 * 60 * 60);
+/// The longest life of a credential that has an end.
+const LONGEST_CREDENTIAL_LIFE: Duration = Duration::from_secs(10 * 365 * 24 * 60 * 60);
 
 /// The longest description of a client, in characters.
 const MAX_DESCRIPTION: usize = 256;
@@ -97,6 +101,38 @@ impl ClientService for Clients {
         end(&call.notes, self.revoke_secret(&call).await)
     }
 
+    async fn create_client_key(
+        &self,
+        request: Request<rpc::CreateClientKeyRequest>,
+    ) -> Result<Response<rpc::CreateClientKeyResponse>, Status> {
+        let call = Call::new(request);
+        end(&call.notes, self.create_key(&call).await)
+    }
+
+    async fn revoke_client_key(
+        &self,
+        request: Request<rpc::RevokeClientKeyRequest>,
+    ) -> Result<Response<rpc::RevokeClientKeyResponse>, Status> {
+        let call = Call::new(request);
+        end(&call.notes, self.revoke_key(&call).await)
+    }
+
+    async fn create_client_certificate(
+        &self,
+        request: Request<rpc::CreateClientCertificateRequest>,
+    ) -> Result<Response<rpc::CreateClientCertificateResponse>, Status> {
+        let call = Call::new(request);
+        end(&call.notes, self.create_certificate(&call).await)
+    }
+
+    async fn revoke_client_certificate(
+        &self,
+        request: Request<rpc::RevokeClientCertificateRequest>,
+    ) -> Result<Response<rpc::RevokeClientCertificateResponse>, Status> {
+        let call = Call::new(request);
+        end(&call.notes, self.revoke_certificate(&call).await)
+    }
+
     async fn revoke_client_tokens(
         &self,
         request: Request<rpc::RevokeClientTokensRequest>,
@@ -124,6 +160,7 @@ impl Clients {
             serves: serves(client)?,
             max_token_ttl: max_token_ttl(client)?,
             disabled: client.disabled,
+            resources: resources(client)?,
         };
         let act = call.act(&self.0, "ClientService/CreateClient", &call.message.request_id)?;
         let created = self.0.authority.create_client(act, id, settings).await?;
@@ -178,9 +215,9 @@ impl Clients {
                 "serves" => patch.serves = Some(serves(client)?),
                 "max_token_ttl" => patch.max_token_ttl = Some(max_token_ttl(client)?),
                 "disabled" => patch.disabled = Some(client.disabled),
+                "resources" => patch.resources = Some(resources(client)?),
                 _ => {
-                    let problem =
-                        "it may name description, grants, serves, max_token_ttl and disabled";
+                    let problem = "it may name description, grants, serves, max_token_ttl, disabled and resources";
                     return Err(InvalidField::new("update_mask", problem).into());
                 }
             }
@@ -208,11 +245,7 @@ impl Clients {
     ) -> Result<rpc::CreateClientSecretResponse, CallError> {
         let message = &call.message;
         let id = fields::name("client_id", &message.client_id)?;
-        let ttl = message.ttl.as_ref().map(|ttl| fields::life("ttl", ttl)).transpose()?;
-        if ttl.is_some_and(|ttl| ttl > LONGEST_SECRET_LIFE) {
-            let problem = "longer than ten years; leave it out for a secret without an end";
-            return Err(InvalidField::new("ttl", problem).into());
-        }
+        let ttl = credential_life(message.ttl.as_ref())?;
         let act = call.act(&self.0, "ClientService/CreateClientSecret", &message.request_id)?;
         match self.0.authority.create_secret(act, id, ttl).await? {
             CreatedSecret::New(secret, info) => Ok(rpc::CreateClientSecretResponse {
@@ -248,6 +281,18 @@ impl Clients {
     }
 }
 
+/// How long a credential shall work; `None` for no end.
+pub(super) fn credential_life(
+    ttl: Option<&prost_types::Duration>,
+) -> Result<Option<Duration>, InvalidField> {
+    let ttl = ttl.map(|ttl| fields::life("ttl", ttl)).transpose()?;
+    if ttl.is_some_and(|ttl| ttl > LONGEST_CREDENTIAL_LIFE) {
+        let problem = "longer than ten years; leave it out for one without an end";
+        return Err(InvalidField::new("ttl", problem));
+    }
+    Ok(ttl)
+}
+
 fn description(client: &rpc::Client) -> Result<Box<str>, InvalidField> {
     let text = client.description.as_str();
     if text.chars().count() > MAX_DESCRIPTION || text.chars().any(char::is_control) {
@@ -278,6 +323,17 @@ fn serves(client: &rpc::Client) -> Result<Serves, InvalidField> {
         .map_err(|error| InvalidField::new("client.serves", error))
 }
 
+fn resources(client: &rpc::Client) -> Result<Resources, InvalidField> {
+    let aliases = client.resources.iter().enumerate().map(|(at, alias)| {
+        Ok(ResourceAlias {
+            uri: fields::name(&format!("client.resources[{at}].uri"), &alias.uri)?,
+            audience: fields::name(&format!("client.resources[{at}].audience"), &alias.audience)?,
+        })
+    });
+    Resources::try_from(aliases.collect::<Result<Vec<_>, InvalidField>>()?)
+        .map_err(|error| InvalidField::new("client.resources", error))
+}
+
 fn max_token_ttl(client: &rpc::Client) -> Result<Option<Duration>, InvalidField> {
     let field = "client.max_token_ttl";
     match &client.max_token_ttl {
@@ -300,7 +356,12 @@ fn revision(field: &str, etag: &str) -> Result<Option<u64>, InvalidField> {
 }
 
 fn wire_client(client: &ClientInfo) -> rpc::Client {
-    let ClientSettings { description, grants, serves, max_token_ttl, disabled } = &client.settings;
+    let ClientSettings { description, grants, serves, max_token_ttl, disabled, resources } =
+        &client.settings;
+    let wire_alias = |alias: &ResourceAlias| rpc::ResourceAlias {
+        uri: alias.uri.to_string(),
+        audience: alias.audience.to_string(),
+    };
     let wire_grant = |rule: &GrantRule| rpc::Grant {
         audience: rule.audience.to_string(),
         scopes: wire_scopes(&rule.scopes),
@@ -316,7 +377,9 @@ fn wire_client(client: &ClientInfo) -> rpc::Client {
         update_time: Some(wire_time(client.updated_at)),
         etag: format!("{:x}", client.revision),
         secrets: client.secrets.iter().map(wire_secret).collect(),
-        ..Default::default()
+        keys: client.keys.iter().map(wire_key).collect(),
+        certificates: client.certificates.iter().map(wire_certificate).collect(),
+        resources: resources.as_slice().iter().map(wire_alias).collect(),
     }
 }
 

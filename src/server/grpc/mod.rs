@@ -1,6 +1,7 @@
 //! Countersign's own services. Each method: message → values → authority → message.
 
 mod audit;
+mod client_credentials;
 mod clients;
 mod keys;
 mod tokens;
@@ -24,6 +25,7 @@ use tonic::transport::server::TcpConnectInfo;
 use crate::authority::Act;
 use crate::authority::Authority;
 use crate::claims::Clock;
+use crate::client::CertificateNames;
 use crate::policy::Operator;
 use crate::server::errors::CallError;
 use crate::server::fields::InvalidField;
@@ -45,6 +47,8 @@ struct Call<M> {
     peer: String,
     /// The caller's token. The guard puts it there for every method that demands one.
     token: Option<Arc<VerifiedToken>>,
+    /// The names in the client certificate of the connection, if it has one.
+    certificate: Option<Arc<CertificateNames>>,
     notes: Arc<RequestNotes>,
 }
 
@@ -54,12 +58,14 @@ impl<M> Call<M> {
         let peer: Option<SocketAddr> =
             extensions.get::<TcpConnectInfo>().and_then(TcpConnectInfo::remote_addr);
         let token = extensions.get::<Arc<VerifiedToken>>().cloned();
+        let certificate = extensions.get::<Arc<CertificateNames>>().cloned();
         let notes = extensions.get::<Arc<RequestNotes>>().cloned().unwrap_or_default();
         if let Some(token) = &token {
             // Noted once: the extensions are this request's own.
             let _ = notes.client.set(token.claims().client_id.clone());
         }
-        Self { message, peer: peer.map(|peer| peer.to_string()).unwrap_or_default(), token, notes }
+        let peer = peer.map(|peer| peer.to_string()).unwrap_or_default();
+        Self { message, peer, token, certificate, notes }
     }
 
     fn token(&self) -> &VerifiedToken {

@@ -8,11 +8,13 @@ use crate::authority::IssueError;
 use crate::authority::IssueRequest;
 use crate::authority::RevocationTarget;
 use crate::claims::TokenId;
+use crate::client::CertificateNames;
+use crate::client::Credential;
 use crate::client::NotAuthenticated;
 use crate::policy::TokenRequest;
 use crate::rpc;
 use crate::rpc::InactiveReason;
-use crate::rpc::issue_token_request::Credential;
+use crate::rpc::issue_token_request::Credential as WireCredential;
 use crate::rpc::revoke_token_request::Target;
 use crate::rpc::token_service_server::TokenService;
 use crate::server::errors::CallError;
@@ -67,21 +69,7 @@ impl Tokens {
     ) -> Result<rpc::IssueTokenResponse, CallError> {
         let message = &call.message;
         let client_id = fields::name("client_id", &message.client_id)?;
-        let client_secret = match &message.credential {
-            Some(Credential::ClientSecret(secret))
-                if (1..=MAX_SECRET_LEN).contains(&secret.len()) =>
-            {
-                secret
-            }
-            Some(Credential::ClientSecret(_)) => {
-                return Err(
-                    InvalidField::new("client_secret", "empty or too long to be a secret").into()
-                );
-            }
-            None => {
-                return Err(InvalidField::new("credential", "missing; set client_secret").into());
-            }
-        };
+        let credential = credential(message, call.certificate.as_deref())?;
         let requested_ttl = message.requested_ttl.as_ref();
         let token = TokenRequest {
             audience: fields::optional_name("audience", &message.audience)?,
@@ -90,13 +78,8 @@ impl Tokens {
                 .map(|ttl| fields::life("requested_ttl", ttl))
                 .transpose()?,
         };
-        let request =
-            IssueRequest { client_id: &client_id, client_secret, token, peer: &call.peer };
-        let (authority, now) = (&self.0.authority, self.0.clock.now());
-        let mut issued = authority.issue(&request, now);
-        if matches!(issued, Err(IssueError::LeaseOver)) && authority.renew_lease(now).await {
-            issued = authority.issue(&request, now);
-        }
+        let request = IssueRequest { client_id: &client_id, credential, token, peer: &call.peer };
+        let issued = self.0.authority.issue(&request, self.0.clock.now()).await;
         // A name that nobody has may be a misplaced secret: it is not for the log.
         if !matches!(issued, Err(IssueError::ClientRejected(NotAuthenticated::UnknownClient))) {
             let _ = call.notes.client.set(client_id.clone());
@@ -161,6 +144,37 @@ impl Tokens {
         let act = call.act(&self.0, "", "")?;
         self.0.authority.revoke_token(act, target).await?;
         Ok(rpc::RevokeTokenResponse {})
+    }
+}
+
+/// What the client proves itself with. What it sends counts, and only if it sends nothing, the
+/// certificate of its connection, which may be there for another reason.
+fn credential<'a>(
+    message: &'a rpc::IssueTokenRequest,
+    certificate: Option<&'a CertificateNames>,
+) -> Result<Credential<'a>, InvalidField> {
+    match &message.credential {
+        Some(WireCredential::ClientSecret(secret)) => {
+            if !(1..=MAX_SECRET_LEN).contains(&secret.len()) {
+                return Err(InvalidField::new("client_secret", "empty or too long to be a secret"));
+            }
+            Ok(Credential::Secret(secret))
+        }
+        Some(WireCredential::ClientAssertion(assertion)) => {
+            if !(1..=MAX_LEN).contains(&assertion.len()) {
+                return Err(InvalidField::new(
+                    "client_assertion",
+                    "empty or too long to be an assertion",
+                ));
+            }
+            Ok(Credential::Assertion(assertion))
+        }
+        None => certificate.map(Credential::Certificate).ok_or_else(|| {
+            InvalidField::new(
+                "credential",
+                "missing; set client_secret or client_assertion, or connect with a client certificate",
+            )
+        }),
     }
 }
 

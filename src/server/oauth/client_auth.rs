@@ -3,9 +3,19 @@
 use http::HeaderMap;
 use http::header;
 
+use crate::authority::IssueError;
+use crate::claims::ClientId;
+use crate::client::AuthenticatedClient;
+use crate::client::CertificateNames;
+use crate::client::Credential;
+use crate::client::NotAuthenticated;
+use crate::client::unverified_subject;
+use crate::server::grpc::Desk;
 use crate::server::oauth::authorization::BasicCredentials;
 use crate::server::oauth::errors::OAuthError;
 use crate::server::oauth::form::Form;
+use crate::server::oauth::request::Post;
+use crate::server::request_log::RequestNotes;
 
 /// The one kind of assertion (RFC 7523 §2.2).
 const JWT_BEARER: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
@@ -68,4 +78,71 @@ pub(super) fn presented<'a>(
     }
     let client_id = client_id.ok_or(OAuthError::Client("no_credential"))?;
     Ok(Presented::Certificate { client_id })
+}
+
+/// Who a client says it is, and what it proves that with.
+pub(super) struct Claim<'a> {
+    pub(super) client_id: ClientId,
+    pub(super) credential: Credential<'a>,
+}
+
+impl<'a> Presented<'a> {
+    /// The client and its credential; the certificate is that of the connection, if it has one.
+    ///
+    /// # Errors
+    /// When what is presented cannot be anyone's.
+    pub(super) fn claim(
+        &'a self,
+        certificate: Option<&'a CertificateNames>,
+    ) -> Result<Claim<'a>, OAuthError> {
+        let (client_id, credential) = match self {
+            Self::Basic(basic) => {
+                (basic.client_id.as_str(), Credential::Secret(&basic.client_secret))
+            }
+            Self::Post { client_id, client_secret } => {
+                (*client_id, Credential::Secret(client_secret))
+            }
+            Self::Assertion { client_id: Some(client_id), assertion } => {
+                (*client_id, Credential::Assertion(assertion))
+            }
+            // RFC 7521 §4.2: the assertion says it, too.
+            Self::Assertion { client_id: None, assertion } => {
+                let client_id =
+                    unverified_subject(assertion).ok_or(OAuthError::Client("bad_assertion"))?;
+                return Ok(Claim { client_id, credential: Credential::Assertion(assertion) });
+            }
+            Self::Certificate { client_id } => {
+                let certificate = certificate.ok_or(OAuthError::Client("no_credential"))?;
+                (*client_id, Credential::Certificate(certificate))
+            }
+        };
+        let client_id =
+            ClientId::new(client_id).map_err(|_| OAuthError::Client("malformed_client_id"))?;
+        Ok(Claim { client_id, credential })
+    }
+}
+
+/// Believes the client that a request is from, and notes who it is.
+///
+/// # Errors
+/// When it proves nothing, or not well.
+pub(super) fn authenticate(desk: &Desk, post: &Post) -> Result<AuthenticatedClient, OAuthError> {
+    let presented = presented(&post.headers, &post.form)?;
+    let Claim { client_id, credential } = presented.claim(post.certificate.as_deref())?;
+    let now = desk.clock.now();
+    let proven = desk.authority.authenticate(&client_id, credential, &post.peer, now);
+    let proven = proven.map_err(IssueError::from);
+    note_client(&post.notes, client_id, &proven);
+    Ok(proven?)
+}
+
+/// Notes who asks. A name that nobody has may be a misplaced secret: it is not for the log.
+pub(super) fn note_client<T>(
+    notes: &RequestNotes,
+    client_id: ClientId,
+    outcome: &Result<T, IssueError>,
+) {
+    if !matches!(outcome, Err(IssueError::ClientRejected(NotAuthenticated::UnknownClient))) {
+        let _ = notes.client.set(client_id);
+    }
 }

@@ -154,6 +154,9 @@ impl OAuthError {
 fn not_issued(error: &IssueError) -> Told {
     match error {
         IssueError::ClientRejected(reason) => rejected(reason.as_str()),
+        IssueError::CannotRemember => {
+            unavailable("the assertion cannot be remembered now; try again with another one")
+        }
         IssueError::Denied(Denial::AudienceNotGranted(_)) => target(NOT_GRANTED),
         IssueError::Denied(Denial::AudienceAmbiguous) => {
             target("the request does not tell which audience is meant: name it")

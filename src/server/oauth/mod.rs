@@ -1,15 +1,27 @@
 //! OAuth 2.0 over plain HTTP: for whatever speaks that, and does not link this crate.
+//!
+//! A request is read within bounds into a form, the client is authenticated, the authority is asked,
+//! and what it says becomes JSON. There is no CORS: a browser has no business with client secrets.
 
 mod authorization;
 mod client_auth;
 mod errors;
 mod form;
+mod health;
+mod introspect;
+mod jwks;
+mod metadata;
+mod openapi;
 mod request;
+mod revoke;
 mod token;
 
 pub use self::authorization::BasicCredentials;
 pub use self::form::Form;
 pub use self::form::FormError;
+
+pub(super) use self::metadata::path_of;
+pub(super) use self::metadata::without_path;
 
 use std::sync::Arc;
 
@@ -18,43 +30,109 @@ use axum::extract::Request;
 use axum::extract::State;
 use axum::response::IntoResponse;
 use axum::response::Response;
+use axum::routing::MethodRouter;
+use axum::routing::get;
 use axum::routing::post;
 use http::HeaderValue;
+use http::StatusCode;
 use http::header;
 use serde::Serialize;
+use tokio::sync::watch;
 
 use crate::server::grpc::Desk;
+use crate::server::oauth::client_auth::authenticate;
+use crate::server::oauth::errors::OAuthError;
 use crate::server::oauth::request::Post;
 use crate::server::request_log::RequestNotes;
+use crate::trust::TrustBundle;
 
-/// All routes.
-pub(super) fn routes(desk: Desk) -> Router {
-    Router::new()
-        .route("/oauth/token", post(token))
-        .route("/oauth2/token", post(token))
-        .with_state(desk)
+/// What the routes work with.
+#[derive(Clone)]
+pub(super) struct Endpoints {
+    desk: Desk,
+    trust: watch::Receiver<Option<Arc<TrustBundle>>>,
+    /// Its sender is dropped when the server begins to stop.
+    stopping: watch::Receiver<()>,
 }
 
-async fn token(State(desk): State<Desk>, request: Request) -> Response {
+impl Endpoints {
+    pub(super) fn new(desk: Desk, stopping: watch::Receiver<()>) -> Self {
+        Self { trust: desk.authority.trust(), desk, stopping }
+    }
+
+    fn is_stopping(&self) -> bool {
+        self.stopping.has_changed().is_err()
+    }
+}
+
+/// All routes there are: what `openapi.json` describes.
+fn table() -> [(&'static str, MethodRouter<Endpoints>); 12] {
+    [
+        ("/oauth/token", post(token)),
+        ("/oauth2/token", post(token)),
+        ("/oauth/introspect", post(introspect)),
+        ("/oauth2/introspect", post(introspect)),
+        ("/oauth/revoke", post(revoke)),
+        ("/oauth2/revoke", post(revoke)),
+        ("/.well-known/jwks.json", get(jwks::keys)),
+        ("/.well-known/oauth-authorization-server", get(metadata::metadata)),
+        ("/.well-known/openid-configuration", get(metadata::metadata)),
+        ("/health/live", get(health::live)),
+        ("/health/ready", get(health::ready)),
+        ("/openapi.json", get(openapi::document)),
+    ]
+}
+
+/// The routes, ready to serve.
+pub(super) fn routes(endpoints: Endpoints) -> Router {
+    table()
+        .into_iter()
+        .fold(Router::new(), |router, (path, methods)| router.route(path, methods))
+        .with_state(endpoints)
+}
+
+async fn token(State(Endpoints { desk, .. }): State<Endpoints>, request: Request) -> Response {
     let notes = notes(&request);
     let answer = async { token::issue(&desk, &Post::read(request).await?).await };
-    match answer.await {
-        Ok(answer) => json(&answer),
-        Err(error) => error.into_response(&notes),
-    }
+    end(&notes, answer.await.map(|answer| json(&answer)))
+}
+
+async fn introspect(State(Endpoints { desk, .. }): State<Endpoints>, request: Request) -> Response {
+    let notes = notes(&request);
+    let answer = async {
+        let post = Post::read(request).await?;
+        let caller = authenticate(&desk, &post)?;
+        introspect::introspect(&desk, &caller, &post)
+    };
+    end(&notes, answer.await.map(|answer| json(&answer)))
+}
+
+async fn revoke(State(Endpoints { desk, .. }): State<Endpoints>, request: Request) -> Response {
+    let notes = notes(&request);
+    let answer = async {
+        let post = Post::read(request).await?;
+        let caller = authenticate(&desk, &post)?;
+        revoke::revoke(&desk, &caller, &post).await
+    };
+    end(&notes, answer.await.map(|()| (StatusCode::OK, UNCACHED).into_response()))
 }
 
 fn notes(request: &Request) -> Arc<RequestNotes> {
     request.extensions().get::<Arc<RequestNotes>>().cloned().unwrap_or_default()
 }
 
-/// An answer that nobody may keep (RFC 6749 §5.1).
+fn end(notes: &RequestNotes, outcome: Result<Response, OAuthError>) -> Response {
+    outcome.unwrap_or_else(|error| error.into_response(notes))
+}
+
+/// Nobody may keep the answer (RFC 6749 §5.1).
+const UNCACHED: [(header::HeaderName, HeaderValue); 2] = [
+    (header::CACHE_CONTROL, HeaderValue::from_static("no-store")),
+    (header::PRAGMA, HeaderValue::from_static("no-cache")),
+];
+
 fn json(body: &impl Serialize) -> Response {
     let body = serde_json::to_string(body).expect("text and numbers are always JSON");
-    let headers = [
-        (header::CONTENT_TYPE, HeaderValue::from_static("application/json")),
-        (header::CACHE_CONTROL, HeaderValue::from_static("no-store")),
-        (header::PRAGMA, HeaderValue::from_static("no-cache")),
-    ];
-    (headers, body).into_response()
+    let content_type = [(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))];
+    (content_type, UNCACHED, body).into_response()
 }

@@ -13,6 +13,7 @@ use http_body_util::BodyExt;
 use tonic::transport::server::TcpConnectInfo;
 use zeroize::Zeroizing;
 
+use crate::client::CertificateNames;
 use crate::server::oauth::errors::OAuthError;
 use crate::server::oauth::form::Form;
 use crate::server::request_log::RequestNotes;
@@ -42,6 +43,8 @@ pub(super) struct Post {
     pub(super) headers: HeaderMap,
     pub(super) form: Form,
     pub(super) peer: String,
+    /// The names in the client certificate of the connection, if it has one.
+    pub(super) certificate: Option<Arc<CertificateNames>>,
     pub(super) notes: Arc<RequestNotes>,
 }
 
@@ -65,6 +68,7 @@ impl Post {
         Ok(Self {
             form: Form::parse(&bytes)?,
             peer: peer.map(|peer| peer.to_string()).unwrap_or_default(),
+            certificate: parts.extensions.get().cloned(),
             notes: parts.extensions.get::<Arc<RequestNotes>>().cloned().unwrap_or_default(),
             headers: parts.headers,
         })

@@ -2,16 +2,19 @@
 
 use serde::Serialize;
 
-use crate::authority::IssueError;
+use crate::authority::Authority;
 use crate::authority::IssueRequest;
+use crate::authority::NoAudience;
 use crate::claims::Audience;
-use crate::claims::ClientId;
 use crate::claims::ScopeSet;
-use crate::client::NotAuthenticated;
+use crate::client::ResourceUri;
 use crate::policy::TokenRequest;
 use crate::server::grpc::Desk;
-use crate::server::oauth::client_auth::Presented;
+use crate::server::oauth::client_auth::Claim;
+use crate::server::oauth::client_auth::authenticate;
+use crate::server::oauth::client_auth::note_client;
 use crate::server::oauth::client_auth::presented;
+use crate::server::oauth::errors::NOT_GRANTED;
 use crate::server::oauth::errors::OAuthError;
 use crate::server::oauth::form::Form;
 use crate::server::oauth::request::Post;
@@ -26,36 +29,22 @@ pub(super) struct Answer {
 }
 
 pub(super) async fn issue(desk: &Desk, post: &Post) -> Result<Answer, OAuthError> {
-    let form = &post.form;
-    match form.get("grant_type") {
+    match post.form.get("grant_type") {
         Some("client_credentials") => {}
         Some(_) => return Err(OAuthError::GrantType),
         None => return Err(OAuthError::Invalid("grant_type is missing")),
     }
-    let presented = presented(&post.headers, form)?;
-    let (client_id, client_secret) = match &presented {
-        Presented::Basic(basic) => (basic.client_id.as_str(), basic.client_secret.as_str()),
-        Presented::Post { client_id, client_secret } => (*client_id, *client_secret),
-        Presented::Assertion { .. } | Presented::Certificate { .. } => {
-            return Err(OAuthError::Client("no_credential"));
-        }
+    // What resources mean is nothing to tell just anyone: whatever is wrong with what it asks for,
+    // first the client proves who it is.
+    let token = match token_request(&desk.authority, &post.form) {
+        Ok(token) => token,
+        Err(error) => return authenticate(desk, post).and(Err(error)),
     };
-    let client_id =
-        ClientId::new(client_id).map_err(|_| OAuthError::Client("malformed_client_id"))?;
-    let request = IssueRequest {
-        client_id: &client_id,
-        client_secret,
-        token: token_request(form)?,
-        peer: &post.peer,
-    };
-    let (authority, now) = (&desk.authority, desk.clock.now());
-    let mut issued = authority.issue(&request, now);
-    if matches!(issued, Err(IssueError::LeaseOver)) && authority.renew_lease(now).await {
-        issued = authority.issue(&request, now);
-    }
-    if !matches!(issued, Err(IssueError::ClientRejected(NotAuthenticated::UnknownClient))) {
-        let _ = post.notes.client.set(client_id.clone());
-    }
+    let presented = presented(&post.headers, &post.form)?;
+    let Claim { client_id, credential } = presented.claim(post.certificate.as_deref())?;
+    let request = IssueRequest { client_id: &client_id, credential, token, peer: &post.peer };
+    let issued = desk.authority.issue(&request, desk.clock.now()).await;
+    note_client(&post.notes, client_id, &issued);
     let issued = issued?;
     let _ = post.notes.audience.set(issued.claims.audience.clone());
     Ok(Answer {
@@ -66,12 +55,30 @@ pub(super) async fn issue(desk: &Desk, post: &Post) -> Result<Answer, OAuthError
     })
 }
 
-fn token_request(form: &Form) -> Result<TokenRequest, OAuthError> {
-    let audience = form.get("audience").map(Audience::new).transpose();
+fn token_request(authority: &Authority, form: &Form) -> Result<TokenRequest, OAuthError> {
     let scopes = ScopeSet::parse(form.get("scope").unwrap_or_default());
     Ok(TokenRequest {
-        audience: audience.map_err(|_| OAuthError::Target("the audience is not a name"))?,
+        audience: audience(authority, form)?,
         scopes: scopes.map_err(|_| OAuthError::Scope)?,
         requested_ttl: None,
     })
+}
+
+/// The audience that `audience` names and all `resource` mean.
+fn audience(authority: &Authority, form: &Form) -> Result<Option<Audience>, OAuthError> {
+    let named = form.get("audience").map(Audience::new).transpose();
+    let named = named.map_err(|_| OAuthError::Target("the audience is not a name"))?;
+    let resources = form.all("resource").map(ResourceUri::new).collect::<Result<Vec<_>, _>>();
+    let resources = resources
+        .map_err(|_| OAuthError::Target("a resource is not an absolute URI without a fragment"))?;
+    let meant = authority.audience_of(&resources).map_err(|error| match error {
+        NoAudience::Unknown => OAuthError::Target(NOT_GRANTED),
+        NoAudience::Ambiguous => OAuthError::Target("the resources mean different audiences"),
+    })?;
+    match (named, meant) {
+        (Some(named), Some(meant)) if named != meant => {
+            Err(OAuthError::Target("audience and resource mean different audiences"))
+        }
+        (named, meant) => Ok(named.or(meant)),
+    }
 }

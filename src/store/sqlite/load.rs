@@ -2,16 +2,24 @@
 
 use super::*;
 
+use rusqlite::Row;
+
 use crate::claims::Audience;
 use crate::claims::MAX_TOKEN_LIFE;
 use crate::claims::TokenId;
+use crate::client::CertificateName;
+use crate::client::CertificateNameKind;
 use crate::client::ClientSettings;
 use crate::client::GrantRule;
 use crate::client::Grants;
 use crate::client::LastUse;
+use crate::client::ResourceAlias;
+use crate::client::Resources;
 use crate::client::SecretHash;
 use crate::client::SecretId;
 use crate::client::Serves;
+use crate::client::StoredCertificate;
+use crate::client::StoredKey;
 use crate::client::StoredSecret;
 use crate::cow_map::CowMap;
 use crate::keys::ActiveKey;
@@ -20,6 +28,7 @@ use crate::keys::PublicKey;
 use crate::keys::RetiredKey;
 use crate::keys::RevokedKey;
 use crate::keys::SigningKey;
+use crate::store::ResourceIndex;
 use crate::trust::ClientRevocation;
 use crate::trust::Revocations;
 
@@ -47,11 +56,13 @@ pub(super) fn state(
     let ring = Arc::new(ring(connection, kek, store_id)?);
     let mut revocations = revocations(connection)?;
     revocations.set_keys(ring.revoked_kids());
+    let clients = clients(connection)?;
     Ok(State {
         issuer,
         epoch: counter("epoch")?,
         revision: counter("revision")?,
-        clients: clients(connection)?,
+        resources: ResourceIndex::of(clients.iter().map(|(_, client)| &**client)),
+        clients,
         ring,
         revocations,
     })
@@ -65,13 +76,29 @@ fn clients(connection: &Connection) -> Result<CowMap<ClientId, Arc<Client>>, Sto
     let mut secrets = secrets.query([])?;
     let mut secret = secrets.next()?;
 
+    let mut keys = connection.prepare(
+        "SELECT client_id, kid, public, created_at, expires_at, last_used_at FROM client_keys
+         ORDER BY client_id, created_at, kid",
+    )?;
+    let mut keys = keys.query([])?;
+    let mut key = keys.next()?;
+
+    let mut certificates = connection.prepare(
+        "SELECT client_id, kind, name, created_at, expires_at, last_used_at FROM client_certificates
+         ORDER BY client_id, created_at, kind, name",
+    )?;
+    let mut certificates = certificates.query([])?;
+    let mut certificate = certificates.next()?;
+
     let mut statement = connection.prepare(
-        "SELECT client_id, description, grants, serves, max_token_ttl, disabled, created_at, updated_at, revision
+        "SELECT client_id, description, grants, serves, max_token_ttl, disabled, created_at, updated_at, revision,
+                resources
          FROM clients ORDER BY client_id",
     )?;
     let mut rows = statement.query([])?;
     let mut grants = Shared::<Vec<GrantRule>, Grants>::default();
     let mut serves = Shared::<Vec<Audience>, Serves>::default();
+    let mut resources = Shared::<Vec<ResourceAlias>, Resources>::default();
     let mut clients = CowMap::default();
     while let Some(row) = rows.next()? {
         let id = row.get_ref(0)?.as_str().map_err(|_| corrupt("client_id"))?;
@@ -81,6 +108,8 @@ fn clients(connection: &Connection) -> Result<CowMap<ClientId, Arc<Client>>, Sto
             serves: serves.parse(row.get_ref(3)?.as_str().map_err(|_| corrupt("serves"))?)?,
             max_token_ttl: row.get::<_, Option<i64>>(4)?.map(life).transpose()?,
             disabled: row.get(5)?,
+            resources: resources
+                .parse(row.get_ref(9)?.as_str().map_err(|_| corrupt("resources"))?)?,
         };
         let created_at = time(row.get(6)?);
         let mut client = Client {
@@ -92,7 +121,7 @@ fn clients(connection: &Connection) -> Result<CowMap<ClientId, Arc<Client>>, Sto
                 created_at,
             )
         };
-        // Both come in the order of the client ids, so one pass over each is enough.
+        // All come in the order of the client ids, so one pass over each is enough.
         while let Some(row) = secret {
             if row.get_ref(0)?.as_str().map_err(|_| corrupt("client_id"))? != id {
                 break;
@@ -107,9 +136,51 @@ fn clients(connection: &Connection) -> Result<CowMap<ClientId, Arc<Client>>, Sto
             secret = secrets.next()?;
         }
         client.secrets.shrink_to_fit();
+        while let Some(row) = key.filter(|row| is_of(row, id)) {
+            client.keys.push(Arc::new(stored_key(row)?));
+            key = keys.next()?;
+        }
+        client.keys.shrink_to_fit();
+        while let Some(row) = certificate.filter(|row| is_of(row, id)) {
+            client.certificates.push(Arc::new(stored_certificate(row)?));
+            certificate = certificates.next()?;
+        }
+        client.certificates.shrink_to_fit();
         clients.insert(client.id.clone(), Arc::new(client));
     }
     Ok(clients)
+}
+
+/// Whether a row with a client's id in front is of this client.
+fn is_of(row: &Row<'_>, client_id: &str) -> bool {
+    row.get_ref(0).is_ok_and(|id| id.as_str() == Ok(client_id))
+}
+
+fn stored_key(row: &Row<'_>) -> Result<StoredKey, StoreError> {
+    let key = PublicKey::from_bytes(&row.get(2)?).map_err(|_| corrupt("a client's key"))?;
+    if key.kid().as_str() != row.get_ref(1)?.as_str().unwrap_or_default() {
+        return Err(corrupt("a client's key"));
+    }
+    Ok(StoredKey {
+        key,
+        created_at: time(row.get(3)?),
+        expires_at: row.get::<_, Option<i64>>(4)?.map(time),
+        last_use: LastUse::from_store(row.get::<_, Option<i64>>(5)?.map(time)),
+    })
+}
+
+fn stored_certificate(row: &Row<'_>) -> Result<StoredCertificate, StoreError> {
+    let bad = || corrupt("a client's certificate");
+    let kind = row.get_ref(1)?.as_str().map_err(|_| bad())?;
+    let kind = CertificateNameKind::ALL.into_iter().find(|known| known.as_str() == kind);
+    let name = row.get_ref(2)?.as_str().map_err(|_| bad())?;
+    let name = CertificateName::new(kind.ok_or_else(bad)?, name).map_err(|_| bad())?;
+    Ok(StoredCertificate {
+        name,
+        created_at: time(row.get(3)?),
+        expires_at: row.get::<_, Option<i64>>(4)?.map(time),
+        last_use: LastUse::from_store(row.get::<_, Option<i64>>(5)?.map(time)),
+    })
 }
 
 /// Parses JSON, each different text once: many clients have the same grants, and share them.

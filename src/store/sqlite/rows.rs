@@ -4,6 +4,7 @@ use super::*;
 
 use crate::claims::Kid;
 use crate::claims::TokenId;
+use crate::client::CertificateName;
 use crate::client::SecretId;
 use crate::keys::KeyInfo;
 use crate::keys::KeyState;
@@ -26,11 +27,11 @@ pub(super) fn put_client(connection: &Connection, client: &Client) -> rusqlite::
     connection
         .prepare_cached(
             "INSERT INTO clients (client_id, description, grants, serves, max_token_ttl, disabled,
-                                  created_at, updated_at, revision)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)
+                                  created_at, updated_at, revision, resources)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)
              ON CONFLICT (client_id) DO UPDATE SET
                 description = ?2, grants = ?3, serves = ?4, max_token_ttl = ?5, disabled = ?6,
-                created_at = ?7, updated_at = ?8, revision = ?9",
+                created_at = ?7, updated_at = ?8, revision = ?9, resources = ?10",
         )?
         .execute(params![
             client.id.as_str(),
@@ -42,6 +43,7 @@ pub(super) fn put_client(connection: &Connection, client: &Client) -> rusqlite::
             seconds(client.created_at),
             seconds(client.updated_at),
             client.revision as i64,
+            serde_json::to_string(&settings.resources).expect("resources are always JSON"),
         ])?;
     connection
         .prepare_cached("DELETE FROM secrets WHERE client_id = ?1")?
@@ -58,6 +60,49 @@ pub(super) fn put_client(connection: &Connection, client: &Client) -> rusqlite::
             seconds(secret.created_at),
             secret.expires_at.map(seconds),
             secret.last_use.time().map(seconds),
+        ])?;
+    }
+    put_keys(connection, client)?;
+    put_certificates(connection, client)
+}
+
+fn put_keys(connection: &Connection, client: &Client) -> rusqlite::Result<()> {
+    connection
+        .prepare_cached("DELETE FROM client_keys WHERE client_id = ?1")?
+        .execute([client.id.as_str()])?;
+    let mut insert = connection.prepare_cached(
+        "INSERT INTO client_keys (client_id, kid, public, created_at, expires_at, last_used_at)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+    )?;
+    for key in &client.keys {
+        insert.execute(params![
+            client.id.as_str(),
+            key.key.kid().as_str(),
+            key.key.as_bytes(),
+            seconds(key.created_at),
+            key.expires_at.map(seconds),
+            key.last_use.time().map(seconds),
+        ])?;
+    }
+    Ok(())
+}
+
+fn put_certificates(connection: &Connection, client: &Client) -> rusqlite::Result<()> {
+    connection
+        .prepare_cached("DELETE FROM client_certificates WHERE client_id = ?1")?
+        .execute([client.id.as_str()])?;
+    let mut insert = connection.prepare_cached(
+        "INSERT INTO client_certificates (client_id, kind, name, created_at, expires_at, last_used_at)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+    )?;
+    for certificate in &client.certificates {
+        insert.execute(params![
+            client.id.as_str(),
+            certificate.name.kind().as_str(),
+            certificate.name.as_str(),
+            seconds(certificate.created_at),
+            certificate.expires_at.map(seconds),
+            certificate.last_use.time().map(seconds),
         ])?;
     }
     Ok(())
@@ -161,6 +206,35 @@ pub(super) fn touch_secret(
             "UPDATE secrets SET last_used_at = ?3 WHERE client_id = ?1 AND secret_id = ?2",
         )?
         .execute(params![client.as_str(), secret.0, seconds(at)])
+        .map(|_| ())
+}
+
+pub(super) fn touch_key(
+    connection: &Connection,
+    client: &ClientId,
+    kid: &Kid,
+    at: Timestamp,
+) -> rusqlite::Result<()> {
+    connection
+        .prepare_cached(
+            "UPDATE client_keys SET last_used_at = ?3 WHERE client_id = ?1 AND kid = ?2",
+        )?
+        .execute(params![client.as_str(), kid.as_str(), seconds(at)])
+        .map(|_| ())
+}
+
+pub(super) fn touch_certificate(
+    connection: &Connection,
+    client: &ClientId,
+    name: &CertificateName,
+    at: Timestamp,
+) -> rusqlite::Result<()> {
+    connection
+        .prepare_cached(
+            "UPDATE client_certificates SET last_used_at = ?4
+             WHERE client_id = ?1 AND kind = ?2 AND name = ?3",
+        )?
+        .execute(params![client.as_str(), name.kind().as_str(), name.as_str(), seconds(at)])
         .map(|_| ())
 }
 

@@ -7,6 +7,7 @@ use tokio::io::AsyncReadExt;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
+use crate::oauth::contract::assert_described;
 use crate::support::TestServer;
 
 /// An answer, taken apart.
@@ -91,7 +92,9 @@ pub async fn request(server: &TestServer, method: &str, path: &str, headers: &st
     let request = format!(
         "{method} {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n{headers}\r\n"
     );
-    send(server, request.as_bytes()).await
+    let answer = send(server, request.as_bytes()).await;
+    assert_described(method, path, &answer);
+    answer
 }
 
 /// A form, posted with more headers, each of which ends in CRLF.
@@ -106,7 +109,9 @@ pub async fn post_as(server: &TestServer, path: &str, headers: &str, body: &[u8]
         "POST {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ncontent-length: {}\r\n{headers}\r\n",
         body.len(),
     );
-    send(server, &[head.as_bytes(), body].concat()).await
+    let answer = send(server, &[head.as_bytes(), body].concat()).await;
+    assert_described("POST", path, &answer);
+    answer
 }
 
 /// The header of HTTP Basic.

@@ -1,4 +1,14 @@
 //! OAuth 2.0 over plain HTTP, as tools speak it that know nothing of this project.
 
 mod call;
+mod client_authentication;
+mod contract;
+mod forms;
+mod health;
+mod http2;
+mod introspection;
+mod metadata;
+mod openapi;
+mod revocation;
+mod targets;
 mod token;

@@ -1,0 +1,382 @@
+//! What a client presents, and how it comes to be believed.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use subtle::Choice;
+use subtle::ConstantTimeEq;
+
+use crate::claims::ClientId;
+use crate::claims::Issuer;
+use crate::claims::Timestamp;
+use crate::client::CertificateNames;
+use crate::client::Client;
+use crate::client::SecretHash;
+use crate::client::StoredKey;
+use crate::client::replay::Unusable;
+use crate::client::replay::UsedAssertions;
+use crate::keys::PublicKey;
+use crate::keys::SigningKey;
+use crate::token::Assertion;
+
+/// What a client presents to prove who it is.
+#[derive(Clone, Copy)]
+pub enum Credential<'a> {
+    /// One of its secrets.
+    Secret(&'a str),
+    /// A JWT signed with one of its keys (RFC 7523 §2.2).
+    Assertion(&'a str),
+    /// The certificate of the connection, which the TLS handshake has verified.
+    Certificate(&'a CertificateNames),
+}
+
+impl fmt::Debug for Credential<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Secret(_) => f.write_str("Secret([redacted])"),
+            Self::Assertion(_) => f.write_str("Assertion([redacted])"),
+            Self::Certificate(names) => f.debug_tuple("Certificate").field(names).finish(),
+        }
+    }
+}
+
+/// A client that has proven who it is. Only [`authenticate`] makes one.
+#[derive(Debug, Clone)]
+pub struct AuthenticatedClient(Arc<Client>);
+
+impl AuthenticatedClient {
+    /// The client.
+    pub fn client(&self) -> &Client {
+        &self.0
+    }
+}
+
+/// Why a client is not authenticated.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AuthenticationError {
+    /// It is not believed.
+    Rejected(NotAuthenticated),
+    /// Its assertion is good, but cannot be remembered, so that it could be used again: there is no
+    /// room, or the memory is younger than the assertion's time. Another one later may do.
+    CannotRemember,
+}
+
+/// Why a client is not believed. For the log and the audit only: on the wire they are one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum NotAuthenticated {
+    /// No client has this name.
+    UnknownClient,
+    /// It has been disabled.
+    Disabled,
+    /// None of its secrets is this one.
+    WrongSecret,
+    /// One of its secrets is, but its time is over.
+    ExpiredSecret,
+    /// The assertion is not one, or does not say what it must.
+    BadAssertion,
+    /// The assertion is for someone else than this issuer.
+    AssertionAudience,
+    /// The assertion's time is over, has not come, or is too long.
+    AssertionTime,
+    /// None of its keys has signed the assertion.
+    WrongKey,
+    /// One of its keys has, but that key's time is over.
+    ExpiredKey,
+    /// The assertion has been used before, or may have been.
+    AssertionUsed,
+    /// The certificate has none of the names that the client was registered with.
+    WrongCertificate,
+    /// It has one of them, but that name's time is over.
+    ExpiredCertificate,
+}
+
+impl NotAuthenticated {
+    /// The reason in one word.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::UnknownClient => "unknown_client",
+            Self::Disabled => "disabled_client",
+            Self::WrongSecret => "wrong_secret",
+            Self::ExpiredSecret => "expired_secret",
+            Self::BadAssertion => "bad_assertion",
+            Self::AssertionAudience => "assertion_audience",
+            Self::AssertionTime => "assertion_time",
+            Self::WrongKey => "wrong_key",
+            Self::ExpiredKey => "expired_key",
+            Self::AssertionUsed => "assertion_used",
+            Self::WrongCertificate => "wrong_certificate",
+            Self::ExpiredCertificate => "expired_certificate",
+        }
+    }
+}
+
+/// What assertions are held against: whom they must be for, since when they are remembered, and which
+/// have been used.
+pub struct AssertionDesk {
+    audiences: [Box<str>; 3],
+    since: Timestamp,
+    used: UsedAssertions,
+    decoy: PublicKey,
+}
+
+impl AssertionDesk {
+    /// How far a client's clock may be off from ours.
+    pub const SKEW: Duration = Duration::from_secs(5);
+
+    /// Accepts assertions for this issuer, by its name or as one of its token endpoints, from now on.
+    pub fn open(issuer: &Issuer, now: Timestamp) -> Self {
+        let base = issuer.as_str().trim_end_matches('/');
+        Self {
+            audiences: [
+                issuer.as_str().into(),
+                format!("{base}/oauth/token").into(),
+                format!("{base}/oauth2/token").into(),
+            ],
+            since: now,
+            used: UsedAssertions::default(),
+            decoy: SigningKey::from_seed(&[0; 32]).public().clone(),
+        }
+    }
+
+    /// What can be told without knowing any client.
+    fn check(
+        &self,
+        assertion: &Assertion,
+        client_id: &ClientId,
+        now: Timestamp,
+    ) -> Result<(), NotAuthenticated> {
+        let is_own = [&assertion.issuer, &assertion.subject]
+            .into_iter()
+            .all(|name| **name == *client_id.as_str());
+        if !is_own {
+            return Err(NotAuthenticated::BadAssertion);
+        }
+        if !assertion.audiences.iter().any(|audience| self.audiences.contains(audience)) {
+            return Err(NotAuthenticated::AssertionAudience);
+        }
+        let (issued_at, expires_at) = (assertion.issued_at, assertion.expires_at);
+        let begins_at = assertion.not_before.unwrap_or(issued_at).max(issued_at);
+        let in_time = begins_at <= now + Self::SKEW
+            && now < expires_at + Self::SKEW
+            && expires_at <= issued_at + Assertion::MAX_LIFE
+            && expires_at > issued_at;
+        if in_time { Ok(()) } else { Err(NotAuthenticated::AssertionTime) }
+    }
+
+    /// Uses an assertion up, once all else is right.
+    fn use_up(
+        &self,
+        assertion: &Assertion,
+        client_id: &ClientId,
+        now: Timestamp,
+    ) -> Result<(), AuthenticationError> {
+        // Another process may have accepted it until this one started, from a clock that is ahead.
+        let remembered_from = self.since + Self::SKEW;
+        if assertion.issued_at <= remembered_from {
+            return Err(if now <= remembered_from {
+                AuthenticationError::CannotRemember
+            } else {
+                AuthenticationError::Rejected(NotAuthenticated::AssertionUsed)
+            });
+        }
+        let end = assertion.expires_at + Self::SKEW;
+        self.used.use_up(client_id, &assertion.id, end, now).map_err(|unusable| match unusable {
+            Unusable::Used => AuthenticationError::Rejected(NotAuthenticated::AssertionUsed),
+            Unusable::NoRoom => AuthenticationError::CannotRemember,
+        })
+    }
+}
+
+/// The client that an assertion says it is from. Nothing of it is verified: it tells which client to
+/// authenticate when a request does not name it otherwise (RFC 7521 §4.2).
+pub fn unverified_subject(assertion: &str) -> Option<ClientId> {
+    Assertion::parse(assertion).ok().and_then(|assertion| ClientId::new(&assertion.subject).ok())
+}
+
+/// Believes a client that presents one of its credentials.
+///
+/// The work is the same whatever comes of it, also for a client that does not exist: for a secret one
+/// hash and [`Client::MAX_SECRETS`] comparisons in constant time; for an assertion that can be one, one
+/// verification if it names its key and [`Client::MAX_KEYS`] if not. The names in certificates are no secrets:
+/// comparing them takes what it takes.
+///
+/// # Errors
+/// When there is no such client, it is disabled, or the credential is not one of its, or no longer; or
+/// when an assertion cannot be remembered.
+pub fn authenticate(
+    client_id: &ClientId,
+    candidate: Option<&Arc<Client>>,
+    credential: Credential<'_>,
+    assertions: &AssertionDesk,
+    now: Timestamp,
+) -> Result<AuthenticatedClient, AuthenticationError> {
+    match credential {
+        Credential::Secret(secret) => by_secret(candidate, secret, now),
+        Credential::Assertion(text) => {
+            return by_assertion(client_id, candidate, text, assertions, now);
+        }
+        Credential::Certificate(names) => by_certificate(candidate, names, now),
+    }
+    .map_err(AuthenticationError::Rejected)
+}
+
+fn by_secret(
+    candidate: Option<&Arc<Client>>,
+    secret: &str,
+    now: Timestamp,
+) -> Result<AuthenticatedClient, NotAuthenticated> {
+    let presented = SecretHash::of(secret);
+    let stored = candidate.map_or(&[][..], |client| &client.secrets);
+    let mut matched = None;
+    for slot in 0..Client::MAX_SECRETS {
+        let hash = stored.get(slot).map_or(&NO_HASH, |secret| secret.hash.as_bytes());
+        let same: Choice = presented.as_bytes().ct_eq(hash);
+        if bool::from(same) {
+            matched = stored.get(slot);
+        }
+    }
+    let client = candidate.ok_or(NotAuthenticated::UnknownClient)?;
+    let secret = matched.ok_or(NotAuthenticated::WrongSecret)?;
+    if client.settings.disabled {
+        return Err(NotAuthenticated::Disabled);
+    }
+    if secret.has_expired(now) {
+        return Err(NotAuthenticated::ExpiredSecret);
+    }
+    secret.last_use.note(now);
+    Ok(AuthenticatedClient(Arc::clone(client)))
+}
+
+/// Stands where a client has no secret; nothing is known that hashes to it.
+const NO_HASH: [u8; 32] = [0; 32];
+
+fn by_assertion(
+    client_id: &ClientId,
+    candidate: Option<&Arc<Client>>,
+    text: &str,
+    desk: &AssertionDesk,
+    now: Timestamp,
+) -> Result<AuthenticatedClient, AuthenticationError> {
+    let keys = candidate.map_or(&[][..], |client| &client.keys);
+    let signed =
+        Assertion::parse(text).map_err(|_| NotAuthenticated::BadAssertion).and_then(|assertion| {
+            desk.check(&assertion, client_id, now)?;
+            let key = signer(&assertion, keys, &desk.decoy);
+            Ok((assertion, key))
+        });
+    let rejected = AuthenticationError::Rejected;
+    let client = candidate.ok_or(rejected(NotAuthenticated::UnknownClient))?;
+    let (assertion, key) = signed.map_err(rejected)?;
+    let key = key.ok_or(rejected(NotAuthenticated::WrongKey))?;
+    if client.settings.disabled {
+        return Err(rejected(NotAuthenticated::Disabled));
+    }
+    if key.has_expired(now) {
+        return Err(rejected(NotAuthenticated::ExpiredKey));
+    }
+    desk.use_up(&assertion, client_id, now)?;
+    key.last_use.note(now);
+    Ok(AuthenticatedClient(Arc::clone(client)))
+}
+
+/// The key that signed an assertion, among a client's. As many signatures are verified whether there is
+/// one or not: where no key is, with the decoy, which nobody's signature is believed of.
+fn signer<'a>(
+    assertion: &Assertion,
+    keys: &'a [Arc<StoredKey>],
+    decoy: &PublicKey,
+) -> Option<&'a Arc<StoredKey>> {
+    let verify = |key: Option<&'a Arc<StoredKey>>| {
+        let signed = assertion.is_signed_by(key.map_or(decoy, |key| &key.key));
+        key.filter(|_| signed)
+    };
+    match &assertion.kid {
+        Some(kid) => verify(keys.iter().find(|key| key.is_named(kid))),
+        None => {
+            let slots = (0..Client::MAX_KEYS).map(|slot| verify(keys.get(slot)));
+            slots.fold(None, Option::or)
+        }
+    }
+}
+
+fn by_certificate(
+    candidate: Option<&Arc<Client>>,
+    names: &CertificateNames,
+    now: Timestamp,
+) -> Result<AuthenticatedClient, NotAuthenticated> {
+    let client = candidate.ok_or(NotAuthenticated::UnknownClient)?;
+    let mut matched = client.certificates.iter().filter(|stored| names.contains(&stored.name));
+    let first = matched.next().ok_or(NotAuthenticated::WrongCertificate)?;
+    if client.settings.disabled {
+        return Err(NotAuthenticated::Disabled);
+    }
+    // A certificate may have several of the names.
+    let usable = std::iter::once(first).chain(matched).find(|stored| !stored.has_expired(now));
+    usable.ok_or(NotAuthenticated::ExpiredCertificate)?.last_use.note(now);
+    Ok(AuthenticatedClient(Arc::clone(client)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::client::ClientSecret;
+    use crate::client::ClientSettings;
+    use crate::client::LastUse;
+    use crate::client::SecretId;
+    use crate::client::StoredSecret;
+
+    const NOW: Timestamp = Timestamp::from_unix(1000);
+
+    fn client(secrets: &[(&ClientSecret, Option<u64>)], disabled: bool) -> Arc<Client> {
+        let secrets = secrets.iter().enumerate().map(|(at, (secret, expires_at))| {
+            Arc::new(StoredSecret {
+                id: SecretId(at as u32),
+                hash: SecretHash::of(secret.expose()),
+                created_at: NOW,
+                expires_at: expires_at.map(Timestamp::from_unix),
+                last_use: LastUse::default(),
+            })
+        });
+        let id = ClientId::new("order").expect("client id");
+        let settings = ClientSettings { disabled, ..ClientSettings::default() };
+        Arc::new(Client { secrets: secrets.collect(), ..Client::new(id, settings, NOW) })
+    }
+
+    fn secret() -> ClientSecret {
+        ClientSecret::generate().expect("randomness")
+    }
+
+    #[test]
+    fn each_of_several_secrets_is_accepted_and_its_use_noted() {
+        let secrets: Vec<ClientSecret> = (0..8).map(|_| secret()).collect();
+        let client =
+            client(&secrets.iter().map(|secret| (secret, None)).collect::<Vec<_>>(), false);
+        for (at, secret) in secrets.iter().enumerate() {
+            assert_eq!(client.secrets[at].last_use.time(), None);
+            assert!(by_secret(Some(&client), secret.expose(), NOW).is_ok());
+            assert_eq!(client.secrets[at].last_use.unwritten(), Some(NOW));
+        }
+    }
+
+    #[test]
+    fn whoever_does_not_prove_it_is_not_believed() {
+        let (right, expiring) = (secret(), secret());
+        let known = client(&[(&right, None), (&expiring, Some(1000))], false);
+        let refusal =
+            |candidate, secret: &str| by_secret(candidate, secret, NOW).expect_err("refused");
+
+        assert_eq!(refusal(None, right.expose()), NotAuthenticated::UnknownClient);
+        assert_eq!(refusal(Some(&known), secret().expose()), NotAuthenticated::WrongSecret);
+        assert_eq!(refusal(Some(&known), ""), NotAuthenticated::WrongSecret);
+        assert_eq!(refusal(Some(&known), expiring.expose()), NotAuthenticated::ExpiredSecret);
+        assert!(by_secret(Some(&known), expiring.expose(), Timestamp::from_unix(999)).is_ok());
+
+        let disabled = client(&[(&right, None)], true);
+        assert_eq!(refusal(Some(&disabled), right.expose()), NotAuthenticated::Disabled);
+        assert_eq!(
+            refusal(Some(&client(&[], false)), right.expose()),
+            NotAuthenticated::WrongSecret
+        );
+    }
+}

@@ -1,0 +1,40 @@
+//! `GET /.well-known/jwks.json`: the public keys (RFC 7517 §5, RFC 8037 §2).
+
+use axum::extract::State;
+use axum::response::IntoResponse;
+use axum::response::Response;
+use http::HeaderMap;
+use http::HeaderValue;
+use http::StatusCode;
+use http::header;
+
+use crate::server::oauth::Endpoints;
+
+/// How long a poller may keep the keys. Operators are told to leave more than that between rotations.
+const MAX_AGE: HeaderValue = HeaderValue::from_static("public, max-age=60");
+
+/// The JWK Set. Its entity tag is the epoch of the keys.
+pub(super) async fn keys(State(endpoints): State<Endpoints>, headers: HeaderMap) -> Response {
+    let bundle = endpoints.trust.borrow().clone();
+    let Some(bundle) = bundle else { return StatusCode::SERVICE_UNAVAILABLE.into_response() };
+    let tag = format!("\"{}\"", bundle.epoch);
+    let is_known = knows(&headers, &tag);
+    let tag = HeaderValue::try_from(tag).expect("digits in quotes are a header value");
+    let caching = [(header::ETAG, tag), (header::CACHE_CONTROL, MAX_AGE)];
+    if is_known {
+        return (StatusCode::NOT_MODIFIED, caching).into_response();
+    }
+    let content_type = (header::CONTENT_TYPE, HeaderValue::from_static("application/jwk-set+json"));
+    (caching, [content_type], bundle.to_jwks()).into_response()
+}
+
+/// Whether `If-None-Match` names what there is: by its tag, weak or strong, or by `*` (RFC 9110
+/// §13.1.2).
+fn knows(headers: &HeaderMap, tag: &str) -> bool {
+    let lines = headers.get_all(header::IF_NONE_MATCH).iter().filter_map(|line| line.to_str().ok());
+    // None of our tags has a comma in it.
+    lines
+        .flat_map(|line| line.split(','))
+        .map(str::trim)
+        .any(|known| known == "*" || known.strip_prefix("W/").unwrap_or(known) == tag)
+}
