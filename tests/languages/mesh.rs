@@ -37,6 +37,12 @@ impl Mesh {
         self.sandbox.run(&["keys", "rotate", "--credentials", OPERATOR]).ok();
     }
 
+    /// A token that allows all that an operator may do.
+    pub fn operator_token(&self) -> String {
+        let issue = ["token", "issue", "--credentials", OPERATOR, "--audience", "countersign"];
+        self.sandbox.run(&issue).ok().trim().to_owned()
+    }
+
     pub fn secret(&self, name: &str) -> String {
         self.sandbox.credential(&format!("{name}.toml"), "client_secret")
     }

@@ -1,22 +1,27 @@
 """Off-the-shelf OAuth clients of PyPI against Countersign, each used as its own documentation says.
 
-    python oauth.py URL-OF-COUNTERSIGN ISSUER CLIENT-ID < SECRET
+    python oauth.py URL-OF-COUNTERSIGN ISSUER CLIENT-ID PRIVATE-KEY < SECRET
 
-The client may call `stock` with `stock:read`, and is it, too. Says nothing when all is as it should be.
+The client may call `stock` with `stock:read`, and is it, too. The key is in a PEM file, and registered
+like the secret. Says nothing when all is as it should be.
 """
 
 import sys
+import time
+from pathlib import Path
 
 import jwt
 import requests
 from authlib.integrations.base_client import OAuthError
 from authlib.integrations.requests_client import OAuth2Session
+from authlib.oauth2.rfc7523 import PrivateKeyJWT, private_key_jwt_sign
+from joserfc.jwk import OKPKey
 from oauthlib.oauth2 import BackendApplicationClient, InvalidClientError
 from oauthlib.oauth2.rfc6749.errors import InvalidScopeError
 from requests.auth import HTTPBasicAuth
 from requests_oauthlib import OAuth2Session as RequestsOAuth2Session
 
-URL, ISSUER, CLIENT_ID = sys.argv[1:]
+URL, ISSUER, CLIENT_ID, PRIVATE_KEY = sys.argv[1:]
 SECRET = sys.stdin.read().strip()
 SCOPE = "stock:read"
 
@@ -60,6 +65,42 @@ def refused(error, code, session, metadata):
         assert problem.error == code, problem
     else:
         raise AssertionError(f"a token instead of {code}")
+
+
+class ShortLived(PrivateKeyJWT):
+    """Authlib's own assertions live for an hour, and it has no option for that."""
+
+    def sign(self, auth, token_endpoint):
+        return private_key_jwt_sign(
+            auth.client_secret, auth.client_id, token_endpoint, alg="EdDSA", expires_in=60
+        )
+
+
+def authlib_with_a_key(metadata):
+    """RFC 7523: for as long as an assertion may live, and no longer."""
+    endpoint = metadata["token_endpoint"]
+    key = OKPKey.import_key(Path(PRIVATE_KEY).read_text())
+
+    def session(method):
+        session = OAuth2Session(CLIENT_ID, key, scope=SCOPE, token_endpoint_auth_method="private_key_jwt")
+        session.register_client_auth_method(method)
+        return session
+
+    short = session(ShortLived(endpoint))
+    check_answer(once_it_is_ready(lambda: short.fetch_token(endpoint, grant_type="client_credentials")))
+    check_answer(short.fetch_token(endpoint, grant_type="client_credentials"))
+    refused(OAuthError, "invalid_client", session(PrivateKeyJWT(endpoint, alg="EdDSA")), metadata)
+
+
+def once_it_is_ready(fetch):
+    """In its first seconds, a server cannot know which assertions the one before it has seen."""
+    while True:
+        try:
+            return fetch()
+        except requests.HTTPError as problem:
+            if problem.response.status_code != 503:
+                raise
+            time.sleep(0.2)
 
 
 def requests_oauthlib(metadata):
@@ -111,5 +152,6 @@ def pyjwt(metadata):
 METADATA = metadata_of_the_server()
 authlib(METADATA, "client_secret_basic")
 authlib(METADATA, "client_secret_post")
+authlib_with_a_key(METADATA)
 requests_oauthlib(METADATA)
 pyjwt(METADATA)

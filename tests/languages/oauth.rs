@@ -4,34 +4,61 @@ use std::fs;
 use std::os::unix::fs::symlink;
 use std::process::Command;
 
+use countersign::rpc::CreateClientKeyRequest;
+use countersign::rpc::client_service_client::ClientServiceClient;
+use tonic::Request;
+
 use crate::mesh::Mesh;
 use crate::mesh::run;
 use crate::mesh::source;
+use crate::tools::Tools;
 use crate::tools::tools;
 
-fn prepare() -> Mesh {
+/// A client that may call the warehouse and be it: so it can ask about its own tokens. It has a
+/// secret, and a key in `key.pem`.
+async fn prepare(tools: &Tools) -> Mesh {
     let mesh = Mesh::start();
-    // May call the warehouse and be it: so it can ask about its own tokens.
     mesh.register("crm", &["--grant", "stock=stock:read", "--serves", "stock"]);
+    let make_key = "import json, sys
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+key = Ed25519PrivateKey.generate()
+with open('key.pem', 'wb') as file:
+    file.write(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+print(json.dumps(list(key.public_key().public_bytes_raw())))";
+    let mut python = Command::new(&tools.python);
+    python.args(["-c", make_key]);
+    let public_key: Vec<u8> =
+        serde_json::from_str(&run(&mesh, python, &[], "").ok()).expect("it prints bytes");
+
+    let channel = mesh.countersign.channel().await;
+    let mut request = Request::new(CreateClientKeyRequest {
+        client_id: "crm".into(),
+        public_key,
+        ..<_>::default()
+    });
+    let value = format!("Bearer {}", mesh.operator_token());
+    request.metadata_mut().insert("authorization", value.parse().expect("a token is ASCII"));
+    ClientServiceClient::new(channel).create_client_key(request).await.expect("it is new");
     mesh
 }
 
-#[test]
-fn authlib_and_requests_oauthlib_get_tokens_that_pyjwt_verifies() {
+#[tokio::test]
+async fn authlib_and_requests_oauthlib_get_tokens_that_pyjwt_verifies() {
     let Some(tools) = tools() else { return };
-    let mesh = prepare();
+    let mesh = prepare(&tools).await;
     let mut script = Command::new(&tools.python);
     script.arg(source("tests/languages/oauth.py"));
     // On loopback, without TLS.
     script.envs([("AUTHLIB_INSECURE_TRANSPORT", "1"), ("OAUTHLIB_INSECURE_TRANSPORT", "1")]);
     let url = &mesh.countersign.url;
-    run(&mesh, script, &[url, url, "crm"], &mesh.secret("crm")).ok();
+    run(&mesh, script, &[url, url, "crm", "key.pem"], &mesh.secret("crm")).ok();
 }
 
-#[test]
-fn openid_client_gets_tokens_that_jose_verifies() {
+#[tokio::test]
+async fn openid_client_gets_tokens_that_jose_verifies() {
     let Some(tools) = tools() else { return };
-    let mesh = prepare();
+    let mesh = prepare(&tools).await;
     let directory = mesh.sandbox.path("openid");
     fs::create_dir(&directory).expect("it is not there yet");
     symlink(&tools.openid_modules, directory.join("node_modules")).expect("it is not there yet");
@@ -39,5 +66,5 @@ fn openid_client_gets_tokens_that_jose_verifies() {
     fs::copy(source("tests/languages/openid.mjs"), &script).expect("there is room");
     let mut node = Command::new("node");
     node.arg(script);
-    run(&mesh, node, &[&mesh.countersign.url, "crm"], &mesh.secret("crm")).ok();
+    run(&mesh, node, &[&mesh.countersign.url, "crm", "key.pem"], &mesh.secret("crm")).ok();
 }
