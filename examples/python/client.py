@@ -15,7 +15,6 @@ from pathlib import Path
 sys.path.append(str(Path(__file__).resolve().parent / "gen"))
 
 import grpc
-
 from channels import open_channel
 from credentials import Credentials, CredentialsError
 from policy import rules_of
@@ -39,9 +38,7 @@ def main():
 
     rules = rules_of(stock_pb2.DESCRIPTOR.services_by_name["StockService"])
     if options.audience:
-        rules = {
-            path: dataclasses.replace(rule, audience=options.audience) for path, rule in rules.items()
-        }
+        rules = {path: dataclasses.replace(rule, audience=options.audience) for path, rule in rules.items()}
     tokens = Authenticated(Credentials.find(options.credentials), rules)
     with grpc.intercept_channel(open_channel(options.server), tokens) as channel:
         call_each(stock_pb2_grpc.StockServiceStub(channel))

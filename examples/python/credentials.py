@@ -35,7 +35,9 @@ class Credentials:
         home = os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config"
         path = Path(home) / "countersign/credentials.toml"
         if not path.exists():
-            raise CredentialsError(f"no credentials: no --credentials, no COUNTERSIGN_CLIENT_ID, and there is no {path}")
+            raise CredentialsError(
+                f"no credentials: no --credentials, no COUNTERSIGN_CLIENT_ID, and there is no {path}"
+            )
         return _read(path)
 
 

@@ -50,9 +50,7 @@ class Verifier:
         self._issuer = issuer
         self._audience = audience
         # The address is ours, never one from a token.
-        self._keys = jwt.PyJWKClient(
-            jwks_url, lifespan=KEYS_GOOD_FOR_SECONDS, cooldown_duration=5, timeout=5
-        )
+        self._keys = jwt.PyJWKClient(jwks_url, lifespan=KEYS_GOOD_FOR_SECONDS, cooldown_duration=5, timeout=5)
         threading.Thread(target=self._keep_fresh, daemon=True).start()
 
     def verify(self, token):

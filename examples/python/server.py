@@ -17,11 +17,11 @@ from pathlib import Path
 sys.path.append(str(Path(__file__).resolve().parent / "gen"))
 
 import grpc
-
 from channels import is_loopback
-from guard import Guard, Verifier, caller
 from policy import rules_of
 from stock.v1 import stock_pb2, stock_pb2_grpc
+
+from guard import Guard, Verifier, caller
 
 
 class Stock(stock_pb2_grpc.StockServiceServicer):
@@ -65,7 +65,9 @@ class Stock(stock_pb2_grpc.StockServiceServicer):
 
 def main():
     parser = argparse.ArgumentParser(description="A warehouse that serves only callers with a good token.")
-    parser.add_argument("--listen", default="127.0.0.1:0", help="the address to serve on, of this machine only")
+    parser.add_argument(
+        "--listen", default="127.0.0.1:0", help="the address to serve on, of this machine only"
+    )
     parser.add_argument("--issuer", required=True, help="whose tokens are good, exactly as they say it")
     parser.add_argument("--jwks-url", required=True, help="where the issuer's keys are")
     parser.add_argument("--audience", default="stock", help="what the tokens must be for")

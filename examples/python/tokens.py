@@ -11,7 +11,6 @@ import time
 from collections import namedtuple
 
 import grpc
-
 from channels import open_channel
 from countersign.v1 import token_pb2, token_pb2_grpc
 
@@ -91,12 +90,8 @@ class Authenticated(
         """Fetches a token for all that the rules ask for. Raises `grpc.RpcError` when refused."""
         stub = token_pb2_grpc.TokenServiceStub(open_channel(credentials.url))
         self._sources = {}
-        demands = {
-            path: (rule.audience, rule.scopes) for path, rule in rules.items() if not rule.public
-        }
-        sources = {
-            demand: TokenSource(stub, credentials, *demand) for demand in set(demands.values())
-        }
+        demands = {path: (rule.audience, rule.scopes) for path, rule in rules.items() if not rule.public}
+        sources = {demand: TokenSource(stub, credentials, *demand) for demand in set(demands.values())}
         self._sources = {path: sources[demand] for path, demand in demands.items()}
 
     def _attach(self, details):

@@ -1,6 +1,6 @@
 """The CRM's token expires in the middle of its pages, by its own clock and by that of the API.
 
-    python expiry.py URL-OF-THE-CUSTOMERS-API URL-OF-COUNTERSIGN CLIENT-ID < SECRET
+python expiry.py URL-OF-THE-CUSTOMERS-API URL-OF-COUNTERSIGN CLIENT-ID < SECRET
 """
 
 import sys

@@ -44,7 +44,9 @@ def authlib(metadata, method):
     token = session.fetch_token(metadata["token_endpoint"], grant_type="client_credentials")
     check_answer(token)
 
-    ask = lambda: session.introspect_token(metadata["introspection_endpoint"], token=token["access_token"]).json()
+    ask = lambda: session.introspect_token(
+        metadata["introspection_endpoint"], token=token["access_token"]
+    ).json()
     answer = ask()
     assert answer["active"] is True, answer
     assert (answer["client_id"], answer["scope"], answer["aud"]) == (CLIENT_ID, SCOPE, "stock"), answer
@@ -106,7 +108,9 @@ def once_it_is_ready(fetch):
 def requests_oauthlib(metadata):
     """Its three ways to authenticate: an `auth`, a `client_secret` beside the id, and in the body."""
     endpoint = metadata["token_endpoint"]
-    session = lambda scope=SCOPE: RequestsOAuth2Session(client=BackendApplicationClient(CLIENT_ID, scope=scope))
+    session = lambda scope=SCOPE: RequestsOAuth2Session(
+        client=BackendApplicationClient(CLIENT_ID, scope=scope)
+    )
     check_answer(session().fetch_token(endpoint, auth=HTTPBasicAuth(CLIENT_ID, SECRET)))
     check_answer(session().fetch_token(endpoint, client_id=CLIENT_ID, client_secret=SECRET))
     check_answer(session().fetch_token(endpoint, client_secret=SECRET, include_client_id=True))
@@ -140,7 +144,10 @@ def pyjwt(metadata):
     key = jwt.PyJWKClient(metadata["jwks_uri"]).get_signing_key_from_jwt(token)
     claims = jwt.decode(token, key, algorithms=["EdDSA"], audience="stock", issuer=ISSUER)
     assert claims["sub"] == claims["client_id"] == CLIENT_ID, claims
-    for wrong in ({"audience": "payment", "issuer": ISSUER}, {"audience": "stock", "issuer": "https://elsewhere.example"}):
+    for wrong in (
+        {"audience": "payment", "issuer": ISSUER},
+        {"audience": "stock", "issuer": "https://elsewhere.example"},
+    ):
         try:
             jwt.decode(token, key, algorithms=["EdDSA"], **wrong)
         except (jwt.InvalidAudienceError, jwt.InvalidIssuerError):

@@ -7,8 +7,8 @@ from concurrent import futures
 
 import grpc
 from countersign.v1 import token_pb2, token_pb2_grpc
-from tokens import NoToken, TokenSource
 from credentials import Credentials
+from tokens import NoToken, TokenSource
 
 LIFE_SECONDS, REFRESH_SECONDS = 0.6, 0.1
 

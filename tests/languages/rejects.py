@@ -115,11 +115,21 @@ class Warehouse:
         """What a call ends with."""
         metadata = [("authorization", value) for value in authorizations]
         call = {
-            "CheckStock": lambda: self.stub.CheckStock(stock_pb2.CheckStockRequest(), metadata=metadata, timeout=10),
-            "ListStock": lambda: list(self.stub.ListStock(stock_pb2.ListStockRequest(), metadata=metadata, timeout=10)),
-            "Deliver": lambda: self.stub.Deliver(iter([stock_pb2.DeliverRequest()]), metadata=metadata, timeout=10),
-            "Pick": lambda: list(self.stub.Pick(iter([stock_pb2.PickRequest()]), metadata=metadata, timeout=10)),
-            "ListItems": lambda: self.stub.ListItems(stock_pb2.ListItemsRequest(), metadata=metadata, timeout=10),
+            "CheckStock": lambda: self.stub.CheckStock(
+                stock_pb2.CheckStockRequest(), metadata=metadata, timeout=10
+            ),
+            "ListStock": lambda: list(
+                self.stub.ListStock(stock_pb2.ListStockRequest(), metadata=metadata, timeout=10)
+            ),
+            "Deliver": lambda: self.stub.Deliver(
+                iter([stock_pb2.DeliverRequest()]), metadata=metadata, timeout=10
+            ),
+            "Pick": lambda: list(
+                self.stub.Pick(iter([stock_pb2.PickRequest()]), metadata=metadata, timeout=10)
+            ),
+            "ListItems": lambda: self.stub.ListItems(
+                stock_pb2.ListItemsRequest(), metadata=metadata, timeout=10
+            ),
         }[method]
         try:
             call()
@@ -180,9 +190,14 @@ def told(warehouse, issuer):
         yield from expect(f"{method} without a token", warehouse.code(method), "UNAUTHENTICATED")
         enough = f"Bearer {issuer.mint(scope=scopes)}"
         yield from expect(f"{method} with {scopes}", warehouse.code(method, enough), "OK")
-        for scope in {"stock:read": "stock:write", "stock:write": "stock:read", ALL: "stock:read"}[scopes], "":
+        for scope in (
+            {"stock:read": "stock:write", "stock:write": "stock:read", ALL: "stock:read"}[scopes],
+            "",
+        ):
             lacking = f"Bearer {issuer.mint(scope=scope)}"
-            yield from expect(f"{method} with {scope!r}", warehouse.code(method, lacking), "PERMISSION_DENIED")
+            yield from expect(
+                f"{method} with {scope!r}", warehouse.code(method, lacking), "PERMISSION_DENIED"
+            )
 
     good = issuer.mint()
     yield from expect("ListItems without a token", warehouse.code("ListItems"), "OK")
