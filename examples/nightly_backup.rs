@@ -25,9 +25,11 @@ use std::time::UNIX_EPOCH;
 use bytes::Bytes;
 use clap::Parser;
 use countersign::claims::Audience;
+use countersign::mesh::BearerToken;
 use countersign::mesh::NoToken;
 use countersign::mesh::TokenSource;
 use http::Request;
+use http::Response;
 use http::StatusCode;
 use http::header::AUTHORIZATION;
 use tokio::time::Instant;
@@ -90,10 +92,15 @@ async fn every_night(args: Args) -> Result<(), Failure> {
 /// Uploads everything, or says why not.
 async fn backup(args: &Args) -> Result<usize, Failure> {
     let give_up_at = Instant::now() + args.give_up_after;
+    // The day is that of the start: tries go on past midnight under the same name.
     let day = humantime::format_rfc3339(SystemTime::now()).to_string();
     let day = day.split('T').next().unwrap_or_default();
     let files = files(&args.data)
         .map_err(|error| format!("cannot read {}: {error}", args.data.display()))?;
+    if files.is_empty() {
+        // Whoever was to put the data there has not: better said tonight than when it is needed.
+        return Err(format!("there is nothing in {}", args.data.display()).into());
+    }
 
     // A session for each night: until the next one nobody needs its tokens.
     let session = args.calling.session()?;
@@ -101,6 +108,9 @@ async fn backup(args: &Args) -> Result<usize, Failure> {
     let http = Http::new()?;
     for path in &files {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
+        if !name.chars().all(|c| c.is_ascii_alphanumeric() || "._-".contains(c)) {
+            return Err(format!("{name}: no name for the storage; use letters and digits").into());
+        }
         let url = format!("{}/backups/{day}/{name}", args.storage.trim_end_matches('/'));
         let mut backoff = Backoff::new();
         loop {
@@ -137,20 +147,20 @@ async fn upload(
     path: &Path,
     give_up_at: Instant,
 ) -> Result<(), Trouble> {
-    let lasting = |error: &dyn Error| Trouble::Lasting(error.to_string());
-    let soon = Instant::now() + Duration::from_secs(10);
+    let file = fs::read(path).map(Bytes::from).map_err(|error| lasting(&error))?;
+    let soon = (Instant::now() + Duration::from_secs(10)).min(give_up_at);
     // The first one is waited for; from then on there is always one at hand.
-    let token = tokens.token(soon.min(give_up_at)).await.map_err(|error| match error {
+    let token = tokens.token(soon).await.map_err(|error| match error {
         NoToken::Refused(_) => Trouble::Lasting(error.to_string()),
         NoToken::Unavailable(_) => Trouble::Passing(error.to_string()),
     })?;
-    let file = fs::read(path).map_err(|error| lasting(&error))?;
-    let request = Request::put(url)
-        .header(AUTHORIZATION, token.header())
-        .body(Bytes::from(file).into())
-        .map_err(|error| lasting(&error))?;
-    let answer = http.send(request).await;
-    let answer = answer.map_err(|error| Trouble::Passing(format!("the storage: {error}")))?;
+    let mut answer = put(http, url, &file, &token).await?;
+    if answer.status() == StatusCode::UNAUTHORIZED {
+        // Its key may have been revoked in the middle of the night: another one, but only once.
+        if let Some(token) = tokens.replace(&token, soon).await {
+            answer = put(http, url, &file, &token).await?;
+        }
+    }
     let status = answer.status();
     let told = format!("the storage answered {status} {}", String::from_utf8_lossy(answer.body()));
     match status {
@@ -161,13 +171,32 @@ async fn upload(
     }
 }
 
-/// All files of a directory, in order.
+async fn put(
+    http: &Http,
+    url: &str,
+    file: &Bytes,
+    token: &BearerToken,
+) -> Result<Response<Bytes>, Trouble> {
+    let request = Request::put(url)
+        .header(AUTHORIZATION, token.header())
+        .body(file.clone().into())
+        .map_err(|error| lasting(&error))?;
+    let answer = http.send(request).await;
+    answer.map_err(|error| Trouble::Passing(format!("the storage: {error}")))
+}
+
+fn lasting(error: &dyn Error) -> Trouble {
+    Trouble::Lasting(error.to_string())
+}
+
+/// All files of a directory, in order, but for hidden ones, which may not be finished.
 fn files(directory: &Path) -> io::Result<Vec<PathBuf>> {
     let mut files = Vec::new();
     for entry in fs::read_dir(directory)? {
-        let path = entry?.path();
-        if path.is_file() {
-            files.push(path);
+        let entry = entry?;
+        let is_hidden = entry.file_name().to_string_lossy().starts_with('.');
+        if !is_hidden && entry.path().is_file() {
+            files.push(entry.path());
         }
     }
     files.sort();

@@ -92,7 +92,7 @@ async fn run(out: &mut dyn Write) -> Result<(), Failure> {
     tokio::spawn(
         Server::builder()
             .layer(Guard::new(&notification_session, pb::POLICIES))
-            .add_service(NotificationServiceServer::new(Notification))
+            .add_service(NotificationServiceServer::new(Notification::default()))
             .serve_with_incoming(listener),
     );
 
@@ -232,16 +232,20 @@ impl PaymentService for Payment {
     }
 }
 
-struct Notification;
+#[derive(Default)]
+struct Notification {
+    sent: AtomicU32,
+}
 
 #[tonic::async_trait]
 impl NotificationService for Notification {
     async fn notify(&self, request: Request<pb::NotifyRequest>) -> Answer<pb::NotifyResponse> {
+        self.sent.fetch_add(1, Ordering::Relaxed);
         Ok(Response::new(pb::NotifyResponse { caller: caller(&request) }))
     }
 
     async fn check(&self, _: Request<pb::CheckRequest>) -> Answer<pb::CheckResponse> {
-        Ok(Response::new(pb::CheckResponse { sent: 0 }))
+        Ok(Response::new(pb::CheckResponse { sent: self.sent.load(Ordering::Relaxed) }))
     }
 }
 

@@ -40,7 +40,7 @@ mod log;
 #[derive(Parser)]
 struct Args {
     /// The credentials that the provider gave us; without it, COUNTERSIGN_URL, COUNTERSIGN_CLIENT_ID and
-    /// COUNTERSIGN_CLIENT_SECRET_FILE
+    /// COUNTERSIGN_CLIENT_SECRET, or a `_FILE` of that
     #[arg(long, value_name = "FILE")]
     credentials: Option<PathBuf>,
     /// What to ask for
@@ -66,7 +66,10 @@ async fn send(args: Args) -> Result<(), Failure> {
     let mut endpoint = match &args.credentials {
         Some(path) => OAuthEndpoint::from_credentials_file(path)?,
         None => {
-            let secret = ClientSecret::from_file(variable("COUNTERSIGN_CLIENT_SECRET_FILE")?);
+            let secret = match variable("COUNTERSIGN_CLIENT_SECRET_FILE") {
+                Ok(path) => ClientSecret::from_file(path),
+                Err(_) => ClientSecret::new(&variable("COUNTERSIGN_CLIENT_SECRET")?),
+            };
             let client_id = variable("COUNTERSIGN_CLIENT_ID")?;
             OAuthEndpoint::new(&variable("COUNTERSIGN_URL")?, &client_id, secret)?
         }

@@ -122,6 +122,9 @@
 //! # }
 //! ```
 //!
+//! A server that answers 401 has refused the token: [`TokenSource::replace`] gets another one for one
+//! more try. `examples/nightly_backup.rs` and `examples/webhook_sender.rs` are whole programs.
+//!
 //! # Metrics
 //!
 //! Through the `metrics` facade, each with the labels `audience` (the host, for an OAuth endpoint) and

@@ -135,14 +135,12 @@ impl TokenSource {
         answer
     }
 
-    /// Another token than one that a callee refused: one that has come since, or a new one. `None`
-    /// when there is none by the deadline, or when new ones are refused too: a callee that refuses
-    /// everything cannot drive issuance.
-    pub(super) async fn replace(
-        &self,
-        refused: &BearerToken,
-        deadline: Instant,
-    ) -> Option<BearerToken> {
+    /// Another token than one that a callee refused, such as with a 401: one that has come since, or a
+    /// new one. `None` when there is none by the deadline, or when new ones are refused too: a callee
+    /// that refuses everything cannot drive issuance, which takes place once in five seconds at most.
+    ///
+    /// Calls through [`Session::attach`](crate::mesh::Session::attach) do this by themselves.
+    pub async fn replace(&self, refused: &BearerToken, deadline: Instant) -> Option<BearerToken> {
         let mut current = self.current.clone();
         let forced = self.force_refresh(refused);
         let arrived = timeout_at(deadline, async {

@@ -1,12 +1,23 @@
 //! The nightly backup and the storage that it goes to.
 
+use std::collections::VecDeque;
 use std::fs;
+use std::sync::Arc;
+use std::sync::Mutex;
+
+use axum::Router;
+use axum::extract::State;
+use axum::http::HeaderMap;
+use axum::http::HeaderValue;
+use axum::http::StatusCode;
+use axum::http::header::AUTHORIZATION;
 
 use crate::process::Sandbox;
 use crate::process::Server;
 use crate::process::listing;
 use crate::shop::Shop;
 use crate::shop::call;
+use crate::shop::serve;
 
 fn data(sandbox: &Sandbox) {
     fs::create_dir(sandbox.path("data")).expect("it is not there yet");
@@ -75,6 +86,67 @@ fn a_backup_goes_through_once_the_token_service_and_the_storage_are_back() {
     assert_eq!(shop.sandbox.listing("again"), ["nightly-backup"]);
 }
 
+/// A storage that answers with these one after the other, and keeps the tokens that it was shown.
+#[derive(Default)]
+struct Moody {
+    answers: Mutex<VecDeque<StatusCode>>,
+    tokens: Mutex<Vec<HeaderValue>>,
+}
+
+async fn answer(State(moody): State<Arc<Moody>>, headers: HeaderMap) -> StatusCode {
+    moody.tokens.lock().expect("nobody panicked").extend(headers.get(AUTHORIZATION).cloned());
+    let next = moody.answers.lock().expect("nobody panicked").pop_front();
+    next.unwrap_or(StatusCode::NO_CONTENT)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_that_is_refused_is_replaced_once_and_a_storage_in_trouble_waited_for() {
+    let shop = Shop::open();
+    data(&shop.sandbox);
+    let credentials = shop.client("nightly-backup", &["storage=backup:write"]);
+    let moody = Arc::new(Moody::default());
+    let routes = Router::new().fallback(answer).with_state(Arc::clone(&moody));
+    let url = serve(routes).await;
+    let run = |answers: &[StatusCode]| {
+        *moody.answers.lock().expect("nobody panicked") = answers.iter().copied().collect();
+        moody.tokens.lock().expect("nobody panicked").clear();
+        let args = ["--now", "--credentials", &credentials, "--storage", &url, "--data", "data"];
+        let end = shop.run("nightly_backup", &args);
+        (end, moody.tokens.lock().expect("nobody panicked").clone())
+    };
+    let (end, tokens) = run(&[
+        StatusCode::SERVICE_UNAVAILABLE,
+        StatusCode::UNAUTHORIZED,
+        StatusCode::TOO_MANY_REQUESTS,
+    ]);
+    assert_eq!(end.code, Some(0), "{end:?}");
+    // Put off, refused for its token, put off with another one, and taken; then the second file.
+    assert_eq!(tokens.len(), 5);
+    assert_eq!(tokens[0], tokens[1]);
+    assert_ne!(tokens[1], tokens[2]);
+    assert!(tokens[2..].iter().all(|token| *token == tokens[2]));
+
+    let (end, tokens) = run(&[StatusCode::UNAUTHORIZED, StatusCode::UNAUTHORIZED]);
+    assert_eq!(end.code, Some(1), "{end:?}");
+    assert!(end.stderr.contains("the storage answered 401"), "{end:?}");
+    assert_eq!(tokens.len(), 2);
+    let (end, tokens) = run(&[StatusCode::FORBIDDEN]);
+    assert_eq!((end.code, tokens.len()), (Some(1), 1), "{end:?}");
+}
+
+#[test]
+fn without_now_it_waits_for_the_night() {
+    let shop = Shop::open();
+    data(&shop.sandbox);
+    let credentials = shop.client("nightly-backup", &["storage=backup:write"]);
+    let storage = shop.serve("storage_api", "storage", &["--store", "store"]);
+    let args = now(&credentials, &storage);
+    let mut backup = Server::spawn(&mut shop.example("nightly_backup", &args[1..]));
+    backup.wait_for_log("waiting for 02:00 UTC");
+    backup.kill();
+    assert!(!shop.sandbox.path("store").exists());
+}
+
 #[test]
 fn a_backup_that_gives_up_says_why_and_fails() {
     let mut shop = Shop::open();
@@ -95,6 +167,14 @@ fn a_backup_that_gives_up_says_why_and_fails() {
             "{end:?}"
         );
     }
+
+    // Nothing to keep is not all is well.
+    fs::create_dir(shop.sandbox.path("empty")).expect("it is not there yet");
+    let mut args = now(&writer, &storage);
+    *args.last_mut().expect("where the data is") = "empty";
+    let end = shop.run("nightly_backup", &args);
+    assert_eq!(end.code, Some(1), "{end:?}");
+    assert!(end.stderr.contains("gave up: there is nothing in empty"), "{end:?}");
 
     shop.kill_countersign();
     let patience = vec!["--give-up-after", "500ms"];

@@ -7,6 +7,9 @@ use std::net::TcpStream;
 use std::path::PathBuf;
 use std::process::Command;
 
+use axum::Router;
+use tokio::net::TcpListener;
+
 use crate::process::Finished;
 use crate::process::PROGRAM;
 use crate::process::Sandbox;
@@ -125,4 +128,12 @@ pub fn call(server: &Server, request: &str, token: Option<&str>, json: &str) -> 
     let (head, body) = answer.split_once("\r\n\r\n").expect("a head and a body");
     let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).expect("a status");
     Answer { status, head: head.to_ascii_lowercase(), body: body.to_owned() }
+}
+
+/// Serves these routes in this process until the test is over. Where.
+pub async fn serve(routes: Router) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let url = format!("http://{}", listener.local_addr().expect("it is bound"));
+    tokio::spawn(async move { axum::serve(listener, routes).await });
+    url
 }

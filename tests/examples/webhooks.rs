@@ -26,6 +26,7 @@ use crate::process::Server;
 use crate::shop::Answer;
 use crate::shop::Shop;
 use crate::shop::call;
+use crate::shop::serve;
 
 const PAID: &str = r#"{"order":1001,"cents":250}"#;
 
@@ -38,14 +39,6 @@ fn issuer() -> TestIssuer {
     let issuer = TestIssuer::new();
     issuer.clock().set(Clock::system().now());
     issuer
-}
-
-/// Serves these routes until the test is over. Where.
-async fn serve(routes: Router) -> String {
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
-    let url = format!("http://{}", listener.local_addr().expect("it is bound"));
-    tokio::spawn(async move { axum::serve(listener, routes).await });
-    url
 }
 
 #[test]

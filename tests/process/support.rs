@@ -181,9 +181,10 @@ impl Server {
 
     /// The commands to paste, without their `$ `.
     pub fn commands(&mut self, count: usize) -> Vec<String> {
-        let mut command =
-            || self.stdout.until("$ ").and_then(|line| line.strip_prefix("$ ").map(str::to_owned));
-        (0..count).map(|_| command().expect("it prints another")).collect()
+        let command = |line: String| line.strip_prefix("$ ").map(str::to_owned);
+        (0..count)
+            .map(|_| command(self.wait_for_output("$ ")).expect("it begins the line"))
+            .collect()
     }
 
     pub async fn channel(&self) -> Channel {

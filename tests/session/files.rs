@@ -5,9 +5,6 @@ use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-use countersign::mesh::CredentialsError;
-use countersign::mesh::OAuthEndpoint;
-use countersign::mesh::SessionBuilder;
 use countersign::mesh::SessionError;
 use countersign::trust::TrustBundle;
 use tonic::Code;
@@ -96,42 +93,4 @@ async fn a_file_needs_an_issuer_to_be_believed_for() {
     let endpoint = FakeEndpoint::start(None).await;
     let refused = builder(&endpoint).trust_file("trust.json").connect();
     assert!(matches!(refused, Err(SessionError::TrustFileWithoutIssuer)), "{refused:?}");
-}
-
-#[tokio::test]
-async fn a_credentials_file_of_the_command_line_is_enough_and_is_its_owners_only() {
-    let dir = tempfile::tempdir().expect("a directory");
-    let path = dir.path().join("order.toml");
-    let text =
-        "url = \"http://127.0.0.1:1\"\nclient_id = \"order\"\nclient_secret = \"csec_hush\"\n";
-    let write = |text: &str, mode: u32| {
-        fs::write(&path, text).expect("written");
-        fs::set_permissions(&path, Permissions::from_mode(mode)).expect("it is ours");
-    };
-    let session = || SessionBuilder::from_credentials_file(&path)?.connect();
-    let endpoint = || OAuthEndpoint::from_credentials_file(&path);
-    write(text, 0o600);
-    session().expect("all is there");
-    // The same file leads to any issuer's token endpoint, whose names of clients are its own.
-    write(&text.replace("order", "us@partner"), 0o400);
-    endpoint().expect("all is there");
-
-    for (text, mode, part) in [
-        (text.to_owned(), 0o640, "chmod 600"),
-        (text.replace("order", "us@partner"), 0o600, "`client_id`"),
-        (text.replace("client_secret", "secret"), 0o600, "unknown key `secret`"),
-        (text.replace("http://127.0.0.1:1", "127.0.0.1"), 0o600, "not an address"),
-        (String::new(), 0o600, "is empty"),
-    ] {
-        write(&text, mode);
-        let error = session().expect_err(part).to_string();
-        assert!(error.contains(part) && !error.contains("hush"), "{error}");
-    }
-    write(text, 0o640);
-    assert!(matches!(
-        endpoint(),
-        Err(SessionError::Credentials(CredentialsError::OpenToOthers(_, 0o640)))
-    ));
-    fs::remove_file(&path).expect("it is there");
-    assert!(session().expect_err("it is gone").to_string().contains("order.toml"));
 }

@@ -3,6 +3,7 @@
 mod callee;
 mod calls;
 mod countersign;
+mod credentials_file;
 mod endpoint;
 mod files;
 mod metrics;
