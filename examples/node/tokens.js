@@ -3,12 +3,16 @@
 // Tokens are fetched at the start and refreshed in the background: no call waits for one. While the
 // token service is down, calls go on with the tokens at hand for as long as these are good.
 
+import { setTimeout as sleep } from 'node:timers/promises';
+
 import grpc from '@grpc/grpc-js';
 
 import { target } from './channels.js';
+import { proof } from './credentials.js';
 import { load } from './protos.js';
 
 const LONGEST_WAIT_MS = 10_000;
+const FIRST_PAUSE_MS = 500;
 const LONGEST_PAUSE_MS = 30_000;
 
 const { TokenService } = grpc.loadPackageDefinition(load('countersign/v1/token.proto')).countersign.v1;
@@ -18,6 +22,7 @@ const millis = ({ seconds, nanos }) => seconds * 1000 + nanos / 1e6;
 /** A token for one audience and set of scopes that keeps itself fresh. */
 class TokenSource {
   #stub;
+  #credentials;
   #request;
   #token;
   #expires = 0;
@@ -25,8 +30,8 @@ class TokenSource {
 
   constructor(stub, credentials, audience, scopes) {
     this.#stub = stub;
-    const { client_id, client_secret } = credentials;
-    this.#request = { client_id, client_secret, audience, scopes };
+    this.#credentials = credentials;
+    this.#request = { client_id: credentials.client_id, audience, scopes };
   }
 
   /** The token, without waiting, or none when the last one has expired. */
@@ -34,19 +39,33 @@ class TokenSource {
     return performance.now() < this.#expires ? this.#token : undefined;
   }
 
-  /** Fetches a token, and the next one in time. Throws when the first is refused. */
+  /**
+   * Fetches a token, and the next one in time. Waits for a token service that is not ready; throws when
+   * one refuses.
+   */
   async start() {
-    this.#refreshIn(await this.#fetch());
+    const deadline = performance.now() + LONGEST_WAIT_MS;
+    for (;;) {
+      try {
+        this.#refreshIn(await this.#fetch());
+        return;
+      } catch (error) {
+        const isOver = performance.now() >= deadline;
+        if (isOver || error.code !== grpc.status.UNAVAILABLE) throw error;
+      }
+      await sleep(FIRST_PAUSE_MS);
+    }
   }
 
   /** Fetches a token and says in how many milliseconds to fetch the next one. */
   async #fetch() {
     // By our own clock, from before we asked: the issuer's may be set differently.
     const asked = performance.now();
+    const request = { ...this.#request, ...(await proof(this.#credentials)) };
     const answer = await new Promise((resolve, reject) => {
       const metadata = new grpc.Metadata({ waitForReady: true });
       const options = { deadline: Date.now() + LONGEST_WAIT_MS };
-      this.#stub.IssueToken(this.#request, metadata, options, (error, response) =>
+      this.#stub.IssueToken(request, metadata, options, (error, response) =>
         error ? reject(error) : resolve(response),
       );
     });

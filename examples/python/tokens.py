@@ -13,8 +13,10 @@ from collections import namedtuple
 import grpc
 from channels import open_channel
 from countersign.v1 import token_pb2, token_pb2_grpc
+from credentials import CredentialsError
 
 LONGEST_WAIT_SECONDS = 10
+FIRST_PAUSE_SECONDS = 0.5
 LONGEST_PAUSE_SECONDS = 30
 
 
@@ -33,14 +35,11 @@ class TokenSource:
 
     def __init__(self, stub, credentials, audience, scopes):
         self._stub = stub
-        self._request = token_pb2.IssueTokenRequest(
-            client_id=credentials.client_id,
-            client_secret=credentials.client_secret,
-            audience=audience,
-            scopes=sorted(scopes),
-        )
+        self._credentials = credentials
+        self._audience = audience
+        self._scopes = sorted(scopes)
         # One assignment, so that no reader sees a token with the expiry of another.
-        self._current, refresh_in = self._fetch()
+        self._current, refresh_in = self._fetch_first()
         threading.Thread(target=self._keep_fresh, args=(refresh_in,), daemon=True).start()
 
     def token(self):
@@ -50,10 +49,28 @@ class TokenSource:
             raise NoToken
         return token
 
+    def _fetch_first(self):
+        """Waits for a token service that is not ready. One that refuses, it believes at once."""
+        deadline = time.monotonic() + LONGEST_WAIT_SECONDS
+        while True:
+            try:
+                return self._fetch()
+            except grpc.RpcError as error:
+                is_over = time.monotonic() >= deadline
+                if is_over or error.code() is not grpc.StatusCode.UNAVAILABLE:
+                    raise
+            time.sleep(FIRST_PAUSE_SECONDS)
+
     def _fetch(self):
+        request = token_pb2.IssueTokenRequest(
+            client_id=self._credentials.client_id,
+            audience=self._audience,
+            scopes=self._scopes,
+            **self._credentials.proof(),
+        )
         # By our own clock, from before we asked: the issuer's may be set differently.
         asked = time.monotonic()
-        answer = self._stub.IssueToken(self._request, timeout=LONGEST_WAIT_SECONDS, wait_for_ready=True)
+        answer = self._stub.IssueToken(request, timeout=LONGEST_WAIT_SECONDS, wait_for_ready=True)
         expires = asked + answer.expires_in.ToTimedelta().total_seconds()
         return (answer.access_token, expires), answer.refresh_in.ToTimedelta().total_seconds()
 
@@ -64,8 +81,9 @@ class TokenSource:
             try:
                 self._current, pause = self._fetch()
                 failures = 0
-            except grpc.RpcError as error:
-                logging.warning("no new token: %s: %s", error.code().name, error.details())
+            except (grpc.RpcError, CredentialsError) as error:
+                why = error.details() if isinstance(error, grpc.RpcError) else error
+                logging.warning("no new token: %s", why)
                 pause = random.uniform(0.5, 1) * min(2**failures, LONGEST_PAUSE_SECONDS)
                 failures += 1
 

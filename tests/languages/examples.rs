@@ -1,5 +1,6 @@
 //! The gRPC service in Python and in JavaScript.
 
+use std::fs;
 use std::process::Command;
 
 use crate::mesh::Mesh;
@@ -104,6 +105,41 @@ fn the_clients_find_their_credentials_as_the_command_line_does() {
     for client in clients() {
         let args = ["--server", &server.url, "--credentials", "picker.toml"];
         assert!(run(&mesh, client, &args, "").failed(1).contains("chmod 600"));
+    }
+    server.stop();
+}
+
+#[tokio::test]
+async fn a_key_takes_the_place_of_the_secret() {
+    let (Some(Warehouse { mesh, python, node }), Some(tools)) = (Warehouse::prepare(), tools())
+    else {
+        return;
+    };
+    mesh.register_key("picker", "picker.pem", &tools).await;
+    let url = &mesh.countersign.url;
+    let file = |name: &str, issuer: &str| {
+        let text = format!(
+            "url = {url:?}\nclient_id = \"picker\"\nprivate_key_file = \"picker.pem\"\nissuer = {issuer:?}\n"
+        );
+        fs::write(mesh.sandbox.path(name), text).expect("there is room");
+        mesh.sandbox.set_mode(name, 0o600);
+    };
+    file("key.toml", url);
+    file("elsewhere.toml", "https://elsewhere.example");
+    let server = mesh.serve(python.script("examples/python/server.py"), "stock");
+    let clients = || [python.script("examples/python/client.py"), node.script("client.js")];
+    let call = |client, credentials: &str| {
+        run(&mesh, client, &["--server", &server.url, "--credentials", credentials], "")
+    };
+    for client in clients() {
+        assert_eq!(call(client, "key.toml").ok(), ALL_CALLS);
+    }
+    for client in clients() {
+        assert!(call(client, "elsewhere.toml").failed(3).contains("UNAUTHENTICATED"));
+    }
+    mesh.sandbox.set_mode("picker.pem", 0o644);
+    for client in clients() {
+        assert!(call(client, "key.toml").failed(1).contains("chmod 600"));
     }
     server.stop();
 }

@@ -6,12 +6,26 @@ use std::path::Path;
 use std::path::PathBuf;
 use std::process::Command;
 
+use countersign::rpc::CreateClientKeyRequest;
+use countersign::rpc::client_service_client::ClientServiceClient;
+use tonic::Request;
+
+use crate::support::Finished;
 use crate::support::Sandbox;
 use crate::support::Server;
 use crate::support::finish;
 use crate::tools::Tools;
 
 const OPERATOR: &str = "countersign-dev/operator.toml";
+
+/// Prints the public key of the private key that it writes.
+const MAKE_KEY: &str = "import json, sys
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+key = Ed25519PrivateKey.generate()
+with open(sys.argv[1], 'wb') as file:
+    file.write(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+print(json.dumps(list(key.public_key().public_bytes_raw())))";
 
 /// The token service and its registered clients.
 pub struct Mesh {
@@ -37,10 +51,22 @@ impl Mesh {
         self.sandbox.run(&["keys", "rotate", "--credentials", OPERATOR]).ok();
     }
 
-    /// A token that allows all that an operator may do.
-    pub fn operator_token(&self) -> String {
+    /// Makes a key for a client, in a file, and registers it.
+    pub async fn register_key(&self, name: &str, file: &str, tools: &Tools) {
+        let mut python = Command::new(&tools.python);
+        python.args(["-c", MAKE_KEY, file]);
+        let public_key: Vec<u8> =
+            serde_json::from_str(&run(self, python, &[], "").ok()).expect("it prints bytes");
+        self.sandbox.set_mode(file, 0o600);
+
         let issue = ["token", "issue", "--credentials", OPERATOR, "--audience", "countersign"];
-        self.sandbox.run(&issue).ok().trim().to_owned()
+        let token = format!("Bearer {}", self.sandbox.run(&issue).ok().trim());
+        let key = CreateClientKeyRequest { client_id: name.into(), public_key, ..<_>::default() };
+        let mut request = Request::new(key);
+        let token = token.parse().expect("a token is ASCII");
+        request.metadata_mut().insert("authorization", token);
+        let mut clients = ClientServiceClient::new(self.countersign.channel().await);
+        clients.create_client_key(request).await.expect("it is new");
     }
 
     pub fn secret(&self, name: &str) -> String {
@@ -133,6 +159,6 @@ pub fn source(path: &str) -> PathBuf {
 }
 
 /// Runs a command to its end, as `Mesh::serve` runs one that has none.
-pub fn run(mesh: &Mesh, command: Command, args: &[&str], input: &str) -> crate::support::Finished {
+pub fn run(mesh: &Mesh, command: Command, args: &[&str], input: &str) -> Finished {
     finish(mesh.outside(command).args(args), input)
 }

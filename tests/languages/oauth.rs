@@ -4,10 +4,6 @@ use std::fs;
 use std::os::unix::fs::symlink;
 use std::process::Command;
 
-use countersign::rpc::CreateClientKeyRequest;
-use countersign::rpc::client_service_client::ClientServiceClient;
-use tonic::Request;
-
 use crate::mesh::Mesh;
 use crate::mesh::run;
 use crate::mesh::source;
@@ -19,27 +15,7 @@ use crate::tools::tools;
 async fn prepare(tools: &Tools) -> Mesh {
     let mesh = Mesh::start();
     mesh.register("crm", &["--grant", "stock=stock:read", "--serves", "stock"]);
-    let make_key = "import json, sys
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
-key = Ed25519PrivateKey.generate()
-with open('key.pem', 'wb') as file:
-    file.write(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
-print(json.dumps(list(key.public_key().public_bytes_raw())))";
-    let mut python = Command::new(&tools.python);
-    python.args(["-c", make_key]);
-    let public_key: Vec<u8> =
-        serde_json::from_str(&run(&mesh, python, &[], "").ok()).expect("it prints bytes");
-
-    let channel = mesh.countersign.channel().await;
-    let mut request = Request::new(CreateClientKeyRequest {
-        client_id: "crm".into(),
-        public_key,
-        ..<_>::default()
-    });
-    let value = format!("Bearer {}", mesh.operator_token());
-    request.metadata_mut().insert("authorization", value.parse().expect("a token is ASCII"));
-    ClientServiceClient::new(channel).create_client_key(request).await.expect("it is new");
+    mesh.register_key("crm", "key.pem", tools).await;
     mesh
 }
 
