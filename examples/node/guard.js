@@ -3,7 +3,7 @@
 import { ServerInterceptingCall, ServerListenerBuilder, ResponderBuilder, status } from '@grpc/grpc-js';
 import { createRemoteJWKSet, errors, jwtVerify } from 'jose';
 
-const LONGEST_TOKEN = 8192;
+const LONGEST_TOKEN = 4096;
 // By how much the issuer's clock and ours may differ.
 const LEEWAY_SECONDS = 30;
 // Revoked keys leave the key set. Less than the minute for which the issuer lets it be cached.

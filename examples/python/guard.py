@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import grpc
 import jwt
 
-LONGEST_TOKEN = 8192
+LONGEST_TOKEN = 4096
 # By how much the issuer's clock and ours may differ.
 LEEWAY_SECONDS = 30
 # Revoked keys leave the key set. Less than the minute for which the issuer lets it be cached.
