@@ -8,6 +8,7 @@ like the secret. Says nothing when all is as it should be.
 
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import jwt
@@ -74,7 +75,7 @@ class ShortLived(PrivateKeyJWT):
 
     def sign(self, auth, token_endpoint):
         return private_key_jwt_sign(
-            auth.client_secret, auth.client_id, token_endpoint, alg="EdDSA", expires_in=60
+            auth.client_secret, auth.client_id, token_endpoint, alg=self.alg, expires_in=60
         )
 
 
@@ -88,9 +89,12 @@ def authlib_with_a_key(metadata):
         session.register_client_auth_method(method)
         return session
 
-    short = session(ShortLived(endpoint))
-    check_answer(once_it_is_ready(lambda: short.fetch_token(endpoint, grant_type="client_credentials")))
-    check_answer(short.fetch_token(endpoint, grant_type="client_credentials"))
+    # RFC 8037's name of the algorithm, and RFC 9864's.
+    for alg in ("EdDSA", "Ed25519"):
+        short = session(ShortLived(endpoint, alg=alg))
+        fetch = partial(short.fetch_token, endpoint, grant_type="client_credentials")
+        check_answer(once_it_is_ready(fetch))
+        check_answer(fetch())
     refused(OAuthError, "invalid_client", session(PrivateKeyJWT(endpoint, alg="EdDSA")), metadata)
 
 
