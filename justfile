@@ -23,6 +23,10 @@ docs:
 test:
     cargo test
 
+# What the tests of examples in other languages need, under target/. They skip without it.
+languages:
+    .ci/languages
+
 # A crate of its own, as users have one.
 shop:
     cargo test --manifest-path tests/fixtures/shop/Cargo.toml --target-dir target
