@@ -269,7 +269,7 @@ impl Authority {
         act: Act,
         target: RevocationTarget<'_>,
     ) -> Result<(), ActError> {
-        let (id, until) = match target {
+        let (id, until, audience) = match target {
             RevocationTarget::Token(token) => {
                 let bundle = self.published.bundle();
                 let Ok(token) = bundle.verify(token, Audiences::Any, act.now, DEFAULT_LEEWAY)
@@ -287,22 +287,27 @@ impl Authority {
                         Refusal::NotOwnToken,
                     ));
                 }
-                (claims.token_id.clone(), claims.expires_at + DEFAULT_LEEWAY)
+                let audience = Some(claims.audience.clone());
+                (claims.token_id.clone(), claims.expires_at + DEFAULT_LEEWAY, audience)
             }
             RevocationTarget::TokenId(id) => {
                 if !act.operator.holds("tokens:revoke") {
                     let refusal = Refusal::ScopeMissing("tokens:revoke");
                     return Err(self.refuse(&act, "token.revoke", id.as_str(), refusal));
                 }
-                // Nothing but the id is known: it is remembered for as long as any token can live.
-                (id, act.now + TAIL)
+                // Nothing but the id is known: it is remembered for as long as any token can live, and
+                // every verifier is told.
+                (id, act.now + TAIL, None)
             }
         };
         let target = id.to_string();
         self.act(act, "token.revoke", &target, move |state, _, _| {
-            let known = state.revocations.token(&id).is_some_and(|known| known >= until);
-            let changes = if known { vec![] } else { vec![Change::RevokeToken(id, until)] };
-            Ok((changes, ()))
+            let known = state.revocations.token(&id).is_some_and(|known| {
+                let told = known.audience.is_none() || known.audience == audience;
+                known.until >= until && told
+            });
+            let change = Change::RevokeToken { id, until, audience };
+            Ok((if known { vec![] } else { vec![change] }, ()))
         })
         .await
         .map(Committed::into_answer)

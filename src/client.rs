@@ -39,6 +39,8 @@ pub struct Client {
     pub revision: u64,
     /// Its secrets, oldest first.
     pub secrets: Vec<Arc<StoredSecret>>,
+    /// The audiences that it was granted until lately, and until when it can have tokens for them.
+    pub former_audiences: Vec<(Audience, Timestamp)>,
 }
 
 /// What an operator may change of a client.
@@ -159,7 +161,39 @@ impl Client {
 
     /// A client that is registered now, without a credential yet. Its revision is set by the store.
     pub fn new(id: ClientId, settings: ClientSettings, now: Timestamp) -> Self {
-        Self { id, settings, created_at: now, updated_at: now, revision: 0, secrets: Vec::new() }
+        Self {
+            id,
+            settings,
+            created_at: now,
+            updated_at: now,
+            revision: 0,
+            secrets: Vec::new(),
+            former_audiences: Vec::new(),
+        }
+    }
+
+    /// Whom its tokens can be for: what it is granted, and what it was until lately.
+    pub fn audiences(&self, now: Timestamp) -> Arc<[Audience]> {
+        let granted = self.settings.grants.as_slice().iter().map(|rule| &rule.audience);
+        let former = self.former_audiences.iter().filter(|(_, until)| *until > now);
+        granted.chain(former.map(|(audience, _)| audience)).cloned().collect()
+    }
+
+    /// Notes which audiences it is granted no longer, compared with what it was before, and that it can
+    /// have tokens for them until `until`.
+    pub fn note_former_audiences(&mut self, before: &Client, now: Timestamp, until: Timestamp) {
+        let grants = &self.settings.grants;
+        let taken = before.settings.grants.as_slice().iter().map(|rule| (&rule.audience, until));
+        let noted = before.former_audiences.iter().map(|(audience, until)| (audience, *until));
+        // Those taken now come first: their time is later than any that was noted for the same.
+        let mut former: Vec<(Audience, Timestamp)> = Vec::new();
+        for (audience, until) in taken.chain(noted) {
+            let known = former.iter().any(|(known, _)| known == audience);
+            if grants.scopes(audience.as_str()).is_none() && until > now && !known {
+                former.push((audience.clone(), until));
+            }
+        }
+        self.former_audiences = former;
     }
 
     /// Whether a secret of the client works at this time.

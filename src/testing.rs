@@ -78,6 +78,7 @@ use crate::token::Minter;
 use crate::token::Token;
 use crate::trust::ClientRevocation;
 use crate::trust::Revocations;
+use crate::trust::TokenRevocation;
 use crate::trust::TrustBundle;
 
 /// Who issues the tokens of a [`TestIssuer`].
@@ -212,7 +213,11 @@ impl TestIssuer {
     /// Revokes one token.
     pub fn revoke_token(&self, token: &TestToken) {
         let until = token.claims.expires_at + DEFAULT_LEEWAY;
-        self.change(|bundle| bundle.revocations.revoke_token(token.claims.token_id.clone(), until));
+        let audience = Some(token.claims.audience.clone());
+        self.change(|bundle| {
+            let revocation = TokenRevocation { until, audience, epoch: bundle.epoch };
+            bundle.revocations.revoke_token(token.claims.token_id.clone(), revocation);
+        });
     }
 
     /// Revokes all that a client has been issued so far, this second included: what it is issued
@@ -222,9 +227,12 @@ impl TestIssuer {
     /// When this is no client id.
     pub fn revoke_client(&self, client: &str) {
         let before = self.clock.now() + Duration::from_secs(1);
-        let revocation = ClientRevocation { before, until: before + MAX_TOKEN_LIFE };
+        let until = before + MAX_TOKEN_LIFE;
         let client = ClientId::new(client).expect("a client id");
-        self.change(|bundle| bundle.revocations.revoke_client(client, revocation));
+        self.change(|bundle| {
+            let cut = ClientRevocation { before, until, audiences: None, epoch: bundle.epoch };
+            bundle.revocations.revoke_client(client, cut);
+        });
     }
 
     /// Signs with a new key from now on. What the old one has signed is still good.

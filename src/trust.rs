@@ -1,16 +1,21 @@
 //! What a verifier needs to know, and what it asks of that knowledge.
 
+mod delta;
+mod revocations;
+
+pub use self::delta::TrustDelta;
+pub use self::delta::WrongEpoch;
+pub use self::revocations::ClientRevocation;
+pub use self::revocations::Revocations;
+pub use self::revocations::TokenRevocation;
+
 use std::time::Duration;
 
 use serde::Deserialize;
 use serde::Serialize;
 
-use crate::claims::ClientId;
 use crate::claims::Issuer;
-use crate::claims::Kid;
 use crate::claims::Timestamp;
-use crate::claims::TokenId;
-use crate::cow_map::CowMap;
 use crate::keys::InvalidKeySet;
 use crate::keys::KeySet;
 use crate::token::Audiences;
@@ -37,23 +42,6 @@ struct PublishedKeys<'a> {
     issuer: Issuer,
     epoch: u64,
     keys: &'a KeySet,
-}
-
-/// What has been revoked. Cheap to clone.
-#[derive(Debug, Clone, Default)]
-pub struct Revocations {
-    tokens: CowMap<TokenId, Timestamp>,
-    clients: CowMap<ClientId, ClientRevocation>,
-    keys: CowMap<Kid, ()>,
-}
-
-/// Everything issued to a client before a certain time.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct ClientRevocation {
-    /// Tokens with an earlier `iat` are revoked; new ones carry this one or a later.
-    pub before: Timestamp,
-    /// When every one of them has expired, so that this may be forgotten.
-    pub until: Timestamp,
 }
 
 impl TrustBundle {
@@ -146,72 +134,6 @@ impl TrustBundle {
     }
 }
 
-impl Revocations {
-    /// Until when a token must be remembered as revoked, if it is.
-    pub fn token(&self, id: &TokenId) -> Option<Timestamp> {
-        self.tokens.get(id).copied()
-    }
-
-    /// What is revoked of a client, if anything.
-    pub fn client(&self, id: &ClientId) -> Option<ClientRevocation> {
-        self.clients.get(id).copied()
-    }
-
-    /// Whether a key is revoked.
-    pub fn key(&self, kid: &str) -> bool {
-        self.keys.get(kid).is_some()
-    }
-
-    /// Remembers a token as revoked until it would have expired anyway.
-    pub fn revoke_token(&mut self, id: TokenId, until: Timestamp) {
-        self.tokens.insert(id, until);
-    }
-
-    /// Remembers everything issued to a client before a time as revoked. Never revives: an earlier
-    /// time than the one known changes nothing.
-    pub fn revoke_client(&mut self, id: ClientId, revocation: ClientRevocation) {
-        if self.client(&id).is_none_or(|known| known.before < revocation.before) {
-            self.clients.insert(id, revocation);
-        }
-    }
-
-    /// Sets which keys are revoked.
-    pub fn set_keys<'a>(&mut self, kids: impl Iterator<Item = &'a Kid>) {
-        self.keys = CowMap::default();
-        for kid in kids {
-            self.keys.insert(kid.clone(), ());
-        }
-    }
-
-    /// Whether something in it would be rejected as expired in any case.
-    pub fn has_expired(&self, now: Timestamp) -> bool {
-        self.tokens.iter().any(|(_, until)| *until <= now)
-            || self.clients.iter().any(|(_, client)| client.until <= now)
-    }
-
-    /// Forgets what would be rejected as expired in any case.
-    pub fn expire(&mut self, now: Timestamp) {
-        let tokens: Vec<TokenId> = self
-            .tokens
-            .iter()
-            .filter(|(_, until)| **until <= now)
-            .map(|(id, _)| id.clone())
-            .collect();
-        let clients: Vec<ClientId> = self
-            .clients
-            .iter()
-            .filter(|(_, client)| client.until <= now)
-            .map(|(id, _)| id.clone())
-            .collect();
-        for id in &tokens {
-            self.tokens.remove(id);
-        }
-        for id in &clients {
-            self.clients.remove(id);
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
@@ -219,7 +141,9 @@ mod tests {
     use super::*;
     use crate::claims::Audience;
     use crate::claims::Claims;
+    use crate::claims::ClientId;
     use crate::claims::ScopeSet;
+    use crate::claims::TokenId;
     use crate::keys::SigningKey;
     use crate::token::Minter;
 
@@ -281,16 +205,17 @@ mod tests {
     fn a_revoked_token_is_rejected_and_no_other() {
         let token = token_of(key(1), "order", NOW);
         let mut revocations = Revocations::default();
-        revocations.revoke_token(id("two"), after(930));
+        let revocation = TokenRevocation::new(after(930));
+        revocations.revoke_token(id("two"), revocation.clone());
         assert_told(revocations.clone(), &token, Ok(()));
-        revocations.revoke_token(id("one"), after(930));
-        assert_eq!(revocations.token(&id("one")), Some(after(930)));
+        revocations.revoke_token(id("one"), revocation.clone());
+        assert_eq!(revocations.token(&id("one")), Some(&revocation));
         assert_told(revocations, &token, Err(Rejection::Revoked));
     }
 
     #[test]
     fn a_revoked_client_is_rejected_with_all_issued_before_the_cut() {
-        let cut = ClientRevocation { before: after(6), until: after(90_000) };
+        let cut = ClientRevocation::new(after(6), after(90_000));
         let mut revocations = Revocations::default();
         revocations.revoke_client(client("order"), cut);
         for (client, issued_at, expected) in [
@@ -332,43 +257,5 @@ mod tests {
         let verified = check(&bundle, &token_of(key(1), "order", NOW)).expect("a good token");
         assert_eq!(bundle.recheck(&verified, after(929), LEEWAY), Ok(()));
         assert_eq!(bundle.recheck(&verified, after(930), LEEWAY), Err(Rejection::Expired));
-    }
-
-    #[test]
-    fn an_earlier_cut_revives_nothing() {
-        let early = ClientRevocation { before: after(1), until: after(100) };
-        let late = ClientRevocation { before: after(2), until: after(200) };
-        let mut revocations = Revocations::default();
-        for cut in [early, late, early] {
-            revocations.revoke_client(client("order"), cut);
-        }
-        assert_eq!(revocations.client(&client("order")), Some(late));
-        assert_eq!(revocations.client(&client("billing")), None);
-    }
-
-    #[test]
-    fn what_has_expired_is_forgotten_and_nothing_else() {
-        let cut = |until| ClientRevocation { before: NOW, until };
-        let mut revocations = Revocations::default();
-        revocations.revoke_token(id("one"), after(10));
-        revocations.revoke_token(id("two"), after(20));
-        revocations.revoke_client(client("order"), cut(after(10)));
-        revocations.revoke_client(client("billing"), cut(after(20)));
-        revocations.set_keys([key(1).kid()].into_iter());
-        let before = revocations.clone();
-
-        assert!(!revocations.has_expired(after(9)));
-        revocations.expire(after(9));
-        assert!(revocations.token(&id("one")).is_some());
-
-        assert!(revocations.has_expired(after(10)));
-        revocations.expire(after(10));
-        assert!(!revocations.has_expired(after(10)));
-        assert_eq!(revocations.token(&id("one")), None);
-        assert_eq!(revocations.token(&id("two")), Some(after(20)));
-        assert_eq!(revocations.client(&client("order")), None);
-        assert_eq!(revocations.client(&client("billing")), Some(cut(after(20))));
-        assert!(revocations.key(key(1).kid().as_str()), "keys are the ring's to forget");
-        assert!(before.token(&id("one")).is_some(), "a clone keeps what it had");
     }
 }

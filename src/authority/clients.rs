@@ -35,7 +35,6 @@ use crate::policy::may_make_credential;
 use crate::store::Change;
 use crate::store::Committed;
 use crate::store::State;
-use crate::trust::ClientRevocation;
 
 /// New values for some of a client's settings.
 #[derive(Debug, Clone, Default)]
@@ -139,15 +138,13 @@ impl Authority {
             let cut = settings.disabled && !before.settings.disabled
                 || loses_administrative_scope(&before.settings, &settings);
             let revision = state.next_revision();
-            let after = Client { settings, updated_at: now, revision, ..Client::clone(before) };
+            let mut after = Client { settings, updated_at: now, revision, ..Client::clone(before) };
+            after.note_former_audiences(before, now, now + TAIL);
             keep_an_operator(state, before, Some(&after), now)?;
             event.detail = describe(&after.settings);
             let info = after.info();
-            let mut changes = vec![Change::PutClient(after)];
-            if cut {
-                let cut = cut_off(state, &id, now);
-                changes.push(Change::RevokeClient(id, cut));
-            }
+            let revoked = cut.then(|| cut_off(state, before, now));
+            let changes = [Change::PutClient(after)].into_iter().chain(revoked).collect();
             Ok((changes, info))
         })
         .await
@@ -175,8 +172,8 @@ impl Authority {
                 return Err(Refusal::EtagStale);
             }
             keep_an_operator(state, before, None, now)?;
-            let cut = cut_off(state, &id, now);
-            Ok((vec![Change::RemoveClient(id.clone()), Change::RevokeClient(id, cut)], ()))
+            let cut = cut_off(state, before, now);
+            Ok((vec![Change::RemoveClient(id), cut], ()))
         })
         .await
         .map(Committed::into_answer)
@@ -269,13 +266,14 @@ impl Authority {
         let operator = act.operator.clone();
         let target = id.to_string();
         self.act(act, "client.tokens.revoke", &target, move |state, _, now| {
-            let settings = &known(state, &id)?.settings;
+            let client = known(state, &id)?;
+            let settings = &client.settings;
             may_change(&operator, Some(settings), Some(settings)).map_err(Refusal::Denied)?;
-            let cut = cut_off(state, &id, now);
-            if cut.before > now + MOST_AHEAD {
+            let before = cut_time(state, &id, now);
+            if before > now + MOST_AHEAD {
                 return Err(Refusal::CutTooOften);
             }
-            Ok((vec![Change::RevokeClient(id, cut)], CutOff(cut.before)))
+            Ok((vec![cut_off(state, client, now)], CutOff(before)))
         })
         .await
         .map(|committed| committed.into_answer().0)
@@ -295,13 +293,19 @@ impl ClientPatch {
     }
 }
 
-/// A cut that every token issued until now is before: the clock's second is not over, and after an
+/// Revokes every token issued to a client until now. Those that serve what it was granted are told.
+fn cut_off(state: &State, client: &Client, now: Timestamp) -> Change {
+    let (id, before) = (client.id.clone(), cut_time(state, &client.id, now));
+    let audiences = client.audiences(now);
+    Change::RevokeClient { id, before, until: before + TAIL, audiences }
+}
+
+/// A time that every token issued until now is before: the clock's second is not over, and after an
 /// earlier cut tokens were dated up to it.
-fn cut_off(state: &State, id: &ClientId, now: Timestamp) -> ClientRevocation {
+fn cut_time(state: &State, id: &ClientId, now: Timestamp) -> Timestamp {
     let second = Duration::from_secs(1);
     let after_earlier = state.revocations.client(id).map_or(now, |earlier| earlier.before + second);
-    let before = after_earlier.max(now + second + SKEW_ALLOWANCE);
-    ClientRevocation { before, until: before + TAIL }
+    after_earlier.max(now + second + SKEW_ALLOWANCE)
 }
 
 fn known<'a>(state: &'a State, id: &ClientId) -> Result<&'a Arc<Client>, Refusal> {

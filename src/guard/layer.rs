@@ -251,6 +251,7 @@ mod tests {
     use crate::token::Minter;
     use crate::trust::ClientRevocation;
     use crate::trust::Revocations;
+    use crate::trust::TokenRevocation;
     use crate::trust::TrustBundle;
 
     const NOW: Timestamp = Timestamp::from_unix(1_800_000_000);
@@ -400,13 +401,12 @@ mod tests {
     fn a_remembered_token_is_refused_once_it_its_client_or_its_key_is_revoked() {
         let revoke_token = |bundle: &mut TrustBundle| {
             let id = TokenId::new("one").expect("token id");
-            bundle.revocations.revoke_token(id, NOW + Duration::from_secs(930));
+            let revocation = TokenRevocation::new(NOW + Duration::from_secs(930));
+            bundle.revocations.revoke_token(id, revocation);
         };
         let revoke_client = |bundle: &mut TrustBundle| {
-            let cut = ClientRevocation {
-                before: NOW + Duration::from_secs(1),
-                until: NOW + Duration::from_secs(930),
-            };
+            let (before, until) = (NOW + Duration::from_secs(1), NOW + Duration::from_secs(930));
+            let cut = ClientRevocation::new(before, until);
             bundle.revocations.revoke_client(ClientId::new("order").expect("client id"), cut);
         };
         let revoke_key = |bundle: &mut TrustBundle| {

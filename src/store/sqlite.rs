@@ -251,9 +251,16 @@ impl Database {
                     ring,
                 )?;
             }
-            Change::RevokeToken(id, until) => rows::revoke_token(connection, id, *until)?,
-            Change::RevokeClient(id, revocation) => {
-                rows::revoke_client(connection, id, *revocation)?;
+            // What is known of it together with what was known before.
+            Change::RevokeToken { id, .. } => {
+                if let Some(revocation) = after.revocations.token(id) {
+                    rows::revoke_token(connection, id, revocation)?;
+                }
+            }
+            Change::RevokeClient { id, .. } => {
+                if let Some(revocation) = after.revocations.client(id) {
+                    rows::revoke_client(connection, id, revocation)?;
+                }
             }
             Change::TouchSecret(client, secret, at) => {
                 rows::touch_secret(connection, client, *secret, *at)?;

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::claims::Audience;
 use crate::claims::ClientId;
 use crate::claims::Issuer;
 use crate::claims::Timestamp;
@@ -12,6 +13,7 @@ use crate::cow_map::CowMap;
 use crate::keys::KeyRing;
 use crate::trust::ClientRevocation;
 use crate::trust::Revocations;
+use crate::trust::TokenRevocation;
 
 /// One committed state. Cheap to clone: its parts are shared.
 #[derive(Debug, Clone)]
@@ -40,9 +42,25 @@ pub enum Change {
     /// Replaces the key ring.
     ReplaceRing(Arc<KeyRing>),
     /// Revokes a token until it would have expired.
-    RevokeToken(TokenId, Timestamp),
+    RevokeToken {
+        /// Which one.
+        id: TokenId,
+        /// When it has expired everywhere.
+        until: Timestamp,
+        /// Whom it is for; none when only its id is known.
+        audience: Option<Audience>,
+    },
     /// Revokes what was issued to a client.
-    RevokeClient(ClientId, ClientRevocation),
+    RevokeClient {
+        /// Which one.
+        id: ClientId,
+        /// What was issued before this.
+        before: Timestamp,
+        /// When all of it has expired everywhere.
+        until: Timestamp,
+        /// Whom that can be for.
+        audiences: Arc<[Audience]>,
+    },
     /// Notes when a secret was last used.
     TouchSecret(ClientId, SecretId, Timestamp),
     /// Writes, and changes nothing: to see that the store can be written.
@@ -82,13 +100,16 @@ impl State {
                 self.revocations.set_keys(ring.revoked_kids());
                 self.ring = ring;
             }
-            Change::RevokeToken(id, until) => {
+            Change::RevokeToken { id, until, audience } => {
                 self.epoch += 1;
-                self.revocations.revoke_token(id, until);
+                let epoch = self.epoch;
+                self.revocations.revoke_token(id, TokenRevocation { until, audience, epoch });
             }
-            Change::RevokeClient(id, revocation) => {
+            Change::RevokeClient { id, before, until, audiences } => {
                 self.epoch += 1;
-                self.revocations.revoke_client(id, revocation);
+                let (audiences, epoch) = (Some(audiences), self.epoch);
+                let cut = ClientRevocation { before, until, audiences, epoch };
+                self.revocations.revoke_client(id, cut);
             }
             // The time is in the secret already: that is where it was first noted.
             Change::TouchSecret(..) | Change::Nothing => {}

@@ -22,6 +22,7 @@ use crate::keys::RevokedKey;
 use crate::keys::SigningKey;
 use crate::trust::ClientRevocation;
 use crate::trust::Revocations;
+use crate::trust::TokenRevocation;
 
 /// One named value.
 pub(super) fn meta(connection: &Connection, name: &str) -> rusqlite::Result<Option<Vec<u8>>> {
@@ -66,7 +67,8 @@ fn clients(connection: &Connection) -> Result<CowMap<ClientId, Arc<Client>>, Sto
     let mut secret = secrets.next()?;
 
     let mut statement = connection.prepare(
-        "SELECT client_id, description, grants, serves, max_token_ttl, disabled, created_at, updated_at, revision
+        "SELECT client_id, description, grants, serves, max_token_ttl, disabled, created_at, updated_at, revision,
+                former_audiences
          FROM clients ORDER BY client_id",
     )?;
     let mut rows = statement.query([])?;
@@ -86,6 +88,7 @@ fn clients(connection: &Connection) -> Result<CowMap<ClientId, Arc<Client>>, Sto
         let mut client = Client {
             updated_at: time(row.get(7)?),
             revision: row.get::<_, i64>(8)? as u64,
+            former_audiences: former_audiences(row.get_ref(9)?.as_str())?,
             ..Client::new(
                 ClientId::new(id).map_err(|_| corrupt("client_id"))?,
                 settings,
@@ -191,22 +194,53 @@ fn ring(connection: &Connection, kek: &Kek, store_id: &[u8]) -> Result<KeyRing, 
 }
 
 fn revocations(connection: &Connection) -> Result<Revocations, StoreError> {
-    let mut revocations = Revocations::default();
-    let mut statement = connection.prepare("SELECT token_id, until FROM revoked_tokens")?;
-    let mut rows = statement.query([])?;
-    while let Some(row) = rows.next()? {
-        let id = TokenId::new(&row.get::<_, String>(0)?).map_err(|_| corrupt("a token id"))?;
-        revocations.revoke_token(id, time(row.get(1)?));
-    }
+    let mut tokens = Vec::new();
     let mut statement =
-        connection.prepare("SELECT client_id, before, until FROM revoked_clients")?;
+        connection.prepare("SELECT token_id, until, audience, epoch FROM revoked_tokens")?;
     let mut rows = statement.query([])?;
     while let Some(row) = rows.next()? {
-        let id = ClientId::new(&row.get::<_, String>(0)?).map_err(|_| corrupt("client_id"))?;
-        let revocation = ClientRevocation { before: time(row.get(1)?), until: time(row.get(2)?) };
-        revocations.revoke_client(id, revocation);
+        let text = |column| row.get_ref(column)?.as_str_or_null().map_err(rusqlite::Error::from);
+        let id = text(0)?.and_then(|id| TokenId::new(id).ok());
+        let audience = text(2)?.map(Audience::new).transpose();
+        tokens.push((
+            id.ok_or_else(|| corrupt("a token id"))?,
+            TokenRevocation {
+                until: time(row.get(1)?),
+                audience: audience.map_err(|_| corrupt("an audience"))?,
+                epoch: row.get::<_, i64>(3)? as u64,
+            },
+        ));
     }
-    Ok(revocations)
+    let mut clients = Vec::new();
+    let mut statement = connection
+        .prepare("SELECT client_id, before, until, audiences, epoch FROM revoked_clients")?;
+    let mut rows = statement.query([])?;
+    while let Some(row) = rows.next()? {
+        let text = |column| row.get_ref(column)?.as_str_or_null().map_err(rusqlite::Error::from);
+        let id = text(0)?.and_then(|id| ClientId::new(id).ok());
+        let audiences = text(3)?.map(serde_json::from_str::<Vec<Audience>>).transpose();
+        clients.push((
+            id.ok_or_else(|| corrupt("client_id"))?,
+            ClientRevocation {
+                before: time(row.get(1)?),
+                until: time(row.get(2)?),
+                audiences: audiences.map_err(|_| corrupt("audiences"))?.map(Arc::from),
+                epoch: row.get::<_, i64>(4)? as u64,
+            },
+        ));
+    }
+    Ok(Revocations::read(tokens, clients))
+}
+
+fn former_audiences(
+    json: rusqlite::types::FromSqlResult<&str>,
+) -> Result<Vec<(Audience, Timestamp)>, StoreError> {
+    let json = json.map_err(|_| corrupt("former_audiences"))?;
+    // Of a hundred thousand clients hardly one has any.
+    if json == "[]" {
+        return Ok(Vec::new());
+    }
+    serde_json::from_str(json).map_err(|_| corrupt("former_audiences"))
 }
 
 fn life(seconds: i64) -> Result<Duration, StoreError> {

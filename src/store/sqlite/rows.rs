@@ -8,6 +8,7 @@ use crate::client::SecretId;
 use crate::keys::KeyInfo;
 use crate::keys::KeyState;
 use crate::trust::ClientRevocation;
+use crate::trust::TokenRevocation;
 
 pub(super) fn write_counters(
     connection: &Connection,
@@ -26,11 +27,11 @@ pub(super) fn put_client(connection: &Connection, client: &Client) -> rusqlite::
     connection
         .prepare_cached(
             "INSERT INTO clients (client_id, description, grants, serves, max_token_ttl, disabled,
-                                  created_at, updated_at, revision)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)
+                                  created_at, updated_at, revision, former_audiences)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)
              ON CONFLICT (client_id) DO UPDATE SET
                 description = ?2, grants = ?3, serves = ?4, max_token_ttl = ?5, disabled = ?6,
-                created_at = ?7, updated_at = ?8, revision = ?9",
+                created_at = ?7, updated_at = ?8, revision = ?9, former_audiences = ?10",
         )?
         .execute(params![
             client.id.as_str(),
@@ -42,6 +43,7 @@ pub(super) fn put_client(connection: &Connection, client: &Client) -> rusqlite::
             seconds(client.created_at),
             seconds(client.updated_at),
             client.revision as i64,
+            serde_json::to_string(&client.former_audiences).expect("names and times are JSON"),
         ])?;
     connection
         .prepare_cached("DELETE FROM secrets WHERE client_id = ?1")?
@@ -128,25 +130,43 @@ fn state_name(state: KeyState) -> &'static str {
 pub(super) fn revoke_token(
     connection: &Connection,
     id: &TokenId,
-    until: Timestamp,
+    revocation: &TokenRevocation,
 ) -> rusqlite::Result<()> {
     connection
-        .prepare_cached("INSERT OR REPLACE INTO revoked_tokens (token_id, until) VALUES (?1, ?2)")?
-        .execute(params![id.as_str(), seconds(until)])
+        .prepare_cached(
+            "INSERT OR REPLACE INTO revoked_tokens (token_id, until, audience, epoch)
+             VALUES (?1, ?2, ?3, ?4)",
+        )?
+        .execute(params![
+            id.as_str(),
+            seconds(revocation.until),
+            revocation.audience.as_ref().map(|audience| audience.as_str()),
+            revocation.epoch as i64,
+        ])
         .map(|_| ())
 }
 
 pub(super) fn revoke_client(
     connection: &Connection,
     id: &ClientId,
-    revocation: ClientRevocation,
+    revocation: &ClientRevocation,
 ) -> rusqlite::Result<()> {
+    let audiences = revocation
+        .audiences
+        .as_ref()
+        .map(|audiences| serde_json::to_string(&audiences[..]).expect("audiences are always JSON"));
     connection
         .prepare_cached(
-            "INSERT INTO revoked_clients (client_id, before, until) VALUES (?1, ?2, ?3)
-             ON CONFLICT (client_id) DO UPDATE SET before = ?2, until = ?3 WHERE before < ?2",
+            "INSERT OR REPLACE INTO revoked_clients (client_id, before, until, audiences, epoch)
+             VALUES (?1, ?2, ?3, ?4, ?5)",
         )?
-        .execute(params![id.as_str(), seconds(revocation.before), seconds(revocation.until)])
+        .execute(params![
+            id.as_str(),
+            seconds(revocation.before),
+            seconds(revocation.until),
+            audiences,
+            revocation.epoch as i64,
+        ])
         .map(|_| ())
 }
 

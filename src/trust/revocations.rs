@@ -1,0 +1,402 @@
+//! What has been revoked, since which epoch, and who is told.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use crate::claims::Audience;
+use crate::claims::ClientId;
+use crate::claims::Kid;
+use crate::claims::Timestamp;
+use crate::claims::TokenId;
+use crate::cow_map::CowMap;
+
+/// How many of the latest revocations are found without looking at all of them.
+const RECENT: usize = 1024;
+
+/// What has been revoked. Cheap to clone.
+#[derive(Debug, Clone, Default)]
+pub struct Revocations {
+    tokens: CowMap<TokenId, TokenRevocation>,
+    clients: CowMap<ClientId, ClientRevocation>,
+    keys: CowMap<Kid, ()>,
+    recent: Recent,
+}
+
+/// One token.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TokenRevocation {
+    /// When it has expired everywhere, so that this may be forgotten.
+    pub until: Timestamp,
+    /// Whom the token is for; none when only its id was known: then everyone is told.
+    pub audience: Option<Audience>,
+    /// The epoch that this came with.
+    pub epoch: u64,
+}
+
+/// Everything issued to a client before a certain time.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClientRevocation {
+    /// Tokens with an earlier `iat` are revoked; new ones carry this one or a later.
+    pub before: Timestamp,
+    /// When every one of them has expired, so that this may be forgotten.
+    pub until: Timestamp,
+    /// Whom those tokens can be for; none when that is not known: then everyone is told.
+    pub audiences: Option<Arc<[Audience]>>,
+    /// The epoch that this came with.
+    pub epoch: u64,
+}
+
+/// The latest revocations, so that what is new costs what is new.
+#[derive(Debug, Clone, Default)]
+struct Recent {
+    latest: Arc<VecDeque<Arc<Named>>>,
+    /// Of later epochs than this one, every revocation is among the latest.
+    complete_after: u64,
+}
+
+#[derive(Debug)]
+struct Named {
+    epoch: u64,
+    name: Name,
+}
+
+#[derive(Debug)]
+enum Name {
+    Token(TokenId),
+    Client(ClientId),
+}
+
+impl TokenRevocation {
+    /// Of a token of which no more is known than when it expires: everyone is told.
+    pub fn new(until: Timestamp) -> Self {
+        Self { until, audience: None, epoch: 0 }
+    }
+
+    /// Whether a verifier that serves these audiences is told.
+    pub fn concerns(&self, serves: &[Audience]) -> bool {
+        self.audience.as_ref().is_none_or(|audience| serves.contains(audience))
+    }
+
+    /// What is known after one revocation and then another; the first itself when that is all.
+    fn and(&self, later: Self) -> Self {
+        let until = self.until.max(later.until);
+        let audience = self.audience.clone().filter(|_| self.audience == later.audience);
+        if until == self.until && audience == self.audience {
+            return self.clone();
+        }
+        Self { until, audience, epoch: later.epoch }
+    }
+}
+
+impl ClientRevocation {
+    /// Of a client whose audiences are not known: everyone is told.
+    pub fn new(before: Timestamp, until: Timestamp) -> Self {
+        Self { before, until, audiences: None, epoch: 0 }
+    }
+
+    /// Whether a verifier that serves these audiences is told.
+    pub fn concerns(&self, serves: &[Audience]) -> bool {
+        self.audiences
+            .as_ref()
+            .is_none_or(|audiences| serves.iter().any(|served| audiences.contains(served)))
+    }
+
+    /// What is known after one revocation and then another; the first itself when that is all. An
+    /// earlier cut revives nothing, and whoever was told of one is told of both.
+    fn and(&self, later: Self) -> Self {
+        let audiences = self.audiences.clone().zip(later.audiences).map(|(known, more)| {
+            let more: Vec<Audience> =
+                more.iter().filter(|audience| !known.contains(audience)).cloned().collect();
+            if more.is_empty() { known } else { known.iter().cloned().chain(more).collect() }
+        });
+        let both = Self {
+            before: self.before.max(later.before),
+            until: self.until.max(later.until),
+            audiences,
+            epoch: self.epoch,
+        };
+        if both == *self { both } else { Self { epoch: later.epoch, ..both } }
+    }
+}
+
+impl Revocations {
+    /// What is known of a token, if it is revoked.
+    pub fn token(&self, id: &TokenId) -> Option<&TokenRevocation> {
+        self.tokens.get(id)
+    }
+
+    /// What is revoked of a client, if anything.
+    pub fn client(&self, id: &ClientId) -> Option<&ClientRevocation> {
+        self.clients.get(id)
+    }
+
+    /// Whether a key is revoked.
+    pub fn key(&self, kid: &str) -> bool {
+        self.keys.get(kid).is_some()
+    }
+
+    /// The keys that are revoked, in no order.
+    pub fn keys(&self) -> impl Iterator<Item = &Kid> {
+        self.keys.iter().map(|(kid, ())| kid)
+    }
+
+    /// Remembers a token as revoked until it would have expired anyway. What is known of it already
+    /// stays: it is never forgotten earlier, nor is anyone told less.
+    pub fn revoke_token(&mut self, id: TokenId, revocation: TokenRevocation) {
+        let known = self.tokens.get(&id);
+        let both = known.map_or_else(|| revocation.clone(), |known| known.and(revocation.clone()));
+        if known != Some(&both) {
+            self.recent.push(both.epoch, Name::Token(id.clone()));
+            self.tokens.insert(id, both);
+        }
+    }
+
+    /// Remembers everything issued to a client before a time as revoked. Never revives: an earlier
+    /// time than the one known changes nothing, and audiences that were told are told again.
+    pub fn revoke_client(&mut self, id: ClientId, revocation: ClientRevocation) {
+        let known = self.clients.get(&id);
+        let both = known.map_or_else(|| revocation.clone(), |known| known.and(revocation.clone()));
+        if known != Some(&both) {
+            self.recent.push(both.epoch, Name::Client(id.clone()));
+            self.clients.insert(id, both);
+        }
+    }
+
+    /// Sets which keys are revoked.
+    pub fn set_keys<'a>(&mut self, kids: impl Iterator<Item = &'a Kid>) {
+        self.keys = CowMap::default();
+        for kid in kids {
+            self.keys.insert(kid.clone(), ());
+        }
+    }
+
+    /// Revocations in the order that they were read in, which need not be that of their epochs: the
+    /// latest are found again.
+    pub fn read(
+        tokens: impl IntoIterator<Item = (TokenId, TokenRevocation)>,
+        clients: impl IntoIterator<Item = (ClientId, ClientRevocation)>,
+    ) -> Self {
+        let mut read = Self::default();
+        let mut named = Vec::new();
+        for (id, revocation) in tokens {
+            named.push((revocation.epoch, Name::Token(id.clone())));
+            read.tokens.insert(id, revocation);
+        }
+        for (id, revocation) in clients {
+            named.push((revocation.epoch, Name::Client(id.clone())));
+            read.clients.insert(id, revocation);
+        }
+        named.sort_unstable_by_key(|(epoch, _)| *epoch);
+        if let Some(forgotten) = named.len().checked_sub(RECENT + 1) {
+            read.recent.complete_after = named[forgotten].0;
+            named.drain(..=forgotten);
+        }
+        for (epoch, name) in named {
+            read.recent.push(epoch, name);
+        }
+        read
+    }
+
+    /// The tokens revoked after an epoch that a verifier of these audiences is told of.
+    pub(super) fn tokens_since<'a>(
+        &'a self,
+        epoch: u64,
+        serves: &'a [Audience],
+    ) -> impl Iterator<Item = (&'a TokenId, &'a TokenRevocation)> {
+        let latest = self.recent.after(epoch);
+        let all = latest.is_none().then(|| self.tokens.iter());
+        let latest = latest.into_iter().flatten().filter_map(|named| match &named.name {
+            // One that was revoked once more, or has expired, stands there with an epoch that is not
+            // its own.
+            Name::Token(id) => {
+                let known = self.tokens.get(id).filter(|known| known.epoch == named.epoch);
+                known.map(|known| (id, known))
+            }
+            Name::Client(_) => None,
+        });
+        let found = all.into_iter().flatten().chain(latest);
+        // Of revocations from before there were epochs, a snapshot tells.
+        let later = move |known: &TokenRevocation| epoch == 0 || known.epoch > epoch;
+        found.filter(move |(_, known)| later(known) && known.concerns(serves))
+    }
+
+    /// The clients cut off after an epoch that a verifier of these audiences is told of.
+    pub(super) fn clients_since<'a>(
+        &'a self,
+        epoch: u64,
+        serves: &'a [Audience],
+    ) -> impl Iterator<Item = (&'a ClientId, &'a ClientRevocation)> {
+        let latest = self.recent.after(epoch);
+        let all = latest.is_none().then(|| self.clients.iter());
+        let latest = latest.into_iter().flatten().filter_map(|named| match &named.name {
+            Name::Client(id) => {
+                let known = self.clients.get(id).filter(|known| known.epoch == named.epoch);
+                known.map(|known| (id, known))
+            }
+            Name::Token(_) => None,
+        });
+        let found = all.into_iter().flatten().chain(latest);
+        let later = move |known: &ClientRevocation| epoch == 0 || known.epoch > epoch;
+        found.filter(move |(_, known)| later(known) && known.concerns(serves))
+    }
+
+    /// Whether something in it would be rejected as expired in any case.
+    pub fn has_expired(&self, now: Timestamp) -> bool {
+        self.tokens.iter().any(|(_, token)| token.until <= now)
+            || self.clients.iter().any(|(_, client)| client.until <= now)
+    }
+
+    /// Forgets what would be rejected as expired in any case.
+    pub fn expire(&mut self, now: Timestamp) {
+        let tokens: Vec<TokenId> = self
+            .tokens
+            .iter()
+            .filter(|(_, token)| token.until <= now)
+            .map(|(id, _)| id.clone())
+            .collect();
+        let clients: Vec<ClientId> = self
+            .clients
+            .iter()
+            .filter(|(_, client)| client.until <= now)
+            .map(|(id, _)| id.clone())
+            .collect();
+        for id in &tokens {
+            self.tokens.remove(id);
+        }
+        for id in &clients {
+            self.clients.remove(id);
+        }
+    }
+}
+
+impl Recent {
+    fn push(&mut self, epoch: u64, name: Name) {
+        let latest = Arc::make_mut(&mut self.latest);
+        // They are told in the order of their epochs. Out of it, those before are found the long way.
+        if let Some(last) = latest.back().filter(|last| last.epoch > epoch) {
+            self.complete_after = self.complete_after.max(last.epoch);
+        }
+        if latest.len() == RECENT
+            && let Some(forgotten) = latest.pop_front()
+        {
+            self.complete_after = self.complete_after.max(forgotten.epoch);
+        }
+        latest.push_back(Arc::new(Named { epoch, name }));
+    }
+
+    /// What was revoked after an epoch, latest first; none when that is too long ago.
+    fn after(&self, epoch: u64) -> Option<impl Iterator<Item = &Named>> {
+        // The latest stand at the end: what is new costs no look at the others.
+        let latest = self.latest.iter().rev().map(Arc::as_ref);
+        let complete = epoch > 0 && epoch >= self.complete_after;
+        complete.then(|| latest.take_while(move |named| named.epoch > epoch))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::keys::SigningKey;
+
+    const NOW: Timestamp = Timestamp::from_unix(1_800_000_000);
+
+    fn id(text: &str) -> TokenId {
+        TokenId::new(text).expect("token id")
+    }
+
+    fn client(text: &str) -> ClientId {
+        ClientId::new(text).expect("client id")
+    }
+
+    fn audience(text: &str) -> Audience {
+        Audience::new(text).expect("audience")
+    }
+
+    fn after(seconds: u64) -> Timestamp {
+        NOW + Duration::from_secs(seconds)
+    }
+
+    fn cut(before: u64, audiences: &[&str], epoch: u64) -> ClientRevocation {
+        let audiences = Some(audiences.iter().map(|text| audience(text)).collect());
+        ClientRevocation { before: after(before), until: after(before + 100), audiences, epoch }
+    }
+
+    #[test]
+    fn an_earlier_cut_revives_nothing() {
+        let (early, late) = (cut(1, &["a"], 1), cut(2, &["a"], 2));
+        let mut revocations = Revocations::default();
+        for cut in [&early, &late, &early] {
+            revocations.revoke_client(client("order"), cut.clone());
+        }
+        assert_eq!(revocations.client(&client("order")), Some(&late));
+        assert_eq!(revocations.client(&client("billing")), None);
+    }
+
+    #[test]
+    fn a_later_cut_is_told_to_whoever_was_told_of_the_earlier() {
+        let mut revocations = Revocations::default();
+        let told = |revocations: &Revocations, whom: &str| {
+            revocations.clients_since(1, &[audience(whom)]).count()
+        };
+        revocations.revoke_client(client("order"), cut(1, &["a"], 1));
+        revocations.revoke_client(client("order"), cut(2, &["b"], 2));
+        assert_eq!(["a", "b", "c"].map(|whom| told(&revocations, whom)), [1, 1, 0]);
+
+        let everyone = ClientRevocation { epoch: 3, ..ClientRevocation::new(after(3), after(9)) };
+        revocations.revoke_client(client("order"), everyone);
+        revocations.revoke_client(client("order"), cut(4, &["b"], 4));
+        assert_eq!(["a", "b", "c"].map(|whom| told(&revocations, whom)), [1, 1, 1]);
+        let known = revocations.client(&client("order")).expect("it is cut off");
+        assert_eq!((known.before, known.until), (after(4), after(104)));
+    }
+
+    #[test]
+    fn a_token_revoked_once_more_is_kept_for_longer_and_told_to_no_fewer() {
+        let of = |until, name: Option<&str>, epoch| TokenRevocation {
+            until: after(until),
+            audience: name.map(audience),
+            epoch,
+        };
+        let mut revocations = Revocations::default();
+        for (revocation, known) in [
+            (of(10, Some("a"), 1), of(10, Some("a"), 1)),
+            (of(9, Some("a"), 2), of(10, Some("a"), 1)),
+            (of(20, Some("a"), 3), of(20, Some("a"), 3)),
+            (of(9, None, 4), of(20, None, 4)),
+            (of(9, Some("a"), 5), of(20, None, 4)),
+        ] {
+            revocations.revoke_token(id("one"), revocation);
+            assert_eq!(revocations.token(&id("one")), Some(&known));
+        }
+    }
+
+    #[test]
+    fn what_has_expired_is_forgotten_and_nothing_else() {
+        let cut = |until| ClientRevocation::new(NOW, until);
+        let token = |until| TokenRevocation::new(until);
+        let mut revocations = Revocations::default();
+        revocations.revoke_token(id("one"), token(after(10)));
+        revocations.revoke_token(id("two"), token(after(20)));
+        revocations.revoke_client(client("order"), cut(after(10)));
+        revocations.revoke_client(client("billing"), cut(after(20)));
+        let key = SigningKey::from_seed(&[1; 32]);
+        revocations.set_keys([key.kid()].into_iter());
+        let before = revocations.clone();
+
+        assert!(!revocations.has_expired(after(9)));
+        revocations.expire(after(9));
+        assert!(revocations.token(&id("one")).is_some());
+
+        assert!(revocations.has_expired(after(10)));
+        revocations.expire(after(10));
+        assert!(!revocations.has_expired(after(10)));
+        assert_eq!(revocations.token(&id("one")), None);
+        assert_eq!(revocations.token(&id("two")), Some(&token(after(20))));
+        assert_eq!(revocations.client(&client("order")), None);
+        assert_eq!(revocations.client(&client("billing")), Some(&cut(after(20))));
+        assert!(revocations.key(key.kid().as_str()), "keys are the ring's to forget");
+        assert!(before.token(&id("one")).is_some(), "a clone keeps what it had");
+    }
+}
