@@ -195,8 +195,10 @@ impl Protocol {
             .entry((kid.to_string(), world.now.as_unix(), number))
             .or_insert_with(|| Arc::new(signed(&replica.held, world.now, number)));
         let token = Arc::clone(token);
+        // Its key may have been revoked, and the replica not know it yet.
+        let revoked = world.store.revocations.key(kid.as_str());
         world.signers.insert((epoch, kid));
-        world.tokens.push(Issued { token, epoch, revoked_at: None });
+        world.tokens.push(Issued { token, epoch, revoked_at: revoked.then_some(world.now) });
         Some(())
     }
 
@@ -480,6 +482,10 @@ impl World {
             return None;
         }
         let held = Arc::clone(&self.replicas[replica].held);
+        // A replica that has not read yet what the verifier has reads first.
+        if !poller && held.epoch < one.epoch() && self.store.epoch >= one.epoch() {
+            return None;
+        }
         // Whoever is served is known to have been, before it is.
         let mut listeners = self.store.listeners;
         if poller {
