@@ -187,7 +187,7 @@ fn streams_crashes_and_rotations() {
 
 #[test]
 fn two_streams_and_revocations() {
-    let budget = Budget { ticks: 2, rotations: 1, tokens: 1, token_revocations: 1, ..NOTHING };
+    let budget = Budget { ticks: 1, rotations: 1, tokens: 1, token_revocations: 1, ..NOTHING };
     check("one replica, two streams", &[CAREFUL, FAST], 1, budget);
 }
 
@@ -199,7 +199,7 @@ fn revoked_keys() {
 
 #[test]
 fn two_replicas() {
-    let budget = Budget { ticks: 2, rotations: 1, tokens: 1, token_revocations: 1, ..NOTHING };
+    let budget = Budget { ticks: 1, rotations: 1, tokens: 1, token_revocations: 1, ..NOTHING };
     check("two replicas, one stream", &[CAREFUL], 2, Budget { crashes: 1, ..budget });
 }
 
