@@ -101,18 +101,16 @@ pub struct Behind {
 impl RotationGate {
     /// A gate at the start of a process, which publishes this ring at this epoch.
     pub fn new(ring: &KeyRing, epoch: u64, listeners: Listeners, now: Timestamp) -> Self {
-        let next = ring.next();
-        // Nobody remembers: one was served just before `next` was made, unless `next` has been there
-        // for as long as the store.
-        let without = listeners.polled && !is_first(ring);
+        // Nobody remembers what was served until just now: a key set with `next`, and one without it
+        // unless `next` has been there for as long as the store.
+        let polled = listeners.polled.then_some(now);
         Self {
             awaited_since: listeners.streamed.then_some(now),
-            next: next.key.kid().clone(),
+            next: ring.next().key.kid().clone(),
             published: valid_kids(ring).map(|kid| (kid, epoch)).collect(),
             withdrawn: BTreeMap::new(),
-            // Nobody remembers that either: until the start, by the process before.
-            polled_with: listeners.polled.then_some(now),
-            polled_without: without.then_some(next.created_at),
+            polled_with: polled,
+            polled_without: polled.filter(|_| !is_first(ring)),
         }
     }
 
@@ -332,16 +330,25 @@ mod tests {
     }
 
     #[test]
-    fn after_a_start_a_key_set_without_the_next_key_counts_from_when_that_was_made() {
-        let polled_with = |ring: &KeyRing, listeners, now| {
-            RotationGate::new(ring, 5, listeners, at(150)).check(ring, listeners, &[], now)
+    fn after_a_start_whoever_ever_polled_may_have_polled_just_before() {
+        let started = |ring: &KeyRing, listeners| {
+            let gate = RotationGate::new(ring, 5, listeners, at(150));
+            move |ring: &KeyRing, now| gate.check(ring, listeners, &[], now)
         };
         let first = first_ring();
-        assert_eq!(polled_with(&first, POLLERS, at(0)), Ok(()), "it was there from the beginning");
+        assert_eq!(started(&first, POLLERS)(&first, at(150)), Ok(()), "it was always there");
         let second = rotated(&first, 3, at(100));
-        assert!(polled_with(&second, POLLERS, at(190)).is_err());
-        assert_eq!(polled_with(&second, POLLERS, at(191)), Ok(()));
-        assert_eq!(polled_with(&second, NOBODY, at(100)), Ok(()));
+        let check = started(&second, POLLERS);
+        assert!(check(&second, at(150 + 90)).is_err());
+        assert_eq!(check(&second, at(150 + 91)), Ok(()));
+        assert_eq!(started(&second, NOBODY)(&second, at(150)), Ok(()));
+
+        let mut gate = RotationGate::new(&first, 5, POLLERS, at(150));
+        gate.publish(&second, 6);
+        assert!(
+            gate.check(&second, POLLERS, &[], at(150)).is_err(),
+            "one was without the new next"
+        );
     }
 
     #[test]
