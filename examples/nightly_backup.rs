@@ -49,6 +49,8 @@ mod calling;
 mod http_client;
 #[path = "support/log.rs"]
 mod log;
+#[path = "support/night.rs"]
+mod night;
 
 #[derive(Parser)]
 struct Args {
@@ -206,35 +208,9 @@ fn files(directory: &Path) -> io::Result<Vec<PathBuf>> {
 /// Waits by the clock on the wall, which may be set, and which goes on while the machine sleeps.
 async fn until_two_at_night() {
     let now = || SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-    let two = now() + seconds_until_two(now());
+    let two = now() + night::seconds_until_two(now());
     tracing::info!(seconds = two - now(), "waiting for 02:00 UTC");
     while now() < two {
         sleep(Duration::from_secs((two - now()).min(60))).await;
-    }
-}
-
-/// From a time of day to the next 02:00: one second at least, a day at most.
-fn seconds_until_two(since_1970: u64) -> u64 {
-    const DAY: u64 = 24 * 60 * 60;
-    const TWO: u64 = 2 * 60 * 60;
-    DAY - (since_1970 + DAY - TWO) % DAY
-}
-
-#[cfg(test)]
-mod tests {
-    use super::seconds_until_two;
-
-    #[test]
-    fn it_is_never_two_already() {
-        let (hour, day) = (3600, 24 * 3600);
-        for (time, seconds) in [
-            (0, 2 * hour),
-            (2 * hour - 1, 1),
-            (2 * hour, day),
-            (2 * hour + 1, day - 1),
-            (20_000 * day + 14 * hour, 12 * hour),
-        ] {
-            assert_eq!(seconds_until_two(time), seconds, "{time}");
-        }
     }
 }

@@ -12,6 +12,7 @@ use axum::http::HeaderValue;
 use axum::http::StatusCode;
 use axum::http::header::AUTHORIZATION;
 
+use crate::night::seconds_until_two;
 use crate::process::Sandbox;
 use crate::process::Server;
 use crate::process::listing;
@@ -185,4 +186,18 @@ fn a_backup_that_gives_up_says_why_and_fails() {
         "{end:?}"
     );
     assert!(!shop.sandbox.path("store").exists());
+}
+
+#[test]
+fn it_is_never_two_already() {
+    let (hour, day) = (3600, 24 * 3600);
+    for (time, seconds) in [
+        (0, 2 * hour),
+        (2 * hour - 1, 1),
+        (2 * hour, day),
+        (2 * hour + 1, day - 1),
+        (20_000 * day + 14 * hour, 12 * hour),
+    ] {
+        assert_eq!(seconds_until_two(time), seconds, "{time}");
+    }
 }

@@ -5,6 +5,8 @@ mod apis;
 mod backup;
 mod health;
 mod mail;
+#[path = "../../examples/support/night.rs"]
+mod night;
 #[allow(dead_code, reason = "the tests of the program itself use all of it")]
 #[path = "../process/support.rs"]
 mod process;
