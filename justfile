@@ -35,6 +35,10 @@ shop:
 deny:
     cargo deny check bans licenses sources
 
+# The model of keys and revocations, further than CI goes: some minutes.
+model:
+    MODEL_FULL=1 cargo test --release --test model -- --nocapture --test-threads 1
+
 # Ratios taken in one run; see benches/.
 bench:
     cargo bench

@@ -191,6 +191,14 @@ impl World {
     }
 }
 
+impl World {
+    /// The tokens that some verifier accepts.
+    pub fn accepted(&self) -> impl Iterator<Item = &VerifiedToken> {
+        let tokens = self.tokens.iter().map(|issued| &*issued.token);
+        tokens.filter(|token| self.verifiers.iter().any(|one| one.accepts(token, self.now)))
+    }
+}
+
 impl Committed {
     pub fn bundle(&self) -> TrustBundle {
         TrustBundle {
