@@ -90,7 +90,7 @@ pub const SKEW_ALLOWANCE: Duration = Duration::from_secs(5);
 /// of verifiers.
 const MOST_AHEAD: Duration = Duration::from_secs(20);
 
-/// How long a token can outlive the retirement of its key: see [`KeyRing::rotate`].
+/// How long a token can outlive the retirement of its key: see [`KeyRing::rotate`](crate::keys::KeyRing::rotate).
 pub const TAIL: Duration = Duration::from_secs(
     SIGNING_LEASE.as_secs()
         + MAX_TOKEN_LIFE.as_secs()
