@@ -42,6 +42,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 use serde::Serialize;
+use thin_vec::ThinVec;
 
 use crate::claims::Audience;
 use crate::claims::ClientId;
@@ -63,12 +64,13 @@ pub struct Client {
     pub revision: u64,
     /// Its secrets, oldest first.
     pub secrets: Vec<Arc<StoredSecret>>,
+    // Most clients have none of the following: a pointer each, for all of a hundred thousand.
     /// Its public keys, oldest first.
-    pub keys: Vec<Arc<StoredKey>>,
+    pub keys: ThinVec<Arc<StoredKey>>,
     /// The names in its certificates, oldest first.
-    pub certificates: Vec<Arc<StoredCertificate>>,
+    pub certificates: ThinVec<Arc<StoredCertificate>>,
     /// The audiences that it was granted until lately, and until when it can have tokens for them.
-    pub former_audiences: Box<[(Audience, Timestamp)]>,
+    pub former_audiences: ThinVec<(Audience, Timestamp)>,
 }
 
 /// What an operator may change of a client.
@@ -206,9 +208,9 @@ impl Client {
             updated_at: now,
             revision: 0,
             secrets: Vec::new(),
-            keys: Vec::new(),
-            certificates: Vec::new(),
-            former_audiences: Box::default(),
+            keys: ThinVec::new(),
+            certificates: ThinVec::new(),
+            former_audiences: ThinVec::new(),
         }
     }
 
@@ -226,14 +228,14 @@ impl Client {
         let taken = before.settings.grants.as_slice().iter().map(|rule| (&rule.audience, until));
         let noted = before.former_audiences.iter().map(|(audience, until)| (audience, *until));
         // Those taken now come first: their time is later than any that was noted for the same.
-        let mut former: Vec<(Audience, Timestamp)> = Vec::new();
+        let mut former: ThinVec<(Audience, Timestamp)> = ThinVec::new();
         for (audience, until) in taken.chain(noted) {
             let known = former.iter().any(|(known, _)| known == audience);
             if grants.scopes(audience.as_str()).is_none() && until > now && !known {
                 former.push((audience.clone(), until));
             }
         }
-        self.former_audiences = former.into();
+        self.former_audiences = former;
     }
 
     /// Whether the client has a credential that works at this time.

@@ -3,6 +3,7 @@
 use super::*;
 
 use rusqlite::Row;
+use thin_vec::ThinVec;
 
 use crate::claims::Audience;
 use crate::claims::MAX_TOKEN_LIFE;
@@ -156,12 +157,10 @@ fn clients(connection: &Connection) -> Result<CowMap<ClientId, Arc<Client>>, Sto
             client.keys.push(Arc::new(stored_key(row)?));
             key = keys.next()?;
         }
-        client.keys.shrink_to_fit();
         while let Some(row) = certificate.filter(|row| is_of(row, id)) {
             client.certificates.push(Arc::new(stored_certificate(row)?));
             certificate = certificates.next()?;
         }
-        client.certificates.shrink_to_fit();
         clients.insert(client.id.clone(), Arc::new(client));
     }
     Ok(clients)
@@ -318,11 +317,11 @@ fn revocations(connection: &Connection) -> Result<Revocations, StoreError> {
 
 fn former_audiences(
     json: rusqlite::types::FromSqlResult<&str>,
-) -> Result<Box<[(Audience, Timestamp)]>, StoreError> {
+) -> Result<ThinVec<(Audience, Timestamp)>, StoreError> {
     let json = json.map_err(|_| corrupt("former_audiences"))?;
     // Of a hundred thousand clients hardly one has any.
     if json == "[]" {
-        return Ok(Box::default());
+        return Ok(ThinVec::new());
     }
     serde_json::from_str(json).map_err(|_| corrupt("former_audiences"))
 }
