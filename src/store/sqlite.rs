@@ -204,11 +204,14 @@ impl Database {
     }
 
     /// Since when every use of a credential is in the store: since now, if the last process that noted any
-    /// ended before it could write them down. From here on an end without [`Change::StopInOrder`] is one.
+    /// ended before it could write them down. Once the store can be written, an end without [`Change::StopInOrder`] is one.
     pub(super) fn begin_noting_uses(&mut self, now: Timestamp) -> Result<Timestamp, StoreError> {
         match load::uses_known_since(&self.connection)? {
             Some(since) => {
-                rows::remove_clean_stop(&self.connection)?;
+                // A store that cannot be written serves all the same; each maintenance tries again.
+                if let Err(error) = rows::remove_clean_stop(&self.connection) {
+                    tracing::warn!(%error, "the store still has the note that the last stop was in order");
+                }
                 Ok(since)
             }
             None => Ok(now),
@@ -270,6 +273,7 @@ impl Database {
             Change::Nothing => {}
             Change::Expire { now, audit_before } => {
                 rows::expire(connection, *now, now.before(REQUEST_LIFE))?;
+                rows::remove_clean_stop(connection)?;
                 self.chain.prune(connection, *audit_before)?;
             }
         }

@@ -121,7 +121,7 @@ impl OpenedStore {
     /// an end that was not in order, for what was in memory then is lost.
     ///
     /// # Errors
-    /// When the store cannot be written.
+    /// When the store cannot be read.
     pub fn begin_noting_uses(&mut self, now: Timestamp) -> Result<Timestamp, StoreError> {
         self.database.begin_noting_uses(now)
     }
