@@ -186,6 +186,7 @@ async fn the_idle_clock_goes_on_after_an_orderly_stop() {
 async fn the_idle_clock_starts_again_after_a_crash() {
     let mut server = TestServer::start().await;
     let old = server.register("order", STOCK, &[]).await;
+    server.advance(1);
     let (new, _) = server.rotate_secret(HOUR, None).await;
     server.use_secret(&new).await;
     server.pass(HOUR / 2).await;
