@@ -18,6 +18,7 @@ mod keys;
 mod lease;
 mod maintenance;
 mod refusals;
+mod retirement;
 mod snapshot;
 mod verifiers;
 mod watching;
@@ -27,6 +28,7 @@ pub use self::act::ActError;
 pub use self::act::Refusal;
 pub use self::clients::ClientPatch;
 pub use self::clients::CreatedSecret;
+pub use self::clients::TokensSoFar;
 pub use self::facts::NoAudience;
 pub use self::keys::RingChange;
 pub use self::keys::Rotation;
@@ -41,6 +43,7 @@ pub use self::watching::Version;
 use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::Mutex;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
@@ -50,6 +53,7 @@ use tokio::sync::watch;
 use crate::authority::refusals::Refusals;
 use crate::authority::refusals::Refused;
 use crate::authority::refusals::Sort;
+use crate::authority::retirement::Kept;
 use crate::authority::snapshot::Published;
 use crate::authority::snapshot::Witness;
 use crate::claims::Audience;
@@ -158,6 +162,9 @@ pub struct Authority {
     renewing: tokio::sync::Mutex<()>,
     /// Set once it is known that the store was put back.
     put_back: AtomicBool,
+    /// Since when the last use of every credential is known: an end that was not in order loses some.
+    uses_known_since: Timestamp,
+    kept_idle: Mutex<Kept>,
 }
 
 /// A client's request for a token, with what it proves itself with.
@@ -230,8 +237,9 @@ impl Authority {
         clock: &Clock,
     ) -> Result<Self, OpenError> {
         let now = clock.now();
-        let opened = Store::open(path, kek).map_err(OpenError::Store)?;
+        let mut opened = Store::open(path, kek).map_err(OpenError::Store)?;
         opened.state().ring.check_clock(now).map_err(OpenError::ClockBehind)?;
+        let uses_known_since = opened.begin_noting_uses(now).map_err(OpenError::Store)?;
         let State { issuer, ring, epoch, listeners, .. } = opened.state();
         // Read once the store is ours: no other process accepts assertions any more.
         let assertions = AssertionDesk::open(issuer, clock.now());
@@ -256,6 +264,8 @@ impl Authority {
             store_reached_at,
             renewing: tokio::sync::Mutex::default(),
             put_back: AtomicBool::new(false),
+            uses_known_since,
+            kept_idle: Mutex::default(),
         })
     }
 

@@ -63,6 +63,16 @@ pub enum CreatedSecret {
     Before(SecretId),
 }
 
+/// What becomes of the tokens that a client has when one of its secrets is revoked. Nobody knows which
+/// of them it got with that secret.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TokensSoFar {
+    /// They live on.
+    Kept,
+    /// All of them are revoked.
+    Revoked,
+}
+
 /// Where a client's tokens were cut off.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 struct CutOff(Timestamp);
@@ -182,7 +192,8 @@ impl Authority {
         .map(Committed::into_answer)
     }
 
-    /// Makes a secret for a client.
+    /// Makes a secret for a client. With `retire_others`, each one that the client has now is revoked once
+    /// nobody has used it for this long, and someone a newer one.
     ///
     /// # Errors
     /// When there is no such client, policy does not allow it, or the client has as many as it can have.
@@ -191,6 +202,7 @@ impl Authority {
         act: Act,
         id: ClientId,
         ttl: Option<Duration>,
+        retire_others: Option<Duration>,
     ) -> Result<CreatedSecret, ActError> {
         let secret = ClientSecret::generate().map_err(|_| no_randomness())?;
         let hash = SecretHash::of(secret.expose());
@@ -205,15 +217,27 @@ impl Authority {
             if client.secrets.len() >= Client::MAX_SECRETS {
                 return Err(Refusal::TooManySecrets);
             }
+            if let Some(span) = retire_others {
+                for secret in &mut client.secrets {
+                    // A use that is noted meanwhile is lost, and does not matter: idle it is since now.
+                    *secret = Arc::new(secret.retiring_when_idle(span));
+                }
+            }
             let created = StoredSecret {
                 id: unused_id(before, &hash),
                 hash,
                 created_at: now,
                 expires_at: ttl.map(|ttl| now + ttl),
                 last_use: LastUse::default(),
+                retire_when_idle: None,
             };
             let info = created.info();
             event.detail = format!("secret {}", created.id);
+            if let Some(span) = retire_others {
+                event
+                    .detail
+                    .push_str(&format!("; others retire when idle for {}s", span.as_secs()));
+            }
             client.secrets.push(Arc::new(created));
             client.updated_at = now;
             Ok((vec![Change::PutClient(client)], info))
@@ -224,16 +248,19 @@ impl Authority {
         })
     }
 
-    /// Revokes one secret of a client: it gets no new tokens with it.
+    /// Revokes one secret of a client: it gets no new tokens with it. The tokens that it has are revoked
+    /// with `tokens:revoke` only.
     ///
     /// # Errors
     /// When there is no such client or secret, policy does not allow it, or no operator could
-    /// authenticate any more.
+    /// authenticate any more. For the tokens also when the scope is missing, or as
+    /// [`Authority::revoke_client_tokens`].
     pub async fn revoke_secret(
         &self,
         act: Act,
         id: ClientId,
         secret: SecretId,
+        tokens: TokensSoFar,
     ) -> Result<(), ActError> {
         let operator = act.operator.clone();
         let target = id.to_string();
@@ -241,6 +268,10 @@ impl Authority {
             let before = known(state, &id)?;
             may_change(&operator, Some(&before.settings), Some(&before.settings))
                 .map_err(Refusal::Denied)?;
+            let revokes_tokens = tokens == TokensSoFar::Revoked;
+            if revokes_tokens && !operator.holds("tokens:revoke") {
+                return Err(Refusal::ScopeMissing("tokens:revoke"));
+            }
             let mut client = Client::clone(before);
             client.secrets.retain(|stored| stored.id != secret);
             if client.secrets.len() == before.secrets.len() {
@@ -249,7 +280,11 @@ impl Authority {
             keep_an_operator(state, before, Some(&client), now)?;
             event.detail = format!("secret {secret}");
             client.updated_at = now;
-            Ok((vec![Change::PutClient(client)], ()))
+            let cut = revokes_tokens.then(|| soon_cut_off(state, before, now)).transpose()?;
+            if cut.is_some() {
+                event.detail.push_str("; tokens so far");
+            }
+            Ok(([Change::PutClient(client)].into_iter().chain(cut).collect(), ()))
         })
         .await
         .map(Committed::into_answer)
@@ -272,11 +307,8 @@ impl Authority {
             let client = known(state, &id)?;
             let settings = &client.settings;
             may_change(&operator, Some(settings), Some(settings)).map_err(Refusal::Denied)?;
-            let before = cut_time(state, &id, now);
-            if before > now + MOST_AHEAD {
-                return Err(Refusal::CutTooOften);
-            }
-            Ok((vec![cut_off(state, client, now)], CutOff(before)))
+            let cut = soon_cut_off(state, client, now)?;
+            Ok((vec![cut], CutOff(cut_time(state, &id, now))))
         })
         .await
         .map(|committed| committed.into_answer().0)
@@ -302,6 +334,14 @@ fn cut_off(state: &State, client: &Client, now: Timestamp) -> Change {
     let (id, before) = (client.id.clone(), cut_time(state, &client.id, now));
     let audiences = client.audiences(now);
     Change::RevokeClient { id, before, until: before + TAIL, audiences }
+}
+
+/// Like [`cut_off`], unless new tokens would be dated too far ahead then.
+fn soon_cut_off(state: &State, client: &Client, now: Timestamp) -> Result<Change, Refusal> {
+    if cut_time(state, &client.id, now) > now + MOST_AHEAD {
+        return Err(Refusal::CutTooOften);
+    }
+    Ok(cut_off(state, client, now))
 }
 
 /// A time that every token issued until now is before: the clock's second is not over, and after an

@@ -73,6 +73,7 @@ impl NewClient {
             created_at: now,
             expires_at: None,
             last_use: LastUse::default(),
+            retire_when_idle: None,
         };
         let settings = ClientSettings {
             description: description.into(),

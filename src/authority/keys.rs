@@ -27,8 +27,8 @@ use crate::store::Change;
 use crate::store::Committed;
 use crate::store::State;
 
-/// Who rotates by schedule, in the audit log.
-const SCHEDULE: &str = "schedule";
+/// Who rotates keys and retires secrets by schedule, in the audit log.
+pub(super) const SCHEDULE: &str = "schedule";
 
 /// The keys after a change of the ring.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -212,6 +212,7 @@ mod tests {
                 created_at: NOW,
                 expires_at: None,
                 last_use: LastUse::default(),
+                retire_when_idle: None,
             })],
             ..Client::new("order".parse().expect("a valid id"), settings, NOW)
         };

@@ -337,6 +337,7 @@ mod tests {
                 created_at: NOW,
                 expires_at: expires_at.map(Timestamp::from_unix),
                 last_use: LastUse::default(),
+                retire_when_idle: None,
             })
         });
         let id = ClientId::new("order").expect("client id");

@@ -4,6 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -27,14 +28,29 @@ pub struct StoredSecret {
     pub created_at: Timestamp,
     /// When it stops working.
     pub expires_at: Option<Timestamp>,
-    /// When it was last used, for people.
+    /// When it was last used, for people and for `retire_when_idle`.
     pub last_use: LastUse,
+    /// It is revoked once nobody has used it for this long.
+    pub retire_when_idle: Option<Duration>,
 }
 
 impl StoredSecret {
     /// Whether it works no more.
     pub fn has_expired(&self, now: Timestamp) -> bool {
         self.expires_at.is_some_and(|at| at <= now)
+    }
+
+    /// The same secret, to be revoked once nobody has used it for this long. A use that is noted in this
+    /// one from now on is not in that one.
+    pub fn retiring_when_idle(&self, span: Duration) -> Self {
+        Self {
+            id: self.id,
+            hash: self.hash,
+            created_at: self.created_at,
+            expires_at: self.expires_at,
+            last_use: self.last_use.copy(),
+            retire_when_idle: Some(span),
+        }
     }
 }
 
@@ -49,6 +65,9 @@ pub struct SecretInfo {
     pub expires_at: Option<Timestamp>,
     /// When it was last used.
     pub last_used_at: Option<Timestamp>,
+    /// It is revoked once nobody has used it for this long. Answers kept by an older version have none.
+    #[serde(default)]
+    pub retire_when_idle: Option<Duration>,
 }
 
 impl StoredSecret {
@@ -59,6 +78,7 @@ impl StoredSecret {
             created_at: self.created_at,
             expires_at: self.expires_at,
             last_used_at: self.last_use.time(),
+            retire_when_idle: self.retire_when_idle,
         }
     }
 }
@@ -126,6 +146,13 @@ impl LastUse {
     /// The store has it now.
     pub fn set_written(&self, at: Timestamp) {
         self.written.store(at.as_unix(), Ordering::Relaxed);
+    }
+
+    fn copy(&self) -> Self {
+        Self {
+            noted: self.noted.load(Ordering::Relaxed).into(),
+            written: self.written.load(Ordering::Relaxed).into(),
+        }
     }
 
     /// Notes a use.

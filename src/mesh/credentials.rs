@@ -186,6 +186,14 @@ impl Credentials {
         Self { client_id, means: Means::Secret(ClientSecret::from_credentials_file(path)) }
     }
 
+    /// The secret, if it is another one by now than the one that was refused.
+    pub(super) fn newer_secret(&self, refused: &str) -> Option<Zeroizing<String>> {
+        match &self.means {
+            Means::Secret(secret) => secret.newer(refused),
+            Means::PrivateKeyFile(_) | Means::CertificateFiles { .. } => None,
+        }
+    }
+
     /// The client's name.
     pub fn client_id(&self) -> &ClientId {
         &self.client_id
@@ -247,6 +255,12 @@ impl ClientSecret {
             Origin::File(path) => read_trimmed(path.clone()),
             Origin::CredentialsFile(path) => credentials_file::read_secret(path),
         }
+    }
+
+    /// The secret, if it is another one by now than the one that was refused: its file was replaced while
+    /// that was under way.
+    pub(super) fn newer(&self, refused: &str) -> Option<Zeroizing<String>> {
+        self.read().ok().filter(|secret| secret.as_str() != refused)
     }
 }
 

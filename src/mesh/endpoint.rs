@@ -47,6 +47,13 @@ impl fmt::Display for FetchError {
     }
 }
 
+impl FetchError {
+    /// Whether another secret may do: the issuer does not believe who we are.
+    pub(super) fn is_of_secret(&self) -> bool {
+        matches!(self, Self::Refused(status) if status.code() == Code::Unauthenticated)
+    }
+}
+
 /// Whom to ask for a token, and for which.
 pub(super) enum Endpoint {
     /// Countersign.
@@ -109,6 +116,28 @@ impl Countersign {
             .credentials
             .prove(self.issuer.as_ref(), Clock::system().now())
             .map_err(|error| FetchError::Unavailable(Status::unavailable(error.to_string())))?;
+        let tried = match &proof {
+            Proof::Secret(secret) => Some(secret.clone()),
+            Proof::Assertion(_) | Proof::Certificate(_) => None,
+        };
+        let issued = self.issue_for(proof, audience, scopes).await;
+        match (&issued, tried) {
+            (Err(error), Some(tried)) if error.is_of_secret() => {
+                match self.credentials.newer_secret(&tried) {
+                    Some(newer) => self.issue_for(Proof::Secret(newer), audience, scopes).await,
+                    None => issued,
+                }
+            }
+            _ => issued,
+        }
+    }
+
+    async fn issue_for(
+        &self,
+        proof: Proof,
+        audience: &Audience,
+        scopes: &ScopeSet,
+    ) -> Result<Fetched, FetchError> {
         let mut channel = self.channel.clone();
         let credential = match proof {
             Proof::Secret(secret) => Some(Credential::ClientSecret(secret.to_string())),

@@ -112,8 +112,23 @@ impl OAuthEndpoint {
     }
 
     pub(super) async fn fetch(&self, scopes: &ScopeSet) -> Result<Fetched, FetchError> {
+        let secret = self
+            .secret
+            .read()
+            .map_err(|error| FetchError::Unavailable(Status::unavailable(error.to_string())))?;
+        let fetched = self.fetch_with(&secret, scopes).await;
+        match &fetched {
+            Err(error) if error.is_of_secret() => match self.secret.newer(&secret) {
+                Some(newer) => self.fetch_with(&newer, scopes).await,
+                None => fetched,
+            },
+            _ => fetched,
+        }
+    }
+
+    async fn fetch_with(&self, secret: &str, scopes: &ScopeSet) -> Result<Fetched, FetchError> {
         let unavailable = |why: String| FetchError::Unavailable(Status::unavailable(why));
-        let authorization = self.authorization()?;
+        let authorization = self.authorization(secret);
         let answer = self.http.post_form(&self.url, authorization, self.form(scopes)).await;
         let (status, answer) =
             answer.map_err(|problem| unavailable(format!("the token endpoint gave {problem}")))?;
@@ -137,19 +152,15 @@ impl OAuthEndpoint {
     }
 
     /// RFC 6749 §2.3.1: both are encoded as in a form before they are joined.
-    fn authorization(&self) -> Result<HeaderValue, FetchError> {
-        let secret = self
-            .secret
-            .read()
-            .map_err(|error| FetchError::Unavailable(Status::unavailable(error.to_string())))?;
+    fn authorization(&self, secret: &str) -> HeaderValue {
         let mut pair = Zeroizing::new(String::new());
         encode_form(&mut pair, &self.client_id);
         pair.push(':');
-        encode_form(&mut pair, &secret);
+        encode_form(&mut pair, secret);
         let value = Zeroizing::new(format!("Basic {}", STANDARD.encode(pair.as_bytes())));
         let mut value = HeaderValue::from_str(&value).expect("base64 can be in a header");
         value.set_sensitive(true);
-        Ok(value)
+        value
     }
 
     fn form(&self, scopes: &ScopeSet) -> String {

@@ -163,8 +163,13 @@ pub async fn serve_with(
     };
     // Not cut off: it may have taken refusals that it gives back only when they cannot be written.
     let _ = tokio::time::timeout_at(deadline, maintenance).await;
-    // What is only in memory is written down; a store that is not there takes nothing.
-    if let Err(error) = authority.maintain(clock.now()).await {
+    // What is only in memory is written down; a store that is not there takes nothing. It was all only if
+    // nobody who may still authenticate was cut off.
+    let written = match ended {
+        Some(Ok(())) => authority.close(clock.now()).await,
+        Some(Err(_)) | None => authority.maintain(clock.now()).await,
+    };
+    if let Err(error) = written {
         tracing::warn!(%error, "uses of secrets and refusals since the last minute are lost");
     }
     match ended {

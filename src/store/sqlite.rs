@@ -56,6 +56,10 @@ const FIRST_EPOCH: u64 = 1;
 /// How long a repeated request gets the same answer.
 const REQUEST_LIFE: Duration = Duration::from_secs(24 * 60 * 60);
 
+/// The name in `meta` that is there only after an orderly stop. Its value is the time since when every use
+/// of a credential is in the store.
+const CLEAN_STOP: &str = "clean_stop";
+
 /// The one connection that writes, and what goes with it.
 pub(super) struct Database {
     pub(super) connection: Connection,
@@ -199,6 +203,21 @@ impl Database {
         (self.kek.derive("countersign epoch proof v1"), self.store_id)
     }
 
+    /// Since when every use of a credential is in the store: since now, if the last process that noted any
+    /// ended before it could write them down. Once the store can be written, an end without [`Change::StopInOrder`] is one.
+    pub(super) fn begin_noting_uses(&mut self, now: Timestamp) -> Result<Timestamp, StoreError> {
+        match load::uses_known_since(&self.connection)? {
+            Some(since) => {
+                // A store that cannot be written serves all the same; each maintenance tries again.
+                if let Err(error) = rows::remove_clean_stop(&self.connection) {
+                    tracing::warn!(%error, "the store still has the note that the last stop was in order");
+                }
+                Ok(since)
+            }
+            None => Ok(now),
+        }
+    }
+
     /// A connection of its own for reading the audit log.
     pub(super) fn reader(&self) -> Result<Connection, StoreError> {
         Ok(connect(&self.path, OpenFlags::SQLITE_OPEN_READ_WRITE)?)
@@ -248,9 +267,13 @@ impl Database {
                 rows::touch_certificate(connection, client, name, *at)?;
             }
             Change::NoteListeners(_) => rows::put_listeners(connection, after.listeners)?,
+            Change::StopInOrder { uses_known_since } => {
+                rows::put_clean_stop(connection, *uses_known_since)?;
+            }
             Change::Nothing => {}
             Change::Expire { now, audit_before } => {
                 rows::expire(connection, *now, now.before(REQUEST_LIFE))?;
+                rows::remove_clean_stop(connection)?;
                 self.chain.prune(connection, *audit_before)?;
             }
         }

@@ -77,6 +77,11 @@ pub enum Change {
     TouchCertificate(ClientId, CertificateName, Timestamp),
     /// Notes that someone listens: what is set is set for good.
     NoteListeners(Listeners),
+    /// Notes that the process stops, and that all uses of credentials since then are written down.
+    StopInOrder {
+        /// Since when.
+        uses_known_since: Timestamp,
+    },
     /// Writes, and changes nothing: to see that the store can be written.
     Nothing,
     /// Forgets revocations and requests that matter no more, and audit events from before a time.
@@ -138,6 +143,7 @@ impl State {
             Change::TouchSecret(..)
             | Change::TouchKey(..)
             | Change::TouchCertificate(..)
+            | Change::StopInOrder { .. }
             | Change::Nothing => {}
             Change::Expire { now, .. } => {
                 if self.revocations.has_expired(now) {

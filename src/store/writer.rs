@@ -117,6 +117,15 @@ impl OpenedStore {
         &self.state
     }
 
+    /// Begins to note uses of credentials. Says since when all of them are in the store: since `now` after
+    /// an end that was not in order, for what was in memory then is lost.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn begin_noting_uses(&mut self, now: Timestamp) -> Result<Timestamp, StoreError> {
+        self.database.begin_noting_uses(now)
+    }
+
     /// Starts to take changes, at the times that `clock` tells. `publish` is called with each state that is committed, before
     /// whoever caused it gets an answer.
     ///

@@ -143,7 +143,7 @@ fn a_client_has_several_secrets_each_revoked_by_its_id() {
     let id = second["secret"]["secret_id"].as_str().expect("an id");
     let token = desk.token("second.toml");
     let revoked = desk.json(&format!("client secret revoke cron {id}"));
-    assert_eq!(revoked, json!({ "client_id": "cron", "secret_id": id }));
+    assert_eq!(revoked, json!({ "client_id": "cron", "secret_id": id, "tokens_revoked": false }));
     assert_eq!(desk.sandbox.run(&["token", "issue", "--credentials", "second.toml"]).code, Some(3));
     // What it got before lives on, and so does the other secret.
     desk.validate(DEMO, &token).json();
@@ -160,6 +160,39 @@ fn a_client_has_several_secrets_each_revoked_by_its_id() {
         desk.json("client secret create cron");
     }
     assert!(desk.refused("client secret create cron").contains("SECRET_LIMIT"));
+    let full = desk.refused("client secret rotate cron --out third.toml");
+    assert!(full.contains("SECRET_LIMIT") && full.contains("client secret list"), "{full}");
+    assert!(!desk.sandbox.path("third.toml").exists(), "nothing is left of it");
+    desk.server.stop();
+}
+
+#[test]
+fn a_secret_is_rotated_and_the_old_one_is_to_retire() {
+    let desk = Desk::new();
+    let created = desk.json("client create cron --grant demo=demo:read --out cron.toml");
+    desk.token("cron.toml");
+    let line = "client secret rotate cron --retire-when-idle 24h --ttl 90d --out new.toml";
+    let rotated = desk.json(line);
+    let older = rotated["older_secrets"].as_array().expect("a list");
+    assert_eq!(older.len(), 1);
+    assert_eq!(older[0]["secret_id"], created["secret"]["secret_id"]);
+    assert_eq!(older[0]["retire_when_idle"], 86400);
+    assert!(older[0]["last_use_time"].is_string(), "{rotated}");
+    assert!(rotated["secret"]["expire_time"].is_string(), "{rotated}");
+    let listed = desk.json("client secret list cron");
+    assert_eq!(listed["secrets"][0], older[0]);
+    assert_eq!(listed["secrets"][1]["retire_when_idle"], Value::Null);
+
+    // Both work, until one goes and takes the tokens along.
+    desk.token("cron.toml");
+    let token = desk.token("new.toml");
+    assert!(desk.refused("client secret rotate cron --retire-when-idle 59s").contains("minute"));
+    let id = older[0]["secret_id"].as_str().expect("an id");
+    let revoked = desk.json(&format!("client secret revoke cron {id} --tokens"));
+    assert_eq!(revoked["tokens_revoked"], true);
+    assert_eq!(desk.sandbox.run(&["token", "issue", "--credentials", "cron.toml"]).code, Some(3));
+    assert_eq!(desk.validate(DEMO, &token).code, Some(3));
+    desk.token("new.toml");
     desk.server.stop();
 }
 

@@ -102,6 +102,10 @@ fn be_busy(run: &mut BusyRun) {
     let cron = run.secret(&cron);
     let second = run.operate("client secret create cron");
     let second = run.secret(&second);
+    let third = run.operate("client secret rotate cron --retire-when-idle 1h");
+    let third = run.secret(&third);
+    let third_file = run.credentials("third.toml", "cron", &third);
+    run.token(&third_file);
     let operator = run.operate("operator create another");
     let operator = run.secret(&operator);
     let cron_file = run.credentials("cron.toml", "cron", &cron);

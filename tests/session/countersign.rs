@@ -34,6 +34,8 @@ pub enum Answer {
     Token { expires_in: u64, refresh_in: u64 },
     /// The same after a while.
     Late(u64),
+    /// The usual token for this secret, and to any other after five seconds that it is wrong.
+    Only(&'static str),
     /// An error.
     Error(Code),
     /// Nothing, ever.
@@ -139,6 +141,10 @@ pub fn client(text: &str) -> ClientId {
     ClientId::new(text).expect("a valid client id")
 }
 
+fn secret_of(text: &str) -> Option<Credential> {
+    Some(Credential::ClientSecret(text.to_owned()))
+}
+
 fn seconds(seconds: u64) -> Option<prost_types::Duration> {
     Some(prost_types::Duration { seconds: seconds.try_into().expect("small"), nanos: 0 })
 }
@@ -161,6 +167,11 @@ impl TokenService for FakeCountersign {
             Answer::Late(wait) => {
                 tokio::time::sleep(Duration::from_secs(wait)).await;
                 (900, 450)
+            }
+            Answer::Only(secret) if request.credential == secret_of(secret) => (900, 450),
+            Answer::Only(_) => {
+                tokio::time::sleep(Duration::from_secs(5)).await;
+                return Err(Status::unauthenticated("as told"));
             }
             Answer::Error(code) => return Err(Status::new(code, "as told")),
             Answer::Nothing => std::future::pending().await,

@@ -8,6 +8,7 @@ use countersign::claims::Clock;
 use countersign::claims::ScopeSet;
 use countersign::keys::SigningKey;
 use countersign::mesh::Credentials;
+use countersign::mesh::NoToken;
 use countersign::mesh::Session;
 use countersign::mesh::TokenSource;
 use countersign::token::Assertion;
@@ -179,6 +180,31 @@ async fn a_secret_that_was_rolled_over_in_its_file_is_used_next() {
     std::fs::write(&path, "csec_three").expect("written");
     pass(31).await;
     assert_eq!((countersign.asked(), countersign.last_secret()), (3, "csec_three".to_owned()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_secret_that_is_refused_while_its_file_is_replaced_is_tried_again_at_once() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = dir.path().join("secret");
+    std::fs::write(&path, "csec_one").expect("written");
+    let countersign = FakeCountersign::new(Answer::Only("csec_two"));
+    let session = countersign.session_as(Credentials::from_file(client("order"), &path));
+    let source = source(&session);
+    let began = Instant::now();
+    pass(1).await;
+    assert_eq!(countersign.last_secret(), "csec_one");
+    std::fs::write(&path, "csec_two").expect("written");
+    first(&source).await;
+    assert_eq!(countersign.asked(), 2);
+    assert!(began.elapsed() < Duration::from_millis(5100), "{:?}", began.elapsed());
+
+    // One that is what it was is not.
+    let refusing = FakeCountersign::new(Answer::Only("csec_three"));
+    let session = refusing.session_as(Credentials::from_file(client("order"), &path));
+    let source = self::source(&session);
+    let refused = source.token(Instant::now() + Duration::from_secs(60)).await;
+    assert!(matches!(refused, Err(NoToken::Refused(_))), "{refused:?}");
+    assert_eq!(refusing.asked(), 1);
 }
 
 /// RFC 8410 §10.3: a private key, as openssl writes it.

@@ -132,6 +132,14 @@ impl Caller {
             ttl: ttl.map(seconds),
             ..Default::default()
         };
+        self.create_secret(server, request).await
+    }
+
+    pub async fn create_secret(
+        &self,
+        server: &TestServer,
+        request: rpc::CreateClientSecretRequest,
+    ) -> Result<rpc::CreateClientSecretResponse, Status> {
         let answer = server.clients().create_client_secret(bearing(&self.token, request)).await;
         answer.map(Response::into_inner)
     }
@@ -145,6 +153,22 @@ impl Caller {
         let request = rpc::RevokeClientSecretRequest {
             client_id: client_id.to_owned(),
             secret_id: secret_id.to_owned(),
+            ..Default::default()
+        };
+        server.clients().revoke_client_secret(bearing(&self.token, request)).await.map(|_| ())
+    }
+
+    /// Revokes a secret, and the tokens of its client so far.
+    pub async fn revoke_secret_and_tokens(
+        &self,
+        server: &TestServer,
+        client_id: &str,
+        secret_id: &str,
+    ) -> Result<(), Status> {
+        let request = rpc::RevokeClientSecretRequest {
+            client_id: client_id.to_owned(),
+            secret_id: secret_id.to_owned(),
+            revoke_tokens: true,
             ..Default::default()
         };
         server.clients().revoke_client_secret(bearing(&self.token, request)).await.map(|_| ())

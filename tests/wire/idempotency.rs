@@ -146,8 +146,15 @@ async fn a_secret_is_never_shown_twice() {
         server.restart().await;
     }
     assert_refused(make(&server, Some(60)).await, Code::InvalidArgument, "REQUEST_ID_REUSED");
+    let retiring = rpc::CreateClientSecretRequest {
+        retire_others_when_idle: Some(crate::caller::seconds(60)),
+        ..request(None)
+    };
+    let answer = operator.create_secret(&server, retiring).await;
+    assert_refused(answer, Code::InvalidArgument, "REQUEST_ID_REUSED");
     let known = operator.read(&server, "order").await.expect("it is there");
     assert_eq!(known.secrets.len(), 1);
+    assert_eq!(known.secrets[0].retire_when_idle, None);
     server.issue(ask("order", &made.client_secret, "", &[])).await.expect("the first one works");
 }
 

@@ -22,6 +22,7 @@ mod operators;
 mod pki;
 mod revocation;
 mod rotation_gate;
+mod secret_rotation;
 mod secrets;
 mod store;
 mod support;

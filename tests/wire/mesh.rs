@@ -1,22 +1,34 @@
 //! A session's calls, against Countersign's own services: they are protected like anyone's.
 
+use std::fs;
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 use std::time::Duration;
 
+use countersign::claims::Audience;
+use countersign::claims::ScopeSet;
 use countersign::guard::Access;
 use countersign::guard::Guard;
 use countersign::guard::MethodPolicy;
 use countersign::guard::ServicePolicy;
 use countersign::mesh::Credentials;
 use countersign::mesh::Session;
+use countersign::mesh::SessionBuilder;
+use countersign::mesh::TokenSource;
 use countersign::rpc;
 use countersign::rpc::key_service_client::KeyServiceClient;
 use countersign::rpc::token_service_client::TokenServiceClient;
+use tokio::time::Instant;
 use tonic::Code;
 use tonic::transport::Channel;
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_client::HealthClient;
 
+use crate::caller::seconds;
+use crate::support::ISSUER;
 use crate::support::TestServer;
+use crate::support::ask;
 use crate::support::assert_refused;
 use crate::support::id;
 
@@ -141,4 +153,70 @@ async fn no_call_fails_while_the_keys_are_rotated_under_load() {
     while let Some(ended) = callers.join_next().await {
         ended.expect("no call failed");
     }
+}
+
+/// Replaces the file at once, as whoever rolls a secret out should.
+fn write_credentials(path: &Path, server: &TestServer, secret: &str) {
+    let new = path.with_extension("new");
+    let url = &server.url;
+    let text = format!(
+        "url = {url:?}\nissuer = {ISSUER:?}\nclient_id = \"order\"\nclient_secret = {secret:?}\n"
+    );
+    fs::write(&new, text).expect("written");
+    fs::set_permissions(&new, Permissions::from_mode(0o600)).expect("it is ours");
+    fs::rename(&new, path).expect("they are beside each other");
+}
+
+fn shop_tokens(session: &Session, scopes: &str) -> TokenSource {
+    let shop = Audience::new("shop").expect("an audience");
+    session.token_source(shop, ScopeSet::parse(scopes).expect("scopes"))
+}
+
+#[tokio::test]
+async fn no_call_fails_while_a_secret_is_rotated_under_a_session() {
+    let server = TestServer::start().await;
+    let old = server.register("order", &[("shop", &["shop:look", "shop:buy"])], &[]).await;
+    let shop_secret = server.register("shop", &[], &["shop"]).await;
+    let dir = tempfile::tempdir().expect("a directory");
+    let file = dir.path().join("order.toml");
+    write_credentials(&file, &server, &old);
+    let caller = SessionBuilder::from_credentials_file(&file).expect("a credentials file");
+    let caller = caller.connect().expect("a loopback address");
+    let channel = open_shop(&server, &session(&server, "shop", &shop_secret)).await;
+    let mut shop = HealthClient::new(caller.attach(channel, SHOP));
+    let mut call = async || {
+        shop.check(HealthCheckRequest::default()).await.expect("every call is valid");
+    };
+    let soon = || Instant::now() + Duration::from_secs(10);
+    call().await;
+
+    let request = rpc::CreateClientSecretRequest {
+        client_id: "order".to_owned(),
+        retire_others_when_idle: Some(seconds(60)),
+        ..Default::default()
+    };
+    let made = server.operator().await.create_secret(&server, request).await.expect("made");
+    let last_uses = async || {
+        let order = server.operator().await.read(&server, "order").await.expect("it is there");
+        order.secrets.iter().map(|secret| secret.last_use_time.is_some()).collect::<Vec<_>>()
+    };
+    call().await;
+    assert_eq!(last_uses().await, [true, false]);
+    write_credentials(&file, &server, &made.client_secret);
+    call().await;
+
+    // The next token comes by the new secret.
+    let source = shop_tokens(&caller, "shop:look");
+    let first = source.token(soon()).await.expect("a token");
+    source.replace(&first, soon()).await.expect("another token");
+    assert_eq!(last_uses().await, [true, true]);
+    call().await;
+
+    server.advance(60);
+    server.authority().maintain(server.clock.now()).await.expect("the store is there");
+    let answer = server.issue(ask("order", &old, "", &[])).await;
+    assert_refused(answer, Code::Unauthenticated, "CLIENT_REJECTED");
+    assert_eq!(last_uses().await, [true]);
+    call().await;
+    shop_tokens(&caller, "shop:buy").token(soon()).await.expect("a token by the new secret");
 }

@@ -117,6 +117,22 @@ impl TestServer {
     /// Stops in order and starts again on the same store.
     pub async fn restart(&mut self) {
         self.stop().await;
+        self.start_again().await;
+    }
+
+    /// Ends without order, as by a kill, and starts again on the same store.
+    pub async fn crash(&mut self) {
+        let running = self.running.take().expect("it runs");
+        running.ended.abort();
+        running.ended.await.expect_err("it is cut off");
+        // Its connections let go of the store when they notice.
+        while running.authority.strong_count() > 0 {
+            tokio::task::yield_now().await;
+        }
+        self.start_again().await;
+    }
+
+    async fn start_again(&mut self) {
         let (dir, options) = (self.dir.path(), self.options.clone());
         let (running, url, channel) =
             run(dir, &self.kek, &self.settings, &self.clock, options, self.ca.as_deref()).await;

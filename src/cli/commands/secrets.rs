@@ -1,6 +1,8 @@
 //! `client secret`, and how a new secret reaches whoever asked for it.
 
 use std::time::Duration;
+use std::time::SystemTime;
+use std::time::UNIX_EPOCH;
 
 use serde::Serialize;
 
@@ -23,7 +25,7 @@ use crate::rpc::GetClientRequest;
 use crate::rpc::RevokeClientSecretRequest;
 use crate::rpc::client_service_client::ClientServiceClient;
 
-/// Makes, lists or revokes a client's secrets.
+/// Makes, rotates, lists or revokes a client's secrets.
 pub async fn run(
     command: SecretCommand,
     server: &Server<'_>,
@@ -35,27 +37,36 @@ pub async fn run(
             let connection = server.connect().await?;
             delivery.create(&id, &connection, output).await
         }
+        SecretCommand::Rotate { id, retire_when_idle, ttl, out } => {
+            let delivery = Delivery::prepare(SecretArgs { ttl, out })?;
+            let connection = server.connect().await?;
+            delivery.rotate(&id, retire_when_idle, &connection, output).await
+        }
         SecretCommand::List { id } => {
             let connection = server.connect().await?;
-            let mut service = ClientServiceClient::new(connection.clone());
-            let answer =
-                connection.answer(service.get_client(GetClientRequest { client_id: id }).await)?;
-            let secrets = answer.client.unwrap_or_default().secrets;
+            let secrets = known(&id, &connection).await?;
             output.show(&Secrets { secrets: secrets.into_iter().map(SecretInfo::from).collect() })
         }
-        SecretCommand::Revoke { id, secret_id } => {
+        SecretCommand::Revoke { id, secret_id, tokens } => {
             let connection = server.connect().await?;
             let mut service = ClientServiceClient::new(connection.clone());
             let request = RevokeClientSecretRequest {
                 client_id: id.clone(),
                 secret_id: secret_id.clone(),
                 request_id: request_id()?,
-                ..Default::default()
+                revoke_tokens: tokens,
             };
             connection.answer(service.revoke_client_secret(request).await)?;
-            output.show(&Revoked { client_id: id, secret_id })
+            output.show(&Revoked { client_id: id, secret_id, tokens_revoked: tokens })
         }
     }
+}
+
+async fn known(client_id: &str, connection: &Connection) -> Result<Vec<rpc::ClientSecret>, Error> {
+    let mut service = ClientServiceClient::new(connection.clone());
+    let request = GetClientRequest { client_id: client_id.to_owned() };
+    let answer = connection.answer(service.get_client(request).await)?;
+    Ok(answer.client.unwrap_or_default().secrets)
 }
 
 /// Where a secret will go. Made before the secret is: it is shown only once.
@@ -81,12 +92,46 @@ impl Delivery {
         connection: &Connection,
         output: &mut Output<'_>,
     ) -> Result<(), Error> {
+        self.make(client_id, None, None, connection, output).await
+    }
+
+    /// Makes a secret and delivers it, and says what becomes of those that the client has.
+    async fn rotate(
+        self,
+        client_id: &str,
+        retire_when_idle: Option<Duration>,
+        connection: &Connection,
+        output: &mut Output<'_>,
+    ) -> Result<(), Error> {
+        // Read before the new one is made: nothing may go wrong between that and its delivery.
+        let mut older = known(client_id, connection).await?;
+        older.retain(|secret| !has_expired(secret));
+        let mut older: Vec<_> = older.into_iter().map(SecretInfo::from).collect();
+        if let Some(span) = retire_when_idle {
+            older.iter_mut().for_each(|secret| secret.retire_when_idle = Some(span.as_secs()));
+        }
+        let remarks: Vec<_> = older.iter().map(SecretInfo::prospect).collect();
+        self.make(client_id, retire_when_idle, Some(older), connection, output).await?;
+        if output.format() == Format::Human {
+            remarks.iter().try_for_each(|remark| output.remark(remark))?;
+        }
+        Ok(())
+    }
+
+    async fn make(
+        self,
+        client_id: &str,
+        retire_others_when_idle: Option<Duration>,
+        older_secrets: Option<Vec<SecretInfo>>,
+        connection: &Connection,
+        output: &mut Output<'_>,
+    ) -> Result<(), Error> {
         let mut service = ClientServiceClient::new(connection.clone());
         let request = CreateClientSecretRequest {
             client_id: client_id.to_owned(),
             ttl: self.ttl.map(proto_duration).transpose()?,
             request_id: request_id()?,
-            ..Default::default()
+            retire_others_when_idle: retire_others_when_idle.map(proto_duration).transpose()?,
         };
         let answer = connection.answer(service.create_client_secret(request).await)?;
         let info = SecretInfo::from(answer.secret.unwrap_or_default());
@@ -96,11 +141,11 @@ impl Delivery {
             Some((file, path)) => {
                 file.write(connection.url(), client_id, &secret)
                     .map_err(|error| lost(error, client_id, &info.secret_id))?;
-                output.show(&Written { client_id, file: &path, secret: info })
+                output.show(&Written { client_id, file: &path, secret: info, older_secrets })
             }
             None => {
                 let secret_id = info.secret_id.clone();
-                show(client_id, &secret, info, output)
+                show(client_id, &secret, info, older_secrets, output)
                     .map_err(|error| lost(error, client_id, &secret_id))
             }
         }
@@ -111,6 +156,7 @@ fn show(
     client_id: &str,
     secret: &Secret,
     info: SecretInfo,
+    older_secrets: Option<Vec<SecretInfo>>,
     output: &mut Output<'_>,
 ) -> Result<(), Error> {
     if output.format() == Format::Human {
@@ -123,7 +169,8 @@ fn show(
             info.secret_id
         ))?;
     }
-    output.show(&Shown { client_id, client_secret: secret.expose(), secret: info })
+    let client_secret = secret.expose();
+    output.show(&Shown { client_id, client_secret, secret: info, older_secrets })
 }
 
 /// The error that a secret was made but reached nobody, not even a reader that has left.
@@ -148,6 +195,7 @@ pub struct SecretInfo {
     create_time: Option<String>,
     expire_time: Option<String>,
     last_use_time: Option<String>,
+    retire_when_idle: Option<u64>,
 }
 
 impl From<rpc::ClientSecret> for SecretInfo {
@@ -157,8 +205,32 @@ impl From<rpc::ClientSecret> for SecretInfo {
             create_time: secret.create_time.as_ref().map(output::time),
             expire_time: secret.expire_time.as_ref().map(output::time),
             last_use_time: secret.last_use_time.as_ref().map(output::time),
+            retire_when_idle: output::seconds(secret.retire_when_idle.as_ref()),
         }
     }
+}
+
+impl SecretInfo {
+    /// When it was last used, and what becomes of it after a rotation.
+    fn prospect(&self) -> String {
+        let used = match &self.last_use_time {
+            Some(time) => format!("last used {time}"),
+            None => "never used".to_owned(),
+        };
+        let prospect = match self.retire_when_idle.map(output::span) {
+            Some(span) => {
+                format!("revoked once nobody has used it for {span}, and somebody a newer one")
+            }
+            None => "goes on working; revoke it once nobody uses it".to_owned(),
+        };
+        format!("secret {} ({used}): {prospect}", self.secret_id)
+    }
+}
+
+/// The server forgets such a secret as soon as there is a new one.
+fn has_expired(secret: &rpc::ClientSecret) -> bool {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+    secret.expire_time.as_ref().is_some_and(|at| u64::try_from(at.seconds).unwrap_or(0) <= now)
 }
 
 /// A table of secrets.
@@ -172,10 +244,11 @@ pub fn table(secrets: &[SecretInfo]) -> String {
             or(&secret.create_time, "-"),
             or(&secret.expire_time, "never"),
             or(&secret.last_use_time, "never"),
+            secret.retire_when_idle.map_or_else(|| "-".to_owned(), output::span),
         ]
     };
     output::table(
-        ["SECRET ID", "CREATED", "EXPIRES", "LAST USED"],
+        ["SECRET ID", "CREATED", "EXPIRES", "LAST USED", "RETIRES WHEN IDLE FOR"],
         &secrets.iter().map(row).collect::<Vec<_>>(),
     )
 }
@@ -197,6 +270,8 @@ struct Shown<'a> {
     client_id: &'a str,
     client_secret: &'a str,
     secret: SecretInfo,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    older_secrets: Option<Vec<SecretInfo>>,
 }
 
 impl View for Shown<'_> {
@@ -212,6 +287,8 @@ struct Written<'a> {
     client_id: &'a str,
     file: &'a str,
     secret: SecretInfo,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    older_secrets: Option<Vec<SecretInfo>>,
 }
 
 impl View for Written<'_> {
@@ -228,12 +305,14 @@ impl View for Written<'_> {
 struct Revoked {
     client_id: String,
     secret_id: String,
+    tokens_revoked: bool,
 }
 
 impl View for Revoked {
     fn human(&self) -> String {
+        let tokens = if self.tokens_revoked { ", and its tokens so far" } else { "" };
         format!(
-            "secret {} of client {} is revoked\n",
+            "secret {} of client {} is revoked{tokens}\n",
             output::escape(&self.secret_id),
             output::escape(&self.client_id)
         )

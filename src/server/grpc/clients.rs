@@ -10,6 +10,7 @@ use crate::authority::ActError;
 use crate::authority::ClientPatch;
 use crate::authority::CreatedSecret;
 use crate::authority::Refusal;
+use crate::authority::TokensSoFar;
 use crate::claims::MAX_TOKEN_LIFE;
 use crate::client::ClientInfo;
 use crate::client::ClientSecret;
@@ -37,6 +38,9 @@ use crate::server::grpc::end;
 
 /// The longest life of a credential that has an end.
 const LONGEST_CREDENTIAL_LIFE: Duration = Duration::from_secs(10 * 365 * 24 * 60 * 60);
+
+/// The shortest time without use after which a secret is retired: uses are known to about a minute.
+const SHORTEST_IDLENESS: Duration = Duration::from_secs(60);
 
 /// The longest description of a client, in characters.
 const MAX_DESCRIPTION: usize = 256;
@@ -246,8 +250,9 @@ impl Clients {
         let message = &call.message;
         let id = fields::name("client_id", &message.client_id)?;
         let ttl = credential_life(message.ttl.as_ref())?;
+        let retire_others = idleness(message.retire_others_when_idle.as_ref())?;
         let act = call.act(&self.0, "ClientService/CreateClientSecret", &message.request_id)?;
-        match self.0.authority.create_secret(act, id, ttl).await? {
+        match self.0.authority.create_secret(act, id, ttl, retire_others).await? {
             CreatedSecret::New(secret, info) => Ok(rpc::CreateClientSecretResponse {
                 client_secret: secret.expose().to_owned(),
                 secret: Some(wire_secret(&info)),
@@ -265,7 +270,11 @@ impl Clients {
         let secret: SecretId =
             message.secret_id.parse().map_err(|error| InvalidField::new("secret_id", error))?;
         let act = call.act(&self.0, "ClientService/RevokeClientSecret", &message.request_id)?;
-        self.0.authority.revoke_secret(act, id, secret).await?;
+        let tokens = match message.revoke_tokens {
+            true => TokensSoFar::Revoked,
+            false => TokensSoFar::Kept,
+        };
+        self.0.authority.revoke_secret(act, id, secret, tokens).await?;
         Ok(rpc::RevokeClientSecretResponse {})
     }
 
@@ -291,6 +300,20 @@ pub(super) fn credential_life(
         return Err(InvalidField::new("ttl", problem));
     }
     Ok(ttl)
+}
+
+/// How long nobody must have used a secret for it to be retired; `None` for never.
+fn idleness(span: Option<&prost_types::Duration>) -> Result<Option<Duration>, InvalidField> {
+    let field = "retire_others_when_idle";
+    match span.map(|span| fields::life(field, span)).transpose()? {
+        Some(span) if span < SHORTEST_IDLENESS => {
+            Err(InvalidField::new(field, "shorter than a minute"))
+        }
+        Some(span) if span > LONGEST_CREDENTIAL_LIFE => {
+            Err(InvalidField::new(field, "longer than ten years"))
+        }
+        span => Ok(span),
+    }
 }
 
 fn description(client: &rpc::Client) -> Result<Box<str>, InvalidField> {
@@ -389,6 +412,6 @@ fn wire_secret(secret: &SecretInfo) -> rpc::ClientSecret {
         create_time: Some(wire_time(secret.created_at)),
         expire_time: secret.expires_at.map(wire_time),
         last_use_time: secret.last_used_at.map(wire_time),
-        ..Default::default()
+        retire_when_idle: secret.retire_when_idle.map(wire_duration),
     }
 }

@@ -73,6 +73,13 @@ pub(super) fn state(
     })
 }
 
+/// Since when every use of a credential is in the store, if the last process that noted any stopped in
+/// order.
+pub(super) fn uses_known_since(connection: &Connection) -> rusqlite::Result<Option<Timestamp>> {
+    let bytes = meta(connection, CLEAN_STOP)?.and_then(|bytes| bytes.try_into().ok());
+    Ok(bytes.map(|bytes| Timestamp::from_unix(u64::from_be_bytes(bytes))))
+}
+
 /// Nobody noted it in stores of versions that had no trust stream yet; their JWKS may have been polled.
 fn listeners(connection: &Connection) -> Result<Listeners, StoreError> {
     match meta(connection, "listeners")?.as_deref() {
@@ -86,8 +93,8 @@ fn listeners(connection: &Connection) -> Result<Listeners, StoreError> {
 
 fn clients(connection: &Connection) -> Result<CowMap<ClientId, Arc<Client>>, StoreError> {
     let mut secrets = connection.prepare(
-        "SELECT client_id, secret_id, hash, created_at, expires_at, last_used_at FROM secrets
-         ORDER BY client_id, created_at, secret_id",
+        "SELECT client_id, secret_id, hash, created_at, expires_at, last_used_at, retire_when_idle
+         FROM secrets ORDER BY client_id, created_at, secret_id",
     )?;
     let mut secrets = secrets.query([])?;
     let mut secret = secrets.next()?;
@@ -149,6 +156,7 @@ fn clients(connection: &Connection) -> Result<CowMap<ClientId, Arc<Client>>, Sto
                 created_at: time(row.get(3)?),
                 expires_at: row.get::<_, Option<i64>>(4)?.map(time),
                 last_use: LastUse::from_store(row.get::<_, Option<i64>>(5)?.map(time)),
+                retire_when_idle: row.get::<_, Option<i64>>(6)?.map(span).transpose()?,
             }));
             secret = secrets.next()?;
         }
@@ -330,6 +338,10 @@ fn life(seconds: i64) -> Result<Duration, StoreError> {
     let life = u64::try_from(seconds).map(Duration::from_secs).ok();
     life.filter(|life| !life.is_zero() && *life <= MAX_TOKEN_LIFE)
         .ok_or_else(|| corrupt("max_token_ttl"))
+}
+
+fn span(seconds: i64) -> Result<Duration, StoreError> {
+    u64::try_from(seconds).map(Duration::from_secs).map_err(|_| corrupt("retire_when_idle"))
 }
 
 fn time(seconds: i64) -> Timestamp {

@@ -98,6 +98,8 @@ fn build<E>(
     let after = State { epoch, ..state.after(&change) };
     let written = database.connection.execute_batch("BEGIN IMMEDIATE").map_err(StoreError::from);
     written
+        // Uses since the backup are not in it.
+        .and_then(|()| Ok(rows::remove_clean_stop(&database.connection)?))
         .and_then(|()| database.write(&change, &state, &after))
         .and_then(|()| database.write_counters(&after))
         .and_then(|()| database.record(&event))

@@ -31,6 +31,17 @@ pub(super) fn put_listeners(connection: &Connection, listeners: Listeners) -> ru
         .map(|_| ())
 }
 
+pub(super) fn put_clean_stop(connection: &Connection, since: Timestamp) -> rusqlite::Result<()> {
+    connection
+        .prepare_cached("INSERT OR REPLACE INTO meta (name, value) VALUES (?1, ?2)")?
+        .execute(params![CLEAN_STOP, since.as_unix().to_be_bytes()])
+        .map(|_| ())
+}
+
+pub(super) fn remove_clean_stop(connection: &Connection) -> rusqlite::Result<()> {
+    connection.prepare_cached("DELETE FROM meta WHERE name = ?1")?.execute([CLEAN_STOP]).map(|_| ())
+}
+
 pub(super) fn put_client(connection: &Connection, client: &Client) -> rusqlite::Result<()> {
     let settings = &client.settings;
     connection
@@ -60,8 +71,9 @@ pub(super) fn put_client(connection: &Connection, client: &Client) -> rusqlite::
         .prepare_cached("DELETE FROM secrets WHERE client_id = ?1")?
         .execute([client.id.as_str()])?;
     let mut insert = connection.prepare_cached(
-        "INSERT INTO secrets (client_id, secret_id, hash, created_at, expires_at, last_used_at)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+        "INSERT INTO secrets (client_id, secret_id, hash, created_at, expires_at, last_used_at,
+                              retire_when_idle)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
     )?;
     for secret in &client.secrets {
         insert.execute(params![
@@ -71,6 +83,7 @@ pub(super) fn put_client(connection: &Connection, client: &Client) -> rusqlite::
             seconds(secret.created_at),
             secret.expires_at.map(seconds),
             secret.last_use.time().map(seconds),
+            secret.retire_when_idle.map(|span| i64::try_from(span.as_secs()).unwrap_or(i64::MAX)),
         ])?;
     }
     put_keys(connection, client)?;

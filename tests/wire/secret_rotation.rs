@@ -1,0 +1,264 @@
+//! Secrets that are rotated: the old one leaves by itself once nobody uses it.
+
+use countersign::rpc;
+use tonic::Code;
+
+use crate::caller::seconds;
+use crate::support::TestServer;
+use crate::support::ask;
+use crate::support::assert_field;
+use crate::support::assert_refused;
+use crate::support::bearing;
+
+const STOCK: &[(&str, &[&str])] = &[("inventory", &["stock:read", "stock:write"])];
+const HOUR: u64 = 60 * 60;
+const DAY: u64 = 24 * HOUR;
+
+impl TestServer {
+    /// Makes a secret for `order` whose elder ones retire when idle; its text and its id.
+    async fn rotate_secret(&self, idle: u64, ttl: Option<i64>) -> (String, String) {
+        let request = rpc::CreateClientSecretRequest {
+            client_id: "order".to_owned(),
+            ttl: ttl.map(seconds),
+            retire_others_when_idle: Some(seconds(idle as i64)),
+            ..Default::default()
+        };
+        let made = self.operator().await.create_secret(self, request).await.expect("made");
+        (made.client_secret, made.secret.expect("it is set").secret_id)
+    }
+
+    /// Lets time pass, and does what is due then.
+    async fn pass(&self, seconds: u64) {
+        self.advance(seconds);
+        self.authority().maintain(self.clock.now()).await.expect("the store is there");
+    }
+
+    async fn secrets(&self) -> Vec<rpc::ClientSecret> {
+        self.operator().await.read(self, "order").await.expect("it is there").secrets
+    }
+
+    async fn use_secret(&self, secret: &str) {
+        self.issue(ask("order", secret, "", &[])).await.expect("it works");
+    }
+
+    async fn assert_rejected(&self, secret: &str) {
+        let answer = self.issue(ask("order", secret, "", &[])).await;
+        assert_refused(answer, Code::Unauthenticated, "CLIENT_REJECTED");
+    }
+}
+
+#[tokio::test]
+async fn an_old_secret_is_retired_once_nobody_uses_it_and_a_newer_one_is_in_use() {
+    let server = TestServer::start().await;
+    let old = server.register("order", STOCK, &[]).await;
+    server.advance(10);
+    let (new, _) = server.rotate_secret(DAY, None).await;
+    let marks: Vec<_> = server.secrets().await.into_iter().map(|s| s.retire_when_idle).collect();
+    assert_eq!(marks, [Some(seconds(DAY as i64)), None]);
+    server.use_secret(&new).await;
+    server.advance(10);
+    server.use_secret(&old).await;
+
+    server.pass(DAY - 1).await;
+    let known = server.secrets().await;
+    assert_eq!(known.len(), 2);
+    server.pass(1).await;
+    assert_eq!(server.secrets().await.len(), 1);
+    server.assert_rejected(&old).await;
+    server.use_secret(&new).await;
+
+    let request = server.as_operator(rpc::ListAuditEventsRequest::default()).await;
+    let events = server.audit().list_audit_events(request).await.expect("allowed").into_inner();
+    let events: Vec<_> =
+        events.events.into_iter().filter(|e| e.action == "client.secret.retire").collect();
+    assert_eq!(events.len(), 1);
+    let event = &events[0];
+    assert_eq!((&*event.actor, &*event.target, &*event.outcome), ("schedule", "order", "ok"));
+    let detail = format!("secret {}; last used 86400s ago", known[0].secret_id);
+    assert_eq!(event.detail, detail);
+}
+
+#[tokio::test]
+async fn a_secret_that_is_used_is_not_retired_and_neither_is_one_without_the_mark() {
+    let server = TestServer::start().await;
+    let old = server.register("order", STOCK, &[]).await;
+    let (new, _) = server.rotate_secret(DAY, None).await;
+    for _ in 0..5 {
+        server.use_secret(&old).await;
+        server.use_secret(&new).await;
+        server.pass(DAY - 1).await;
+    }
+    assert_eq!(server.secrets().await.len(), 2);
+    server.pass(1).await;
+    assert_eq!(server.secrets().await.len(), 1);
+    // It may rest for as long as it likes.
+    server.pass(30 * DAY).await;
+    server.use_secret(&new).await;
+}
+
+#[tokio::test]
+async fn a_secret_is_kept_until_somebody_has_picked_up_a_newer_one_that_works() {
+    let server = TestServer::start().await;
+    let old = server.register("order", STOCK, &[]).await;
+    let (_, unused) = server.rotate_secret(HOUR, None).await;
+    server.pass(3 * DAY).await;
+    assert_eq!(server.secrets().await.len(), 2, "nobody has used the newer one");
+    let operator = server.operator().await;
+    operator.revoke_secret(&server, "order", &unused).await.expect("revoked");
+    server.pass(DAY).await;
+    assert_eq!(server.secrets().await.len(), 1, "it is the last one");
+
+    let (short, _) = server.rotate_secret(HOUR, Some(60)).await;
+    server.use_secret(&short).await;
+    server.pass(DAY).await;
+    server.use_secret(&old).await;
+    assert_eq!(server.secrets().await.len(), 2, "the newer one has been used, but works no more");
+
+    let (new, _) = server.rotate_secret(HOUR, None).await;
+    server.pass(DAY).await;
+    assert_eq!(server.secrets().await.len(), 2);
+    server.use_secret(&new).await;
+    server.pass(60).await;
+    assert_eq!(server.secrets().await.len(), 1);
+    server.assert_rejected(&old).await;
+}
+
+#[tokio::test]
+async fn of_several_old_secrets_the_idle_ones_retire() {
+    let mut server = TestServer::start().await;
+    // All in one second, so that a restart may read them in another order.
+    let first = server.register("order", STOCK, &[]).await;
+    let (second, _) = server.rotate_secret(HOUR, None).await;
+    let (third, _) = server.rotate_secret(HOUR, None).await;
+    server.use_secret(&second).await;
+    server.restart().await;
+    server.pass(HOUR).await;
+    assert_eq!(server.secrets().await.len(), 3, "nobody has used the newest");
+    server.use_secret(&second).await;
+    server.use_secret(&third).await;
+    server.pass(60).await;
+    server.assert_rejected(&first).await;
+    server.use_secret(&second).await;
+    server.pass(HOUR).await;
+    server.assert_rejected(&second).await;
+    server.use_secret(&third).await;
+}
+
+#[tokio::test]
+async fn the_last_operator_is_not_shut_out() {
+    let server = TestServer::start().await;
+    let request = rpc::CreateClientSecretRequest {
+        client_id: "operator".to_owned(),
+        retire_others_when_idle: Some(seconds(60)),
+        ..Default::default()
+    };
+    let made = server.operator().await.create_secret(&server, request).await.expect("made");
+    server.pass(DAY).await;
+    server.operator().await;
+    let new = made.client_secret;
+    server.issue(ask("operator", &new, "countersign", &[])).await.expect("it works");
+    server.pass(DAY).await;
+    let operator = server.token("operator", &new, "countersign").await;
+    let known = operator.read(&server, "operator").await.expect("it is there").secrets;
+    assert_eq!(known.len(), 1);
+}
+
+#[tokio::test]
+async fn the_idle_clock_goes_on_after_an_orderly_stop() {
+    let mut server = TestServer::start().await;
+    let old = server.register("order", STOCK, &[]).await;
+    let (new, _) = server.rotate_secret(HOUR, None).await;
+    server.use_secret(&new).await;
+    server.advance(600);
+    // Known in memory only when the server stops.
+    server.use_secret(&old).await;
+    for _ in 0..2 {
+        server.restart().await;
+        server.pass(HOUR / 2 - 1).await;
+    }
+    server.pass(1).await;
+    assert_eq!(server.secrets().await.len(), 2);
+    server.pass(1).await;
+    assert_eq!(server.secrets().await.len(), 1);
+}
+
+#[tokio::test]
+async fn the_idle_clock_starts_again_after_a_crash() {
+    let mut server = TestServer::start().await;
+    let old = server.register("order", STOCK, &[]).await;
+    server.advance(1);
+    let (new, _) = server.rotate_secret(HOUR, None).await;
+    server.use_secret(&new).await;
+    server.pass(HOUR / 2).await;
+    // An orderly stop before does not make the next end one.
+    server.restart().await;
+    server.use_secret(&old).await;
+    server.crash().await;
+    let used = server.secrets().await[0].last_use_time;
+    assert_eq!(used, None, "the use is lost");
+    server.pass(HOUR - 1).await;
+    assert_eq!(server.secrets().await.len(), 2);
+    // What was lost stays lost over an orderly stop.
+    server.restart().await;
+    server.pass(0).await;
+    assert_eq!(server.secrets().await.len(), 2);
+    server.pass(1).await;
+    assert_eq!(server.secrets().await.len(), 1);
+    server.assert_rejected(&old).await;
+}
+
+#[tokio::test]
+async fn idleness_is_counted_from_a_minute_on() {
+    let server = TestServer::start().await;
+    let operator = server.operator().await;
+    let old = server.register("order", STOCK, &[]).await;
+    for bad in [-1, 0, 59, i64::MAX] {
+        let request = rpc::CreateClientSecretRequest {
+            client_id: "order".to_owned(),
+            retire_others_when_idle: Some(seconds(bad)),
+            ..Default::default()
+        };
+        let answer = operator.create_secret(&server, request).await;
+        assert_field(answer, "retire_others_when_idle");
+    }
+    assert_eq!(server.secrets().await.len(), 1);
+    server.rotate_secret(60, None).await;
+    server.use_secret(&old).await;
+}
+
+#[tokio::test]
+async fn with_a_secret_the_tokens_so_far_are_revoked_if_the_operator_may() {
+    let server = TestServer::start().await;
+    let old = server.register("order", STOCK, &["inventory"]).await;
+    let (new, _) = server.rotate_secret(DAY, None).await;
+    let id = server.secrets().await[0].secret_id.clone();
+    let order = server.token("order", &new, "countersign").await;
+    let token = server.token("order", &old, "inventory").await.token;
+
+    let writer = server.operator_with("writer", &["clients:read", "clients:write"]).await;
+    let refused = writer.revoke_secret_and_tokens(&server, "order", &id).await;
+    assert_refused(refused, Code::PermissionDenied, "SCOPE_MISSING");
+    server.use_secret(&old).await;
+    order.claims(&server, &token).await;
+
+    let operator = server.operator().await;
+    let unknown = operator.revoke_secret_and_tokens(&server, "order", "00000000").await;
+    assert_refused(unknown, Code::NotFound, "SECRET_NOT_FOUND");
+    order.claims(&server, &token).await;
+
+    operator.revoke_secret_and_tokens(&server, "order", &id).await.expect("revoked");
+    server.assert_rejected(&old).await;
+    // At the guard, and for whoever asks.
+    let question = rpc::ValidateTokenRequest { token: token.clone(), ..Default::default() };
+    let answer = server.tokens().validate_token(bearing(&order.token, question)).await;
+    assert_refused(answer, Code::Unauthenticated, "TOKEN_REVOKED");
+    let order = server.token("order", &new, "countersign").await;
+    order.assert_inactive(&server, &token, rpc::InactiveReason::Revoked).await;
+
+    // Without asking for it they live on.
+    let token = server.token("order", &new, "inventory").await.token;
+    let id = server.secrets().await[0].secret_id.clone();
+    writer.revoke_secret(&server, "order", &id).await.expect("revoked");
+    server.assert_rejected(&new).await;
+    order.claims(&server, &token).await;
+}
