@@ -44,16 +44,16 @@ use crate::support::assert_refused;
 use crate::support::id;
 
 /// A server that asks for client certificates, and who signs those that it takes.
-struct Mutual {
-    server: TestServer,
+pub struct Mutual {
+    pub server: TestServer,
     server_ca: Ca,
-    client_ca: Ca,
+    pub client_ca: Ca,
     _files: Files,
 }
 
 impl Mutual {
     /// With a client `backup` that is registered with `backup.example`.
-    async fn start() -> Self {
+    pub async fn start() -> Self {
         let (server_ca, client_ca) = (Ca::new(), Ca::new());
         let files = Files::new(&server_ca.certify("one.test"), Some(&client_ca));
         let tls = Arc::new(Tls::load(files.tls(), START).expect("good files"));
@@ -88,7 +88,7 @@ impl Mutual {
     }
 
     /// A connection that presents a certificate, before anything is said over it.
-    async fn stream(&self, Certified { cert, key }: &Certified) -> TlsStream<TcpStream> {
+    pub async fn stream(&self, Certified { cert, key }: &Certified) -> TlsStream<TcpStream> {
         let mut roots = RootCertStore::empty();
         let ca = CertificateDer::from_pem_slice(self.server_ca.pem.as_bytes());
         roots.add(ca.expect("a certificate")).expect("an authority");
