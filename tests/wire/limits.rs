@@ -151,6 +151,8 @@ async fn one_request_too_many_is_refused_at_once_and_health_never() {
     assert!(refused.starts_with("http/1.1 503"), "{refused}");
     assert!(refused.contains("\r\nretry-after: 1\r\n"), "{refused}");
     assert!(refused.contains("\r\nx-request-id: "), "{refused}");
+    assert!(refused.contains("\r\ncache-control: no-store\r\n"), "{refused}");
+    assert!(refused.contains(r#"{"error":"temporarily_unavailable","error_description":"#));
     let status = issue(&server, "order", "csec_wrong").await.expect_err("there is no place");
     assert_eq!(retry_after(&status), Duration::from_secs(1));
     assert_refused(Err::<(), _>(status), Code::Unavailable, "OVERLOADED");
@@ -193,6 +195,26 @@ async fn one_connection_too_many_is_closed_and_its_place_is_free_again() {
             return;
         }
     }
+}
+
+#[tokio::test]
+async fn one_address_does_not_take_all_connections() {
+    let server = server(LimitSettings { connections: 8, ..LimitSettings::default() }).await;
+    // The channel is the sixth.
+    let mut held = Vec::new();
+    for _ in 0..5 {
+        held.push(connect(&server).await);
+    }
+    let read = connect(&server).await.read(&mut [0; 1]).await;
+    assert!(matches!(read, Ok(0) | Err(_)), "{read:?}");
+    let elsewhere = tokio::net::TcpSocket::new_v4().expect("a socket");
+    elsewhere.bind("127.0.0.2:0".parse().expect("an address")).expect("it is loopback");
+    let mut elsewhere = elsewhere.connect(server.address()).await.expect("it listens");
+    let request = b"GET /health/live HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
+    elsewhere.write_all(request).await.expect("it reads");
+    let mut answer = String::new();
+    elsewhere.read_to_string(&mut answer).await.expect("it answers");
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
 }
 
 #[tokio::test]

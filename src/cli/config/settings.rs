@@ -178,7 +178,7 @@ pub const LIMITS_CONCURRENT_REQUESTS: Setting = Setting {
     variable: "COUNTERSIGN_LIMITS_CONCURRENT_REQUESTS",
     default: "4096",
     kind: Kind::Count,
-    doc: "How many requests may be without an answer at once. One more is refused with 503 or UNAVAILABLE right away, health checks excepted. Streams count until they begin.",
+    doc: "How many requests may be without an answer at once. Three quarters of them may be from one address (IPv6: /64). One more is refused with 503 or UNAVAILABLE right away, health checks excepted. Streams count until they begin.",
 };
 /// How many connections there are.
 pub const LIMITS_CONNECTIONS: Setting = Setting {
@@ -186,7 +186,7 @@ pub const LIMITS_CONNECTIONS: Setting = Setting {
     variable: "COUNTERSIGN_LIMITS_CONNECTIONS",
     default: "8192",
     kind: Kind::Count,
-    doc: "How many connections there may be at once. One more is accepted and closed. Each takes a file descriptor, of which the process must have enough.",
+    doc: "How many connections there may be at once, three quarters of them from one address (IPv6: /64). One more is accepted and closed. Each takes a file descriptor, of which the process must have enough.",
 };
 /// How long tokens live.
 pub const TOKENS_DEFAULT_TTL: Setting = Setting {
