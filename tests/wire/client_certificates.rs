@@ -139,9 +139,11 @@ async fn the_certificate_of_the_connection_is_a_credential() {
 #[tokio::test]
 async fn a_certificate_that_nobody_trusted_has_signed_gets_no_connection() {
     let mutual = Mutual::start().await;
-    for stranger in
-        [Ca::new().certify("backup.example"), mutual.server_ca.certify("backup.example")]
-    {
+    for stranger in [
+        Ca::new().certify("backup.example"),
+        mutual.server_ca.certify("backup.example"),
+        mutual.client_ca.certify_until("backup.example", 2020),
+    ] {
         // TLS 1.3 lets the client think that it is connected until it hears otherwise.
         if let Ok(channel) = mutual.channel(Some(&stranger)).await {
             let answer = TokenServiceClient::new(channel).issue_token(bare("backup")).await;

@@ -87,10 +87,7 @@ pub async fn send(server: &TestServer, request: &[u8]) -> Answer {
 }
 
 /// The same over a connection that is there.
-pub async fn send_over(
-    mut stream: impl AsyncRead + AsyncWrite + Unpin,
-    request: &[u8],
-) -> Answer {
+pub async fn send_over(mut stream: impl AsyncRead + AsyncWrite + Unpin, request: &[u8]) -> Answer {
     // A server that has read enough closes: what it said is there all the same.
     let _ = stream.write_all(request).await;
     let mut answer = Vec::new();

@@ -112,7 +112,12 @@ async fn the_metadata_lists_it_where_certificates_are_asked_for() {
     for endpoint in ["token", "introspection", "revocation"] {
         assert_eq!(
             document[format!("{endpoint}_endpoint_auth_methods_supported")],
-            json!(["client_secret_basic", "client_secret_post", "private_key_jwt", "tls_client_auth"])
+            json!([
+                "client_secret_basic",
+                "client_secret_post",
+                "private_key_jwt",
+                "tls_client_auth"
+            ])
         );
     }
 }
