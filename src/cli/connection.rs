@@ -23,6 +23,7 @@ use tonic::transport::Certificate;
 use tonic::transport::Channel;
 use tonic::transport::ClientTlsConfig;
 use tonic::transport::Endpoint;
+use tonic::transport::Identity;
 use tower::Service;
 use tower::ServiceExt;
 
@@ -71,6 +72,12 @@ impl Connection {
             Endpoint::from(uri).connect_timeout(CONNECT_TIMEOUT).timeout(REQUEST_TIMEOUT);
         if is_https {
             endpoint = endpoint.tls_config(tls(&credentials)?).map_err(|error| {
+                if matches!(credentials.means, Means::Certificate { .. }) {
+                    return Error::failed(
+                        format!("TLS cannot be spoken: {error}"),
+                        "see whether the client certificate and its key belong together",
+                    );
+                }
                 Error::failed(
                     format!("the system's certificate authorities cannot be used: {error}"),
                     "install them, or name a file of them in SSL_CERT_FILE",
@@ -164,7 +171,7 @@ impl Shared {
         let requested_ttl = ttl.map(prost_types::Duration::try_from).transpose();
         let request = IssueTokenRequest {
             client_id: self.credentials.client_id.clone(),
-            credential: Some(self.prove()?),
+            credential: self.prove()?,
             audience: audience.to_owned(),
             scopes,
             requested_ttl: requested_ttl
@@ -175,13 +182,14 @@ impl Shared {
 }
 
 impl Shared {
-    /// What proves the client's name, once.
-    fn prove(&self) -> Result<Credential, Status> {
+    /// What proves the client's name, once; nothing if the connection does.
+    fn prove(&self) -> Result<Option<Credential>, Status> {
         let (key, issuer) = match &self.credentials.means {
             Means::Secret(secret) => {
-                return Ok(Credential::ClientSecret(secret.expose().to_owned()));
+                return Ok(Some(Credential::ClientSecret(secret.expose().to_owned())));
             }
             Means::PrivateKey { key, issuer } => (key, issuer),
+            Means::Certificate { .. } => return Ok(None),
         };
         let client_id = ClientId::new(&self.credentials.client_id)
             .map_err(|error| Status::invalid_argument(error.to_string()))?;
@@ -190,7 +198,7 @@ impl Shared {
             .map_err(|_| Status::internal("the system gave no randomness"))?;
         let now = Clock::system().now();
         let assertion = sign_assertion(key, &client_id, issuer.as_str(), now, nonce);
-        Ok(Credential::ClientAssertion(assertion.into_exposed()))
+        Ok(Some(Credential::ClientAssertion(assertion.into_exposed())))
     }
 }
 
@@ -240,8 +248,16 @@ fn demanded(path: &str) -> Result<Option<(&'static str, &'static [&'static str])
     Err(Status::internal(format!("{path} is not in the policy table")))
 }
 
-/// Who vouches for the server.
+/// Who vouches for the server, and for us if a certificate does.
 fn tls(credentials: &Credentials) -> Result<ClientTlsConfig, Error> {
+    let tls = authorities(credentials)?;
+    Ok(match &credentials.means {
+        Means::Certificate { cert, key } => tls.identity(Identity::from_pem(cert, key.as_bytes())),
+        Means::Secret(_) | Means::PrivateKey { .. } => tls,
+    })
+}
+
+fn authorities(credentials: &Credentials) -> Result<ClientTlsConfig, Error> {
     let Some(path) = &credentials.ca_file else {
         return Ok(ClientTlsConfig::new().with_native_roots());
     };
@@ -278,6 +294,9 @@ fn destination(credentials: &Credentials, plaintext: Plaintext) -> Result<Uri, E
     }
     match scheme {
         "https" => Ok(uri),
+        "http" if matches!(credentials.means, Means::Certificate { .. }) => {
+            Err(malformed("is plaintext, and a certificate is presented over TLS only"))
+        }
         "http" if plaintext == Plaintext::Anywhere || is_loopback(authority.host()) => Ok(uri),
         "http" => Err(Error::failed(
             format!("{url} is off loopback, where plaintext would show the secret"),

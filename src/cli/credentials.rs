@@ -1,5 +1,6 @@
 //! Whom the commands speak as, and to which server.
 
+use std::fmt;
 use std::fs;
 use std::fs::File;
 use std::io;
@@ -10,6 +11,9 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::path::PathBuf;
 
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::PrivateKeyDer;
+use rustls::pki_types::pem::PemObject;
 use zeroize::Zeroizing;
 
 use crate::claims::Issuer;
@@ -35,8 +39,7 @@ pub struct Credentials {
     pub origin: String,
 }
 
-/// What a client proves itself with.
-#[derive(Debug)]
+/// What a client proves itself with. `Debug` does not show it.
 pub enum Means {
     /// One of its secrets.
     Secret(Secret),
@@ -47,6 +50,23 @@ pub enum Means {
         /// The issuer: never what the server calls itself, or another's could have us sign for this one.
         issuer: Issuer,
     },
+    /// The certificate of its connections (RFC 8705 §2.1), with its chain and its key, in PEM.
+    Certificate {
+        /// The certificate and its chain.
+        cert: Vec<u8>,
+        /// Its key.
+        key: Zeroizing<String>,
+    },
+}
+
+impl fmt::Debug for Means {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Secret(_) => "Secret([redacted])",
+            Self::PrivateKey { .. } => "PrivateKey([redacted])",
+            Self::Certificate { .. } => "Certificate([redacted])",
+        })
+    }
 }
 
 impl Credentials {
@@ -91,8 +111,16 @@ impl Credentials {
     }
 
     fn parse(text: &str, path: &Path) -> Result<Self, Error> {
-        const KEYS: [&str; 6] =
-            ["url", "client_id", "client_secret", "private_key_file", "issuer", "ca_file"];
+        const KEYS: [&str; 8] = [
+            "url",
+            "client_id",
+            "client_secret",
+            "private_key_file",
+            "issuer",
+            "client_cert_file",
+            "client_key_file",
+            "ca_file",
+        ];
 
         let mut table = toml_file::parse(text, path)?;
         if let Some(unknown) = table.keys().find(|key| !KEYS.contains(&key.as_str())) {
@@ -110,33 +138,46 @@ impl Credentials {
             )),
             None => Ok(None),
         };
-        let required = |value: Option<String>, key: &str| {
-            value
-                .ok_or_else(|| Error::failed(format!("{} lacks `{key}`", path.display()), "add it"))
-        };
+        let lacks =
+            |key: &str| Error::failed(format!("{} lacks `{key}`", path.display()), "add it");
+        let required = |value: Option<String>, key: &str| value.ok_or_else(|| lacks(key));
         // Beside the file, wherever it is read from.
-        let ca_file =
-            take_optional("ca_file")?.map(|ca| path.parent().unwrap_or(Path::new("")).join(ca));
+        let beside = |file: String| path.parent().unwrap_or(Path::new("")).join(file);
+        let ca_file = take_optional("ca_file")?.map(beside);
+        let origin = path.display().to_string();
+        let means = [
+            take_optional("client_secret")?,
+            take_optional("private_key_file")?,
+            take_optional("client_cert_file")?,
+        ];
+        let key = take_optional("client_key_file")?;
         Ok(Self {
             url: required(take_optional("url")?, "url")?,
             client_id: required(take_optional("client_id")?, "client_id")?,
-            means: match (take_optional("client_secret")?, take_optional("private_key_file")?) {
-                (Some(_), Some(_)) => {
+            means: match (means, key) {
+                ([Some(secret), None, None], None) => Means::Secret(Secret::new(secret)),
+                ([None, Some(key), None], None) => {
+                    let issuer = required(take_optional("issuer")?, "issuer")?;
+                    private_key(&beside(key), &issuer, &origin)?
+                }
+                ([None, None, Some(cert)], key) => {
+                    let key = required(key, "client_key_file")?;
+                    certificate(&beside(cert), &beside(key))?
+                }
+                ([None, None, None], None) => return Err(lacks("client_secret")),
+                ([None, None, None], Some(_)) => return Err(lacks("client_cert_file")),
+                _ => {
                     return Err(Error::failed(
-                        format!("{} has `client_secret` and `private_key_file`", path.display()),
+                        format!(
+                            "{origin} has more than one of `client_secret`, `private_key_file` and \
+                             `client_cert_file` with `client_key_file`"
+                        ),
                         "remove one of them",
                     ));
                 }
-                (None, Some(key)) => {
-                    // Beside the credentials, unless it says otherwise.
-                    let key = path.parent().unwrap_or(Path::new("")).join(key);
-                    let issuer = required(take_optional("issuer")?, "issuer")?;
-                    private_key(&key, &issuer, &path.display().to_string())?
-                }
-                (secret, None) => Means::Secret(Secret::new(required(secret, "client_secret")?)),
             },
             ca_file,
-            origin: path.display().to_string(),
+            origin,
         })
     }
 
@@ -144,6 +185,13 @@ impl Credentials {
     fn from_environment(environment: &Environment) -> Result<Option<Self>, Error> {
         let found = [URL, CLIENT_ID, CLIENT_SECRET].map(|name| variable_or_file(environment, name));
         let key = environment.path(CLIENT_KEY_FILE);
+        let cert = environment.path(CLIENT_CERT_FILE);
+        if cert.is_some() && key.is_none() {
+            return Err(Error::failed(
+                format!("{CLIENT_CERT_FILE} is set without {CLIENT_KEY_FILE}"),
+                format!("set {CLIENT_KEY_FILE} to the file of its key"),
+            ));
+        }
         match (found, key) {
             ([Ok(None), Ok(None), Ok(None)], None) => Ok(None),
             ([_, _, Ok(Some(_))], Some(_)) => Err(Error::failed(
@@ -167,12 +215,15 @@ impl Credentials {
                 Ok(Some(Self {
                     url: required(url, URL)?,
                     client_id: required(client_id, CLIENT_ID)?,
-                    means: match key {
-                        Some(key) => {
+                    means: match (key, cert) {
+                        (Some(key), Some(cert)) => certificate(&cert, &key)?,
+                        (Some(key), None) => {
                             let issuer = required(environment.text(ISSUER), ISSUER)?;
                             private_key(&key, &issuer, "the environment")?
                         }
-                        None => Means::Secret(Secret::new(required(client_secret, CLIENT_SECRET)?)),
+                        (None, _) => {
+                            Means::Secret(Secret::new(required(client_secret, CLIENT_SECRET)?))
+                        }
                     },
                     ca_file: None,
                     origin: "the environment".to_owned(),
@@ -180,6 +231,22 @@ impl Credentials {
             }
         }
     }
+}
+
+/// Reads a certificate and its key, which must be readable by its owner only.
+fn certificate(cert: &Path, key: &Path) -> Result<Means, Error> {
+    let unusable = |path: &Path, problem: &dyn fmt::Display| {
+        Error::failed(format!("cannot use {}: {problem}", path.display()), "give a file in PEM")
+    };
+    let pem = fs::read(cert).map_err(|error| unusable(cert, &error))?;
+    if CertificateDer::from_pem_slice(&pem).is_err() {
+        return Err(unusable(cert, &"there is no certificate in it"));
+    }
+    let key_pem = read_private(key)?;
+    if PrivateKeyDer::from_pem_slice(key_pem.as_bytes()).is_err() {
+        return Err(unusable(key, &"there is no private key in it"));
+    }
+    Ok(Means::Certificate { cert: pem, key: key_pem })
 }
 
 /// Reads a private key, which must be readable by its owner only.
@@ -299,7 +366,7 @@ pub fn point_to(path: &Path, url: &str) -> Result<(), Error> {
     }
     let Means::Secret(secret) = &credentials.means else {
         return Err(Error::failed(
-            format!("{} names another server, and a private key", path.display()),
+            format!("{} names another server, and no secret", path.display()),
             format!("set its `url` to {url}"),
         ));
     };
@@ -329,6 +396,7 @@ const CLIENT_ID: &str = "COUNTERSIGN_CLIENT_ID";
 const CLIENT_SECRET: &str = "COUNTERSIGN_CLIENT_SECRET";
 const CA_FILE: &str = "COUNTERSIGN_CA_FILE";
 const CLIENT_KEY_FILE: &str = "COUNTERSIGN_CLIENT_KEY_FILE";
+const CLIENT_CERT_FILE: &str = "COUNTERSIGN_CLIENT_CERT_FILE";
 const ISSUER: &str = "COUNTERSIGN_ISSUER";
 
 /// The value of a variable, or the trimmed content of the file that `NAME_FILE` names.
@@ -409,7 +477,7 @@ mod tests {
     fn secret(credentials: &Credentials) -> &str {
         match &credentials.means {
             Means::Secret(secret) => secret.expose(),
-            Means::PrivateKey { .. } => panic!("it has a key"),
+            other => panic!("it has {other:?}"),
         }
     }
 
@@ -453,6 +521,45 @@ mod tests {
         let (without, _) = complete.split_once("issuer").expect("it is in it");
         write(&path, without, 0o600);
         assert!(refusal(find()).contains("lacks `issuer`"));
+    }
+
+    #[test]
+    fn a_certificate_and_its_key_take_the_place_of_the_secret() {
+        let made = rcgen::generate_simple_self_signed(["cron.example".to_owned()]).expect("made");
+        let directory = directory();
+        let at = |name: &str| directory.path().join(name);
+        write(&at("cron.crt"), &made.cert.pem(), 0o644);
+        write(&at("cron.key"), &made.signing_key.serialize_pem(), 0o600);
+        let complete = "url = \"https://u\"\nclient_id = \"cron\"\n\
+            client_cert_file = \"cron.crt\"\nclient_key_file = \"cron.key\"\n";
+        let path = at("c.toml");
+        let find = |text: &str| {
+            write(&path, text, 0o600);
+            Credentials::find(Some(&path), &environment(&[]))
+        };
+        let found = find(complete).expect("both are beside the file");
+        assert!(matches!(found.means, Means::Certificate { .. }));
+        assert!(!format!("{found:?}").contains("PRIVATE"));
+        let twice = format!("{complete}client_secret = \"csec_hush\"\n");
+        assert!(refusal(find(&twice)).ends_with("remove one of them"));
+        let (without_key, _) = complete.split_once("client_key_file").expect("it is in it");
+        assert!(refusal(find(without_key)).contains("lacks `client_key_file`"));
+        let without_cert = complete.replace("client_cert_file = \"cron.crt\"\n", "");
+        assert!(refusal(find(&without_cert)).contains("lacks `client_cert_file`"));
+        let swapped = complete.replace("cron.crt", "cron.key");
+        assert!(refusal(find(&swapped)).contains("no certificate in it"));
+
+        let (cert, key) = (at("cron.crt"), at("cron.key"));
+        let (cert, key) = (cert.to_str().expect("text"), key.to_str().expect("text"));
+        let base = [(URL, "https://u"), (CLIENT_ID, "cron"), (CLIENT_CERT_FILE, cert)];
+        let with = |more: &[(&str, &str)]| {
+            Credentials::find(None, &environment(&[&base[..], more].concat()))
+        };
+        let found = with(&[(CLIENT_KEY_FILE, key)]).expect("complete");
+        assert!(matches!(found.means, Means::Certificate { .. }));
+        assert!(refusal(with(&[])).contains("without COUNTERSIGN_CLIENT_KEY_FILE"));
+        write(&at("cron.key"), &made.signing_key.serialize_pem(), 0o640);
+        assert!(refusal(find(complete)).contains("chmod 600"));
     }
 
     #[test]

@@ -167,8 +167,9 @@ impl SessionBuilder {
     pub fn from_credentials_file(path: impl Into<PathBuf>) -> Result<Self, SessionError> {
         let path = path.into();
         let file = credentials_file::read(&path).map_err(SessionError::Credentials)?;
+        let ca = file.authorities(&path).map_err(SessionError::Credentials)?;
         let (credentials, issuer) = file.identity(path).map_err(SessionError::Credentials)?;
-        Ok(Self { issuer, ..Self::new(&file.url, credentials) })
+        Ok(Self { issuer, ca, ..Self::new(&file.url, credentials) })
     }
 
     /// Lets credentials and tokens go over the network in plaintext.

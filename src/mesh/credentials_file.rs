@@ -20,7 +20,7 @@ use crate::mesh::credentials::CredentialsError;
 /// The largest file that is read.
 const MAX_FILE: u64 = 16 * 1024;
 
-const KEYS: [&str; 4] = ["url", "client_id", "client_secret", "issuer"];
+const KEYS: [&str; 5] = ["url", "client_id", "client_secret", "issuer", "ca_file"];
 
 /// What such a file holds. Its names are those of some issuer, and not checked yet.
 pub(super) struct CredentialsFile {
@@ -28,6 +28,7 @@ pub(super) struct CredentialsFile {
     pub(super) client_id: String,
     client_secret: Zeroizing<String>,
     issuer: Option<String>,
+    ca_file: Option<String>,
 }
 
 impl CredentialsFile {
@@ -43,6 +44,17 @@ impl CredentialsFile {
         let issuer = self.issuer.as_deref().map(Issuer::new).transpose();
         let issuer = issuer.map_err(|_| problem("issuer"))?;
         Ok((Credentials::from_credentials_file(client_id, path), issuer))
+    }
+}
+
+impl CredentialsFile {
+    /// The authorities that vouch for the server, in PEM, if the file names any: beside itself, unless it
+    /// says otherwise.
+    pub(super) fn authorities(&self, path: &Path) -> Result<Option<Vec<u8>>, CredentialsError> {
+        let Some(ca_file) = &self.ca_file else { return Ok(None) };
+        let ca_file = path.parent().unwrap_or(Path::new("")).join(ca_file);
+        let pem = std::fs::read(&ca_file);
+        pem.map(Some).map_err(|error| CredentialsError::Unreadable(ca_file, error))
     }
 }
 
@@ -84,10 +96,11 @@ fn parse(text: &str) -> Result<CredentialsFile, String> {
         Some(_) => Err(format!("has a `{key}` that is not a string")),
         None => Ok(None),
     };
-    let issuer = optional("issuer")?;
+    let (issuer, ca_file) = (optional("issuer")?, optional("ca_file")?);
     let mut take = |key: &str| optional(key)?.ok_or_else(|| format!("lacks `{key}`"));
     let client_secret = Zeroizing::new(take("client_secret")?);
-    Ok(CredentialsFile { url: take("url")?, client_id: take("client_id")?, client_secret, issuer })
+    let (url, client_id) = (take("url")?, take("client_id")?);
+    Ok(CredentialsFile { url, client_id, client_secret, issuer, ca_file })
 }
 
 #[cfg(test)]

@@ -78,16 +78,21 @@ impl OAuthEndpoint {
         Self::with_roots(url, client_id, secret, &Roots::only(pem)?)
     }
 
-    /// The endpoint that a credentials file names, with the system's certificate authorities: TOML,
-    /// mode 0600, with the endpoint's address as `url`, `client_id` and `client_secret`. The secret is
-    /// read again for each token.
+    /// The endpoint that a credentials file names: TOML, mode 0600, with the endpoint's address as `url`,
+    /// `client_id` and `client_secret`. The secret is read again for each token. The certificate
+    /// authorities are those in `ca_file`, or else the system's.
     ///
     /// # Errors
     /// Also when the file cannot be read, can be read by others, or is not one.
     pub fn from_credentials_file(path: impl Into<PathBuf>) -> Result<Self, SessionError> {
         let path = path.into();
         let file = credentials_file::read(&path).map_err(SessionError::Credentials)?;
-        Self::new(&file.url, &file.client_id, ClientSecret::from_credentials_file(path))
+        let roots = match file.authorities(&path).map_err(SessionError::Credentials)? {
+            Some(pem) => Roots::only(&pem)?,
+            None => Roots::default(),
+        };
+        let secret = ClientSecret::from_credentials_file(path);
+        Self::with_roots(&file.url, &file.client_id, secret, &roots)
     }
 
     fn with_roots(

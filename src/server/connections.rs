@@ -7,7 +7,8 @@
 //! request thirty; a connection without a request is closed after half a minute, one without another
 //! after five to ten; headers are 16 KiB at most, streams 256 a connection, and who resets them by the
 //! dozen is cut off (h2 counts). One over the limit of connections is closed at once instead of waiting
-//! in the backlog, so that its client can go elsewhere.
+//! in the backlog, so that its client can go elsewhere. Handshakes do not wait for each other: who begins
+//! many and ends none would have everyone wait.
 
 use std::convert::Infallible;
 use std::future::Future;
@@ -36,17 +37,15 @@ use tonic::transport::server::TcpConnectInfo;
 use tower::Service;
 
 use crate::claims::Clock;
+use crate::server::limits::Shares;
 use crate::server::peer::Activity;
 use crate::server::peer::Peer;
 use crate::server::peer::PeerService;
 use crate::server::tls::Presented;
 use crate::server::tls::Tls;
 
-/// How long a TLS handshake may take, with its wait for its turn.
+/// How long a TLS handshake may take.
 const HANDSHAKE: Duration = Duration::from_secs(10);
-
-/// How many handshakes are under way at once.
-const HANDSHAKES: usize = 256;
 
 /// How long the head of an HTTP/1.1 request may take. A connection that is kept alive waits for the next
 /// for as long.
@@ -57,6 +56,11 @@ const HTTP1_MAX_HEAD: usize = 64 * 1024;
 
 /// The largest headers of an HTTP/2 request, as h2 counts them.
 const HTTP2_MAX_HEADERS: u32 = 16 * 1024;
+
+/// How much of a body an HTTP/2 peer sends before someone reads it, and on all of a connection's streams
+/// together: no request is larger than half a mebibyte.
+const HTTP2_STREAM_WINDOW: u32 = 64 * 1024;
+const HTTP2_CONNECTION_WINDOW: u32 = 256 * 1024;
 
 /// How many requests one HTTP/2 connection has under way.
 const HTTP2_MAX_STREAMS: u32 = 256;
@@ -77,7 +81,7 @@ pub(super) struct Connections {
     clock: Clock,
     /// One for each connection there may be.
     room: Arc<Semaphore>,
-    handshakes: Arc<Semaphore>,
+    shares: Shares,
 }
 
 impl Connections {
@@ -92,7 +96,7 @@ impl Connections {
             tls,
             clock,
             room: Arc::new(Semaphore::new(most)),
-            handshakes: Arc::new(Semaphore::new(HANDSHAKES)),
+            shares: Shares::of(most),
         }
     }
 
@@ -104,7 +108,7 @@ impl Connections {
         S: Clone + Send + 'static,
         S::Future: Send,
     {
-        let Self { listener, tls, clock, room, handshakes } = self;
+        let Self { listener, tls, clock, room, shares } = self;
         let (stopping, stopped) = watch::channel(());
         let mut connections = JoinSet::new();
         let mut stop = pin!(stop);
@@ -115,14 +119,15 @@ impl Connections {
                 Some(_) = connections.join_next() => continue,
                 accepted = listener.accept() => accepted,
             };
-            let stream = match accepted {
-                Ok((stream, _)) => stream,
+            let (stream, peer) = match accepted {
+                Ok(accepted) => accepted,
                 Err(error) => {
                     rest(&error).await;
                     continue;
                 }
             };
-            let Ok(place) = Arc::clone(&room).try_acquire_owned() else {
+            let share = shares.take(Some(peer.ip()));
+            let (Some(share), Ok(place)) = (share, Arc::clone(&room).try_acquire_owned()) else {
                 tracing::debug!("a connection over the limit was closed");
                 continue;
             };
@@ -132,10 +137,10 @@ impl Connections {
                 clock: clock.clone(),
                 stopped: stopped.clone(),
             };
-            let (tls, handshakes) = (tls.clone(), Arc::clone(&handshakes));
+            let tls = tls.clone();
             connections.spawn(async move {
-                connection.begin(stream, tls.as_deref(), &handshakes).await;
-                drop(place);
+                connection.begin(stream, tls.as_deref()).await;
+                drop((place, share));
             });
         }
         drop(listener);
@@ -156,6 +161,8 @@ fn http() -> Builder<TokioExecutor> {
         // A peer that vanished without a word is noticed, and its connection freed.
         .keep_alive_interval(Some(Duration::from_secs(30)))
         .keep_alive_timeout(Duration::from_secs(10))
+        .initial_stream_window_size(HTTP2_STREAM_WINDOW)
+        .initial_connection_window_size(HTTP2_CONNECTION_WINDOW)
         .max_concurrent_streams(HTTP2_MAX_STREAMS)
         .max_header_list_size(HTTP2_MAX_HEADERS);
     http
@@ -189,7 +196,7 @@ where
     S: Clone + Send + 'static,
     S::Future: Send,
 {
-    async fn begin(self, stream: TcpStream, tls: Option<&Tls>, handshakes: &Semaphore) {
+    async fn begin(self, stream: TcpStream, tls: Option<&Tls>) {
         // Without it small answers wait for acknowledgements. It fails only on a connection that is gone.
         let _ = stream.set_nodelay(true);
         let address = TcpConnectInfo {
@@ -199,13 +206,9 @@ where
         let Some(tls) = tls else {
             return self.speak_http(stream, Peer { address, certificate: None }, None).await;
         };
-        let shake_hands = async {
-            let _turn = handshakes.acquire().await.map_err(io::Error::other)?;
-            tls.acceptor().accept(stream).await
-        };
         let mut stopped = self.stopped.clone();
         let shaken = tokio::select! {
-            shaken = timeout(HANDSHAKE, shake_hands) => shaken,
+            shaken = timeout(HANDSHAKE, tls.acceptor().accept(stream)) => shaken,
             _ = stopped.changed() => return,
         };
         match shaken {

@@ -11,12 +11,14 @@ use tokio::time::Sleep;
 use tonic::Status;
 
 use crate::rpc::grpc_timeout;
+use crate::server::http::is_grpc;
 
 /// Ends when the caller waits no longer (`grpc-timeout`), counted from now: tonic begins to count
 /// when the outermost layer has been called, so this must be before. A header that makes no sense is
-/// none, as it is for tonic.
+/// none, as it is for tonic; so is one on plain HTTP, whose callers cannot read a gRPC status.
 pub(super) fn deadline(headers: &HeaderMap) -> Option<Sleep> {
-    grpc_timeout(headers).map(tokio::time::sleep)
+    let waits = grpc_timeout(headers).filter(|_| is_grpc(headers));
+    waits.map(tokio::time::sleep)
 }
 
 /// Answers a call in any case when its deadline has passed. What it has begun to change may be

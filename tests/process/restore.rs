@@ -235,3 +235,31 @@ fn a_backup_that_does_not_hold_changes_nothing() {
     assert!(fs::read(sandbox.path(DATABASE)).expect("it is there") == before);
     assert_eq!(sandbox.listing(DATA), listing);
 }
+
+#[test]
+fn every_credential_that_a_client_has_again_is_to_be_looked_at() {
+    let sandbox = Sandbox::new();
+    let server = sandbox.dev();
+    // RFC 8410 §10.1.
+    let key = "-----BEGIN PUBLIC KEY-----\n\
+        MCowBQYDK2VwAyEAGb9ECWmEzf6FQbrBZ9w7lshQhqowtrbLDFw4rXAxZuE=\n\
+        -----END PUBLIC KEY-----\n";
+    fs::write(sandbox.path("demo.pub"), key).expect("there is room");
+    sandbox.json(OPERATOR, &["client", "key", "add", "demo", "demo.pub"]);
+    sandbox.json(OPERATOR, &["client", "cert", "add", "demo", "--san-dns", "demo.example"]);
+    sandbox.run(&["backup", "--data-dir", DATA, "--to", "backup.db"]).ok();
+    server.stop();
+
+    let restore = ["restore", "--data-dir", DATA, "--from", "backup.db"];
+    let restored = sandbox.run(&[&restore[..], &["--format", "json"]].concat()).json();
+    let demo = &restored["clients"][0];
+    assert_eq!(demo["keys"][0]["kid"], "3YZxBJ12jO3n_mXt", "{restored}");
+    assert_eq!(
+        (&demo["certificates"][0]["kind"], &demo["certificates"][0]["name"]),
+        (&json!("san_dns"), &json!("demo.example"))
+    );
+    let text = sandbox.run(&restore).ok();
+    for credential in ["secret ", "key 3YZxBJ12jO3n_mXt", "san_dns demo.example"] {
+        assert!(text.contains(credential), "{text}");
+    }
+}

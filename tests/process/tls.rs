@@ -2,7 +2,10 @@
 
 use std::fs;
 
+use rcgen::BasicConstraints;
 use rcgen::CertificateParams;
+use rcgen::IsCa;
+use rcgen::Issuer;
 use rcgen::KeyPair;
 use rcgen::date_time_ymd;
 
@@ -119,4 +122,50 @@ fn what_is_doubtful_is_served_with_a_warning() {
     let log = sandbox.serve(&SERVE).stop().stderr;
     assert!(log.contains("the TLS certificate has expired"), "{log}");
     assert!(log.contains("the TLS key can be read by everyone"), "{log}");
+}
+
+#[test]
+fn the_commands_present_the_certificate_of_their_credentials() {
+    let sandbox = sandbox();
+    let mut authority = CertificateParams::default();
+    authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let key = KeyPair::generate().expect("a key");
+    let ca = authority.self_signed(&key).expect("a certificate").pem();
+    fs::write(sandbox.path("ca.pem"), ca).expect("it is ours");
+    let authority = Issuer::new(authority, key);
+    for name in ["operator", "stranger"] {
+        let params = CertificateParams::new([format!("{name}.example")]).expect("a name");
+        let key = KeyPair::generate().expect("a key");
+        let cert = params.signed_by(&key, &authority).expect("a certificate").pem();
+        fs::write(sandbox.path(&format!("{name}.crt")), cert).expect("it is ours");
+        fs::write(sandbox.path(&format!("{name}.key")), key.serialize_pem()).expect("it is ours");
+        sandbox.set_mode(&format!("{name}.key"), 0o600);
+    }
+    let server = sandbox.serve(&[&SERVE[..], &["--tls-client-ca-file", "ca.pem"]].concat());
+    credentials(&sandbox, &server, "ca_file = \"tls.crt\"");
+    let add = ["client", "cert", "add", "operator", "--san-dns", "operator.example"];
+    sandbox.json("op.toml", &add);
+
+    let list = ["keys", "list", "--credentials", "cert.toml"];
+    for (name, good) in [("operator", true), ("stranger", false)] {
+        let text = format!(
+            "url = \"{}\"\nclient_id = \"operator\"\nca_file = \"tls.crt\"\n\
+             client_cert_file = \"{name}.crt\"\nclient_key_file = \"{name}.key\"\n",
+            server.url
+        );
+        fs::write(sandbox.path("cert.toml"), text).expect("it is ours");
+        sandbox.set_mode("cert.toml", 0o600);
+        let finished = sandbox.run(&list);
+        if good {
+            finished.ok();
+        } else {
+            let line = finished.failed(3);
+            assert!(line.contains("CLIENT_REJECTED"), "{line}");
+        }
+    }
+    let plaintext = sandbox.text("cert.toml").replace("https", "http");
+    fs::write(sandbox.path("cert.toml"), plaintext).expect("it is ours");
+    let line = sandbox.run(&list).failed(1);
+    assert!(line.contains("over TLS only"), "{line}");
+    server.stop();
 }

@@ -29,6 +29,18 @@ async fn a_credentials_file_of_the_command_line_is_enough_and_is_its_owners_only
     write(&text.replace("order", "us@partner"), 0o400);
     endpoint().expect("all is there");
 
+    // As the command line reads it: the authorities are in a file beside it.
+    let with_ca = format!("{text}ca_file = \"ca.pem\"\n").replace("http:", "https:");
+    write(&with_ca, 0o600);
+    assert!(session().expect_err("it is not there").to_string().contains("ca.pem"));
+    fs::write(dir.path().join("ca.pem"), "noise").expect("written");
+    session().map(drop).expect_err("there is no certificate in it");
+    endpoint().map(drop).expect_err("there is no certificate in it");
+    let ca = rcgen::generate_simple_self_signed(["ca.test".to_owned()]).expect("a certificate");
+    fs::write(dir.path().join("ca.pem"), ca.cert.pem()).expect("written");
+    session().expect("it says who vouches for the server");
+    endpoint().expect("it says who vouches for the server");
+
     for (text, mode, part) in [
         (text.to_owned(), 0o640, "chmod 600"),
         (text.replace("order", "us@partner"), 0o600, "`client_id`"),

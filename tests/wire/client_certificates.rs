@@ -44,16 +44,16 @@ use crate::support::assert_refused;
 use crate::support::id;
 
 /// A server that asks for client certificates, and who signs those that it takes.
-struct Mutual {
-    server: TestServer,
+pub struct Mutual {
+    pub server: TestServer,
     server_ca: Ca,
-    client_ca: Ca,
+    pub client_ca: Ca,
     _files: Files,
 }
 
 impl Mutual {
     /// With a client `backup` that is registered with `backup.example`.
-    async fn start() -> Self {
+    pub async fn start() -> Self {
         let (server_ca, client_ca) = (Ca::new(), Ca::new());
         let files = Files::new(&server_ca.certify("one.test"), Some(&client_ca));
         let tls = Arc::new(Tls::load(files.tls(), START).expect("good files"));
@@ -88,7 +88,7 @@ impl Mutual {
     }
 
     /// A connection that presents a certificate, before anything is said over it.
-    async fn stream(&self, Certified { cert, key }: &Certified) -> TlsStream<TcpStream> {
+    pub async fn stream(&self, Certified { cert, key }: &Certified) -> TlsStream<TcpStream> {
         let mut roots = RootCertStore::empty();
         let ca = CertificateDer::from_pem_slice(self.server_ca.pem.as_bytes());
         roots.add(ca.expect("a certificate")).expect("an authority");
@@ -139,9 +139,11 @@ async fn the_certificate_of_the_connection_is_a_credential() {
 #[tokio::test]
 async fn a_certificate_that_nobody_trusted_has_signed_gets_no_connection() {
     let mutual = Mutual::start().await;
-    for stranger in
-        [Ca::new().certify("backup.example"), mutual.server_ca.certify("backup.example")]
-    {
+    for stranger in [
+        Ca::new().certify("backup.example"),
+        mutual.server_ca.certify("backup.example"),
+        mutual.client_ca.certify_until("backup.example", 2020),
+    ] {
         // TLS 1.3 lets the client think that it is connected until it hears otherwise.
         if let Ok(channel) = mutual.channel(Some(&stranger)).await {
             let answer = TokenServiceClient::new(channel).issue_token(bare("backup")).await;

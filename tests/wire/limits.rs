@@ -9,6 +9,7 @@ use countersign::server::Options;
 use h2::Reason;
 use tokio::io::AsyncReadExt;
 use tokio::io::AsyncWriteExt;
+use tokio::net::TcpSocket;
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 use tonic::Code;
@@ -29,8 +30,18 @@ async fn connect(server: &TestServer) -> TcpStream {
     TcpStream::connect(server.address()).await.expect("it listens")
 }
 
+/// From another address of this machine.
+async fn connect_from(address: &str, server: &TestServer) -> TcpStream {
+    let socket = TcpSocket::new_v4().expect("a socket");
+    socket.bind(format!("{address}:0").parse().expect("an address")).expect("it is loopback");
+    socket.connect(server.address()).await.expect("it listens")
+}
+
 async fn get(server: &TestServer, path: &str) -> String {
-    let mut stream = connect(server).await;
+    get_over(connect(server).await, path).await
+}
+
+async fn get_over(mut stream: TcpStream, path: &str) -> String {
     let request = format!("GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
     stream.write_all(request.as_bytes()).await.expect("it reads");
     let mut answer = String::new();
@@ -151,6 +162,8 @@ async fn one_request_too_many_is_refused_at_once_and_health_never() {
     assert!(refused.starts_with("http/1.1 503"), "{refused}");
     assert!(refused.contains("\r\nretry-after: 1\r\n"), "{refused}");
     assert!(refused.contains("\r\nx-request-id: "), "{refused}");
+    assert!(refused.contains("\r\ncache-control: no-store\r\n"), "{refused}");
+    assert!(refused.contains(r#"{"error":"temporarily_unavailable","error_description":"#));
     let status = issue(&server, "order", "csec_wrong").await.expect_err("there is no place");
     assert_eq!(retry_after(&status), Duration::from_secs(1));
     assert_refused(Err::<(), _>(status), Code::Unavailable, "OVERLOADED");
@@ -193,6 +206,37 @@ async fn one_connection_too_many_is_closed_and_its_place_is_free_again() {
             return;
         }
     }
+}
+
+#[tokio::test]
+async fn one_address_does_not_take_all_connections() {
+    let server = server(LimitSettings { connections: 8, ..LimitSettings::default() }).await;
+    // The channel is the sixth.
+    let mut held = Vec::new();
+    for _ in 0..5 {
+        held.push(connect(&server).await);
+    }
+    let read = connect(&server).await.read(&mut [0; 1]).await;
+    assert!(matches!(read, Ok(0) | Err(_)), "{read:?}");
+    let answer = get_over(connect_from("127.0.0.2", &server).await, "/health/live").await;
+    assert!(answer.starts_with("http/1.1 200"), "{answer}");
+}
+
+#[tokio::test]
+async fn one_address_does_not_take_all_places_for_requests() {
+    let server = server(LimitSettings { requests: 4, ..LimitSettings::default() }).await;
+    let mut slow = Vec::new();
+    let head = "POST /oauth/token HTTP/1.1\r\nhost: x\r\n\
+                content-type: application/x-www-form-urlencoded\r\ncontent-length: 100\r\n\r\n";
+    for _ in 0..3 {
+        let mut stream = connect(&server).await;
+        stream.write_all(head.as_bytes()).await.expect("it reads");
+        slow.push(stream);
+    }
+    // They are read some time.
+    while get(&server, "/openapi.json").await.starts_with("http/1.1 200") {}
+    let answer = get_over(connect_from("127.0.0.2", &server).await, "/openapi.json").await;
+    assert!(answer.starts_with("http/1.1 200"), "{answer}");
 }
 
 #[tokio::test]

@@ -178,7 +178,7 @@ pub const LIMITS_CONCURRENT_REQUESTS: Setting = Setting {
     variable: "COUNTERSIGN_LIMITS_CONCURRENT_REQUESTS",
     default: "4096",
     kind: Kind::Count,
-    doc: "How many requests may be without an answer at once. One more is refused with 503 or UNAVAILABLE right away, health checks excepted. Streams count until they begin.",
+    doc: "How many requests may be without an answer at once. Three quarters of them may be from one address (IPv6: /64). One more is refused with 503 or UNAVAILABLE right away, health checks excepted. Streams count until they begin.",
 };
 /// How many connections there are.
 pub const LIMITS_CONNECTIONS: Setting = Setting {
@@ -186,7 +186,7 @@ pub const LIMITS_CONNECTIONS: Setting = Setting {
     variable: "COUNTERSIGN_LIMITS_CONNECTIONS",
     default: "8192",
     kind: Kind::Count,
-    doc: "How many connections there may be at once. One more is accepted and closed. Each takes a file descriptor, of which the process must have enough.",
+    doc: "How many connections there may be at once, three quarters of them from one address (IPv6: /64). One more is accepted and closed. Each takes a file descriptor: the soft limit of open files is raised for them, and if the hard one is too low there are fewer connections, with a warning in the log.",
 };
 /// How long tokens live.
 pub const TOKENS_DEFAULT_TTL: Setting = Setting {
@@ -319,6 +319,8 @@ They take their credentials from the first of these:
 A credentials file is TOML with the keys `url`, `client_id` and `client_secret`, readable by its owner only (mode 0600).
 In place of `client_secret` it may name a `private_key_file` (PKCS#8 in PEM, mode 0600, relative to the credentials file) and the
 `issuer` to sign for; in the environment these are `COUNTERSIGN_CLIENT_KEY_FILE` and `COUNTERSIGN_ISSUER`.
+Or a certificate that connections present, `client_cert_file` with `client_key_file` (mode 0600); in the environment
+`COUNTERSIGN_CLIENT_CERT_FILE` with `COUNTERSIGN_CLIENT_KEY_FILE`.
 No flag takes a secret: others on the machine can read a command line.
 
 For `https://` URLs the file may have `ca_file` too, and the variable is `COUNTERSIGN_CA_FILE`: the authorities, in PEM,

@@ -1,6 +1,7 @@
 //! The commands that run where the store is, with the key-encryption key at hand.
 
 mod dev;
+mod open_files;
 mod place;
 mod restore;
 mod serve;

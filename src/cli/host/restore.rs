@@ -110,11 +110,28 @@ struct ClientToReview {
     disabled: bool,
     update_time: String,
     secrets: Vec<SecretToReview>,
+    keys: Vec<KeyToReview>,
+    certificates: Vec<CertificateToReview>,
 }
 
 #[derive(Serialize)]
 struct SecretToReview {
     secret_id: String,
+    create_time: String,
+    last_use_time: Option<String>,
+}
+
+#[derive(Serialize)]
+struct KeyToReview {
+    kid: String,
+    create_time: String,
+    last_use_time: Option<String>,
+}
+
+#[derive(Serialize)]
+struct CertificateToReview {
+    kind: &'static str,
+    name: String,
     create_time: String,
     last_use_time: Option<String>,
 }
@@ -137,11 +154,24 @@ impl ClientToReview {
             create_time: time(secret.created_at),
             last_use_time: secret.last_used_at.map(time),
         });
+        let keys = client.keys.iter().map(|key| KeyToReview {
+            kid: key.kid.to_string(),
+            create_time: time(key.created_at),
+            last_use_time: key.last_used_at.map(time),
+        });
+        let certificates = client.certificates.iter().map(|certificate| CertificateToReview {
+            kind: certificate.name.kind().as_str(),
+            name: certificate.name.as_str().to_owned(),
+            create_time: time(certificate.created_at),
+            last_use_time: certificate.last_used_at.map(time),
+        });
         Self {
             client_id: client.id.to_string(),
             disabled: client.settings.disabled,
             update_time: time(client.updated_at),
             secrets: secrets.collect(),
+            keys: keys.collect(),
+            certificates: certificates.collect(),
         }
     }
 }
@@ -155,10 +185,10 @@ impl View for ToReview {
         if let Some(aside) = &self.aside {
             text.push_str(&format!("What was there before is {}.\n", output::escape(aside)));
         }
-        text.push_str("\nClients and secrets as they were then:\n\n");
+        text.push_str("\nClients and their credentials as they were then:\n\n");
         let rows: Vec<[String; 5]> = self.clients.iter().flat_map(ClientToReview::rows).collect();
         text.push_str(&output::table(
-            ["CLIENT", "CHANGED", "SECRET", "CREATED", "LAST USED"],
+            ["CLIENT", "CHANGED", "CREDENTIAL", "CREATED", "LAST USED"],
             &rows,
         ));
         text
@@ -172,21 +202,28 @@ impl ClientToReview {
         } else {
             self.client_id.clone()
         };
-        let row = |secret: &SecretToReview| {
-            let last_use = secret.last_use_time.clone().unwrap_or_else(|| "never".to_owned());
-            [
-                name.clone(),
-                self.update_time.clone(),
-                secret.secret_id.clone(),
-                secret.create_time.clone(),
-                last_use,
-            ]
+        let row = |credential: String, create_time: &str, last_use_time: Option<&str>| {
+            let last_use = last_use_time.unwrap_or("never").to_owned();
+            let (name, changed) = (name.clone(), self.update_time.clone());
+            [name, changed, credential, create_time.to_owned(), last_use]
         };
-        if self.secrets.is_empty() {
+        let secrets = self.secrets.iter().map(|secret| {
+            let credential = format!("secret {}", secret.secret_id);
+            row(credential, &secret.create_time, secret.last_use_time.as_deref())
+        });
+        let keys = self.keys.iter().map(|key| {
+            row(format!("key {}", key.kid), &key.create_time, key.last_use_time.as_deref())
+        });
+        let certificates = self.certificates.iter().map(|certificate| {
+            let credential = format!("{} {}", certificate.kind, certificate.name);
+            row(credential, &certificate.create_time, certificate.last_use_time.as_deref())
+        });
+        let rows: Vec<[String; 5]> = secrets.chain(keys).chain(certificates).collect();
+        if rows.is_empty() {
             let none = || "-".to_owned();
             return vec![[name.clone(), self.update_time.clone(), none(), none(), none()]];
         }
-        self.secrets.iter().map(row).collect()
+        rows
     }
 }
 

@@ -22,6 +22,7 @@ use crate::cli::config::Mode;
 use crate::cli::config::ServeConfig;
 use crate::cli::error::Error;
 use crate::cli::host::dev;
+use crate::cli::host::open_files;
 use crate::cli::host::place::Place;
 use crate::cli::host::store_error;
 use crate::cli::output::Output;
@@ -82,7 +83,9 @@ async fn run(config: ServeConfig, output: &mut Output<'_>) -> Result<(), Error> 
             std::process::exit(130);
         });
     };
-    let options = Options { tls: tls.map(Arc::new), limits: config.limits };
+    let mut limits = config.limits;
+    limits.connections = open_files::connections(limits.connections);
+    let options = Options { tls: tls.map(Arc::new), limits };
     let grace = config.shutdown_grace;
     server::serve_with(listener, Arc::new(authority), clock, options, stopped, grace)
         .await

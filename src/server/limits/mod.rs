@@ -24,6 +24,12 @@
 //! Issued tokens count for the client that proved who it is, never for one that is merely named, for
 //! the same reason. The limit comes after the proof; what it saves is a client's neighbours, who verify.
 //!
+//! # Shares
+//!
+//! Of the requests under way and of the connections one address has three quarters at most (`shares`), so that
+//! someone who sends bodies a byte at a time, or nothing at all, does not shut everyone else out. It takes two
+//! addresses to do that; against those the bounds in time remain.
+//!
 //! # Memory
 //!
 //! Everything is counted in tables of a fixed size (`buckets`). Where there is no failure there is nothing
@@ -31,8 +37,11 @@
 
 mod buckets;
 mod overload;
+mod shares;
 
 pub(super) use self::overload::Overload;
+pub(super) use self::shares::Shares;
+pub(super) use self::shares::Taken;
 
 use std::net::IpAddr;
 use std::num::NonZeroU32;
@@ -60,9 +69,11 @@ pub struct LimitSettings {
     /// How many tokens a second one client gets, ten times as many at once. As many as it asks for if
     /// not given.
     pub tokens_per_client: Option<NonZeroU32>,
-    /// How many requests may be without an answer at once. One over that is refused.
+    /// How many requests may be without an answer at once, three quarters of them from one address. One
+    /// over that is refused.
     pub requests: usize,
-    /// How many connections there may be at once. One over that is closed.
+    /// How many connections there may be at once, three quarters of them from one address. One over that
+    /// is closed.
     pub connections: usize,
 }
 

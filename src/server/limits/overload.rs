@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::future::Future;
 use std::future::Ready;
 use std::future::ready;
+use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
@@ -13,16 +14,14 @@ use std::task::Context;
 use std::task::Poll;
 use std::time::Duration;
 
+use axum::response::Response;
 use futures_util::future::Either;
-use http::HeaderValue;
 use http::Request;
-use http::Response;
-use http::StatusCode;
-use http::header::RETRY_AFTER;
 use pin_project_lite::pin_project;
 use tokio::time::Sleep;
 use tonic::Code;
 use tonic::Status;
+use tonic::transport::server::TcpConnectInfo;
 use tonic_types::ErrorDetails;
 use tonic_types::StatusExt;
 use tower::Layer;
@@ -30,6 +29,9 @@ use tower::Service;
 
 use crate::guard::ERROR_DOMAIN;
 use crate::server::http::is_grpc;
+use crate::server::limits::Shares;
+use crate::server::limits::Taken;
+use crate::server::oauth;
 use crate::server::request_log::OVERLOADED;
 use crate::server::request_log::RequestNotes;
 
@@ -54,28 +56,33 @@ fn is_health(path: &str) -> bool {
 pub(in crate::server) struct Overload {
     under_way: Arc<AtomicUsize>,
     most: usize,
+    shares: Shares,
 }
 
 impl Overload {
     pub(in crate::server) fn new(most: usize) -> Self {
-        Self { under_way: Arc::default(), most }
+        Self { under_way: Arc::default(), most, shares: Shares::of(most) }
     }
 
-    /// A place, if there is one.
-    fn admit(&self) -> Option<Place> {
+    /// A place, if there is one for this address.
+    fn admit(&self, peer: Option<IpAddr>) -> Option<Place> {
+        let share = self.shares.take(peer)?;
         let before = self.under_way.fetch_add(1, Ordering::Relaxed);
         // Given back right here if it is one too many.
-        let place = Place(Arc::clone(&self.under_way));
+        let place = Place { under_way: Arc::clone(&self.under_way), _share: share };
         (before < self.most).then_some(place)
     }
 }
 
 /// Counts until it is dropped.
-struct Place(Arc<AtomicUsize>);
+struct Place {
+    under_way: Arc<AtomicUsize>,
+    _share: Taken,
+}
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
+        self.under_way.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -94,14 +101,13 @@ pub(in crate::server) struct Bounded<S> {
     overload: Overload,
 }
 
-impl<S, B, R> Service<Request<B>> for Bounded<S>
+impl<S, B> Service<Request<B>> for Bounded<S>
 where
-    S: Service<Request<B>, Response = Response<R>>,
-    R: Default,
+    S: Service<Request<B>, Response = Response>,
 {
-    type Response = Response<R>;
+    type Response = Response;
     type Error = S::Error;
-    type Future = Either<Ready<Result<Response<R>, S::Error>>, Admitted<S::Future>>;
+    type Future = Either<Ready<Result<Response, S::Error>>, Admitted<S::Future>>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
         self.inner.poll_ready(cx)
@@ -110,9 +116,11 @@ where
     fn call(&mut self, request: Request<B>) -> Self::Future {
         let grpc = is_grpc(request.headers());
         let path = request.uri().path();
+        let peer = request.extensions().get().and_then(TcpConnectInfo::remote_addr);
+        let peer = peer.map(|peer| peer.ip());
         let place = if is_health(path) {
             None
-        } else if let Some(place) = self.overload.admit() {
+        } else if let Some(place) = self.overload.admit(peer) {
             Some(place)
         } else {
             if let Some(notes) = request.extensions().get::<Arc<RequestNotes>>() {
@@ -137,12 +145,11 @@ pin_project! {
     }
 }
 
-impl<F, R, E> Future for Admitted<F>
+impl<F, E> Future for Admitted<F>
 where
-    F: Future<Output = Result<Response<R>, E>>,
-    R: Default,
+    F: Future<Output = Result<Response, E>>,
 {
-    type Output = Result<Response<R>, E>;
+    type Output = Result<Response, E>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
@@ -153,11 +160,9 @@ where
     }
 }
 
-fn shed<R: Default>(grpc: bool) -> Response<R> {
+fn shed(grpc: bool) -> Response {
     if !grpc {
-        let mut response = empty(StatusCode::SERVICE_UNAVAILABLE);
-        response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(RETRY.as_secs()));
-        return response;
+        return oauth::overloaded();
     }
     let mut details = ErrorDetails::with_error_info(OVERLOADED, ERROR_DOMAIN, HashMap::new());
     details.set_retry_info(Some(RETRY));
@@ -165,15 +170,9 @@ fn shed<R: Default>(grpc: bool) -> Response<R> {
     Status::with_error_details(Code::Unavailable, message, details).into_http()
 }
 
-fn too_long<R: Default>(grpc: bool) -> Response<R> {
+fn too_long(grpc: bool) -> Response {
     if grpc {
         return Status::deadline_exceeded("the call took too long").into_http();
     }
-    empty(StatusCode::REQUEST_TIMEOUT)
-}
-
-fn empty<R: Default>(status: StatusCode) -> Response<R> {
-    let mut response = Response::new(R::default());
-    *response.status_mut() = status;
-    response
+    oauth::too_long()
 }

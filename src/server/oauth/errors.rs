@@ -22,6 +22,9 @@ use crate::store::CommitError;
 /// When to come again, in seconds, after what passes by itself.
 const RETRY_AFTER: HeaderValue = HeaderValue::from_static("5");
 
+/// An overload passes sooner.
+const RETRY_AFTER_OVERLOAD: HeaderValue = HeaderValue::from_static("1");
+
 /// What is asked for (RFC 7617 §2).
 const CHALLENGE: HeaderValue = HeaderValue::from_static("Basic realm=\"countersign\"");
 
@@ -46,6 +49,10 @@ pub(super) enum OAuthError {
     Target(&'static str),
     /// The client is not believed; why, for the log only.
     Client(&'static str),
+    /// Too many requests are under way.
+    Overloaded,
+    /// There is no answer now; why not, in a fixed text.
+    Unavailable(&'static str),
     /// Too many attempts failed, or the client gets too many tokens.
     Throttled(Throttled),
     /// No token was issued.
@@ -118,6 +125,8 @@ impl OAuthError {
             ),
             Self::Target(problem) => target(problem),
             Self::Client(reason) => rejected(reason),
+            Self::Overloaded => unavailable("too many requests are under way; try again later"),
+            Self::Unavailable(problem) => unavailable(problem),
             Self::Throttled(_) => told(
                 StatusCode::TOO_MANY_REQUESTS,
                 "temporarily_unavailable",
@@ -145,6 +154,7 @@ impl OAuthError {
     pub(super) fn into_response(self, notes: &RequestNotes) -> Response {
         let retry_after = match &self {
             Self::Throttled(throttled) => HeaderValue::from(throttled.retry_after.as_secs()),
+            Self::Overloaded => RETRY_AFTER_OVERLOAD,
             _ => RETRY_AFTER,
         };
         let Told { status, error, description, detail } = self.told();

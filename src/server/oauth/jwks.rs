@@ -10,12 +10,15 @@ use http::header;
 
 use crate::keys::JWKS_MAX_AGE;
 use crate::server::oauth::Endpoints;
+use crate::server::oauth::errors::OAuthError;
+use crate::server::request_log::RequestNotes;
 
 /// The JWK Set. Its entity tag is the epoch of the keys. Rotations wait for as long as a poller may keep
 /// it.
 pub(super) async fn keys(State(endpoints): State<Endpoints>, headers: HeaderMap) -> Response {
     let Ok(bundle) = endpoints.desk.authority.polled_trust().await else {
-        return StatusCode::SERVICE_UNAVAILABLE.into_response();
+        let error = OAuthError::Unavailable("the keys cannot be told now; try again later");
+        return error.into_response(&RequestNotes::default());
     };
     let tag = format!("\"{}\"", bundle.epoch);
     let is_known = knows(&headers, &tag);

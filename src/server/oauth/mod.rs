@@ -117,6 +117,17 @@ async fn revoke(State(Endpoints { desk, .. }): State<Endpoints>, request: Reques
     end(&notes, answer.await.map(|()| (StatusCode::OK, UNCACHED).into_response()))
 }
 
+/// What a request over plain HTTP is told when there is no place for it.
+pub(super) fn overloaded() -> Response {
+    OAuthError::Overloaded.into_response(&RequestNotes::default())
+}
+
+/// What it is told when it is given up.
+pub(super) fn too_long() -> Response {
+    let error = OAuthError::Unavailable("the answer took too long; try again later");
+    error.into_response(&RequestNotes::default())
+}
+
 fn notes(request: &Request) -> Arc<RequestNotes> {
     request.extensions().get::<Arc<RequestNotes>>().cloned().unwrap_or_default()
 }

@@ -63,6 +63,9 @@ impl Post {
                 "the content type is not application/x-www-form-urlencoded",
             ));
         }
+        if is_encoded(&parts.headers) {
+            return Err(OAuthError::Invalid("the body has a content encoding; send it as it is"));
+        }
         refuse_in_query(&parts.uri)?;
         let bytes = tokio::time::timeout(BODY_TIME, bounded(body))
             .await
@@ -85,6 +88,12 @@ fn is_form(headers: &HeaderMap) -> bool {
     let (Some(only), None) = (types.next(), types.next()) else { return false };
     let essence = only.as_bytes().split(|byte| *byte == b';').next().unwrap_or_default();
     essence.trim_ascii().eq_ignore_ascii_case(b"application/x-www-form-urlencoded")
+}
+
+/// Whether the body says that it is compressed. Read as it is, it would be something else than was meant.
+fn is_encoded(headers: &HeaderMap) -> bool {
+    let mut codings = headers.get_all(header::CONTENT_ENCODING).iter();
+    codings.any(|coding| !coding.as_bytes().trim_ascii().eq_ignore_ascii_case(b"identity"))
 }
 
 fn refuse_in_query(uri: &Uri) -> Result<(), OAuthError> {

@@ -3,7 +3,9 @@
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::Value;
+use tokio::io::AsyncRead;
 use tokio::io::AsyncReadExt;
+use tokio::io::AsyncWrite;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
@@ -80,7 +82,12 @@ pub fn assert_error(answer: &Answer, status: u16, error: &str) {
 
 /// Sends bytes as they are, and gives what comes back until the server closes.
 pub async fn send(server: &TestServer, request: &[u8]) -> Answer {
-    let mut stream = TcpStream::connect(server.address()).await.expect("it listens");
+    let stream = TcpStream::connect(server.address()).await.expect("it listens");
+    send_over(stream, request).await
+}
+
+/// The same over a connection that is there.
+pub async fn send_over(mut stream: impl AsyncRead + AsyncWrite + Unpin, request: &[u8]) -> Answer {
     // A server that has read enough closes: what it said is there all the same.
     let _ = stream.write_all(request).await;
     let mut answer = Vec::new();

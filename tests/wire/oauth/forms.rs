@@ -111,6 +111,34 @@ async fn a_body_of_16_kib_is_the_largest() {
 }
 
 #[tokio::test]
+async fn a_body_is_what_it_looks_like() {
+    let server = TestServer::start().await;
+    let order = basic("order", &order(&server).await);
+    let post = |coding: &str| {
+        let headers = format!("{FORM}{order}content-encoding: {coding}\r\n");
+        let server = &server;
+        async move { post_as(server, "/oauth/token", &headers, GRANT.as_bytes()).await }
+    };
+    assert_eq!(post("Identity").await.status, 200);
+    for coding in ["gzip", "br", "identity, gzip", "noise"] {
+        assert_error(&post(coding).await, 400, "invalid_request");
+    }
+}
+
+#[tokio::test]
+async fn the_deadlines_of_grpc_are_nothing_to_plain_http() {
+    let server = TestServer::start().await;
+    let order = basic("order", &order(&server).await);
+    let head = format!(
+        "POST /oauth/token HTTP/1.1\r\nhost: localhost\r\n{FORM}{order}grpc-timeout: 1m\r\n\
+         content-length: 100\r\n\r\n{GRANT}"
+    );
+    tokio::time::pause();
+    // Its body does not come in time, and it is told so in JSON.
+    assert_error(&send(&server, head.as_bytes()).await, 408, "invalid_request");
+}
+
+#[tokio::test]
 async fn chunked_bodies_are_read_within_the_same_bounds() {
     let server = TestServer::start().await;
     let order = basic("order", &order(&server).await);

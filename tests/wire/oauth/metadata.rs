@@ -63,7 +63,7 @@ async fn only_what_works_is_listed_and_all_of_it() {
         let methods: BTreeSet<&str> =
             methods.expect("methods").iter().filter_map(Value::as_str).collect();
         let algorithms = &document[format!("{endpoint}_auth_signing_alg_values_supported")];
-        assert_eq!(*algorithms, serde_json::json!(["EdDSA"]));
+        assert_eq!(*algorithms, serde_json::json!(["EdDSA", "Ed25519"]));
         let in_form = format!("&client_id=order&client_secret={secret}");
         let known = ["client_secret_basic", "client_secret_post", "private_key_jwt"];
         assert_eq!(methods, BTreeSet::from(known), "those without a certificate authority");

@@ -12,4 +12,6 @@ mod metadata;
 mod openapi;
 mod revocation;
 mod targets;
+mod throttling;
+mod tls_client_auth;
 mod token;

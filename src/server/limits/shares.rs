@@ -1,0 +1,91 @@
+//! How much of what there is one address may have at a time: never all of it.
+//!
+//! Counted in a table of a fixed size, by a keyed hash. Two addresses that meet in a place of it share a
+//! share, which nobody can steer.
+
+use std::hash::BuildHasher;
+use std::hash::RandomState;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering;
+
+use crate::server::limits::Origin;
+
+/// How many addresses are told apart.
+const SLOTS: usize = 4096;
+
+/// What addresses have of something that there is only so much of.
+#[derive(Clone)]
+pub(in crate::server) struct Shares(Arc<Table>);
+
+struct Table {
+    taken: Box<[AtomicUsize]>,
+    hasher: RandomState,
+    most: usize,
+}
+
+impl Shares {
+    /// Three quarters for one address, of so many there are: what a proxy needs that hides all others,
+    /// and what an attacker leaves to them.
+    pub(in crate::server) fn of(all: usize) -> Self {
+        let taken = (0..SLOTS).map(|_| AtomicUsize::new(0)).collect();
+        Self(Arc::new(Table { taken, hasher: RandomState::new(), most: all - all / 4 }))
+    }
+
+    /// Takes one, if this address has not had its share.
+    pub(in crate::server) fn take(&self, peer: Option<IpAddr>) -> Option<Taken> {
+        let hash = self.0.hasher.hash_one(Origin::of(peer));
+        let slot = usize::try_from(hash % SLOTS as u64).unwrap_or_default();
+        let before = self.0.taken[slot].fetch_add(1, Ordering::Relaxed);
+        // Given back right here if it is one too many.
+        let taken = Taken { table: Arc::clone(&self.0), slot };
+        (before < self.0.most).then_some(taken)
+    }
+}
+
+/// One that an address has until this is dropped.
+pub(in crate::server) struct Taken {
+    table: Arc<Table>,
+    slot: usize,
+}
+
+impl Drop for Taken {
+    fn drop(&mut self) {
+        self.table.taken[self.slot].fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(address: &str) -> Option<IpAddr> {
+        Some(address.parse().expect("an address"))
+    }
+
+    #[test]
+    fn one_address_gets_three_quarters_and_has_them_again_when_they_are_given_back() {
+        let shares = Shares::of(8);
+        let mut taken: Vec<Taken> = (0..6).filter_map(|_| shares.take(at("192.0.2.1"))).collect();
+        assert_eq!(taken.len(), 6);
+        assert!(shares.take(at("192.0.2.1")).is_none());
+        assert!(shares.take(at("::ffff:192.0.2.1")).is_none(), "the same address");
+        taken.pop();
+        assert!(shares.take(at("192.0.2.1")).is_some());
+        assert_eq!(Shares::of(1).0.most, 1);
+        assert_eq!(Shares::of(2).0.most, 2);
+    }
+
+    #[test]
+    fn a_network_is_one_and_others_have_theirs() {
+        let shares = Shares::of(4);
+        let taken: Vec<Option<Taken>> =
+            (1..4).map(|n| shares.take(at(&format!("2001:db8::{n}")))).collect();
+        assert!(taken.iter().all(Option::is_some));
+        assert!(shares.take(at("2001:db8::9")).is_none());
+        // One of them may share its place in the table; all of them do not.
+        let others = (1..5).filter(|n| shares.take(at(&format!("198.51.100.{n}"))).is_some());
+        assert!(others.count() >= 2);
+    }
+}
