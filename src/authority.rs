@@ -48,6 +48,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 use crate::authority::refusals::Refusals;
+use crate::authority::lease::Reached;
 use crate::authority::refusals::Refused;
 use crate::authority::refusals::Sort;
 use crate::authority::snapshot::Published;
@@ -154,7 +155,9 @@ pub struct Authority {
     refusals: Refusals,
     assertions: AssertionDesk,
     verifiers: Arc<Verifiers>,
-    store_reached_at: Arc<AtomicU64>,
+    reached: Arc<Reached>,
+    /// The latest time that a token was dated with.
+    dated: Arc<AtomicU64>,
     renewing: tokio::sync::Mutex<()>,
     /// Set once it is known that the store was put back.
     put_back: AtomicBool,
@@ -235,13 +238,13 @@ impl Authority {
         let State { issuer, ring, epoch, listeners, .. } = opened.state();
         // Read once the store is ours: no other process accepts assertions any more.
         let assertions = AssertionDesk::open(issuer, clock.now());
-        let verifiers = Arc::new(Verifiers::new(ring, *epoch, *listeners, clock.clone()));
-        let store_reached_at = Arc::new(AtomicU64::new(now.as_unix()));
+        let verifiers = Arc::new(Verifiers::new(ring, *epoch, *listeners, clock));
+        let reached = Arc::new(Reached::new(clock));
         let (published, publish) = Published::channel(
             opened.state(),
             Witness {
                 verifiers: Arc::clone(&verifiers),
-                store_reached_at: Arc::clone(&store_reached_at),
+                reached: Arc::clone(&reached),
                 clock: clock.clone(),
             },
         );
@@ -253,7 +256,8 @@ impl Authority {
             refusals: Refusals::default(),
             assertions,
             verifiers,
-            store_reached_at,
+            reached,
+            dated: Arc::default(),
             renewing: tokio::sync::Mutex::default(),
             put_back: AtomicBool::new(false),
         })

@@ -141,14 +141,14 @@ fn rotate(
     rotation: Rotation,
 ) -> Outcome<RingChange> {
     let ring = state.ring.rotate(fresh, now, TAIL).map_err(Refusal::ClockBehind)?;
-    let mut verifiers_behind = match verifiers.check(&state.ring, state.listeners, now) {
+    let mut verifiers_behind = match verifiers.check(&state.ring, state.listeners) {
         Ok(()) => Vec::new(),
         Err(behind) => match rotation {
             Rotation::Planned => return Err(Refusal::VerifiersBehind(behind)),
             Rotation::Forced => behind.who,
         },
     };
-    verifiers_behind.extend(verifiers.lagging(now));
+    verifiers_behind.extend(verifiers.lagging());
     let kid = state.ring.active().key.kid().clone();
     event.target = ring.active().key.kid().to_string();
     event.detail = format!("retired {kid}");

@@ -2,7 +2,6 @@
 
 use std::convert::Infallible;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use crate::authority::Authority;
 use crate::claims::Timestamp;
@@ -55,12 +54,13 @@ impl Authority {
             }
             Ok::<_, Infallible>(Decision { changes, events, answer: written })
         };
+        let moment = self.reached.moment(now);
         match self.store.commit(decide).await {
             Ok(written) => {
                 for (used, at) in written {
                     used.last_use().set_written(at);
                 }
-                self.store_reached_at.store(now.as_unix(), Ordering::Relaxed);
+                self.reached.note(moment);
                 Ok(())
             }
             Err(error) => {

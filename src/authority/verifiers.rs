@@ -14,6 +14,7 @@ use metrics::gauge;
 use crate::claims::ClientId;
 use crate::claims::Clock;
 use crate::claims::Kid;
+use crate::claims::SteadyClock;
 use crate::claims::Timestamp;
 use crate::keys::Blocked;
 use crate::keys::KeyRing;
@@ -37,7 +38,8 @@ const MAX_BRIEF: usize = 5;
 /// All verifiers on the trust stream, and the gate that rotations pass for their sake.
 pub struct Verifiers {
     registry: Mutex<Registry>,
-    clock: Clock,
+    /// How long anyone was waited for does not depend on who sets the clock meanwhile.
+    clock: SteadyClock,
 }
 
 struct Registry {
@@ -103,7 +105,8 @@ pub(super) fn brief(who: &[String]) -> String {
 }
 
 impl Verifiers {
-    pub(super) fn new(ring: &KeyRing, epoch: u64, listeners: Listeners, clock: Clock) -> Self {
+    pub(super) fn new(ring: &KeyRing, epoch: u64, listeners: Listeners, clock: &Clock) -> Self {
+        let clock = clock.steady();
         let registry = Registry {
             gate: RotationGate::new(ring, epoch, listeners, clock.now()),
             epoch,
@@ -151,12 +154,8 @@ impl Verifiers {
     }
 
     /// Whether `next` of this ring may sign.
-    pub(super) fn check(
-        &self,
-        ring: &KeyRing,
-        listeners: Listeners,
-        now: Timestamp,
-    ) -> Result<(), Behind> {
+    pub(super) fn check(&self, ring: &KeyRing, listeners: Listeners) -> Result<(), Behind> {
+        let now = self.clock.now();
         let mut registry = self.lock();
         registry.forget(now);
         let verifiers = registry.listening();
@@ -165,7 +164,8 @@ impl Verifiers {
     }
 
     /// Who was let go for not acknowledging, and is not back.
-    pub(super) fn lagging(&self, now: Timestamp) -> Vec<String> {
+    pub(super) fn lagging(&self) -> Vec<String> {
+        let now = self.clock.now();
         let mut registry = self.lock();
         registry.forget(now);
         let lagging = registry.gone.iter().filter(|gone| gone.lagging);

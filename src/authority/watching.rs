@@ -1,7 +1,6 @@
 //! What those who listen need: verifiers on the trust stream, and whoever polls the JWKS.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -107,7 +106,12 @@ impl Authority {
 
     /// When the store last confirmed what is published.
     pub fn as_of(&self) -> Timestamp {
-        Timestamp::from_unix(self.store_reached_at.load(Ordering::Relaxed))
+        self.reached.at()
+    }
+
+    /// How long ago that was, by a clock that nobody sets.
+    pub fn age(&self) -> Duration {
+        self.reached.age()
     }
 
     /// How old what a verifier holds may become before one that fails closed refuses to use it.

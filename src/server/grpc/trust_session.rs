@@ -19,7 +19,6 @@ use crate::authority::Authority;
 use crate::authority::Seat;
 use crate::authority::Told;
 use crate::authority::Version;
-use crate::claims::Clock;
 use crate::guard::ERROR_DOMAIN;
 use crate::guard::Refusal;
 use crate::keys::ACK_DEADLINE;
@@ -45,7 +44,6 @@ const PART_ALLOWANCE: Duration = Duration::from_secs(1);
 
 pub(super) struct Session {
     authority: Arc<Authority>,
-    clock: Clock,
     token: Arc<VerifiedToken>,
     told: Told,
     seat: Arc<Seat>,
@@ -76,7 +74,6 @@ impl Session {
     ) -> Self {
         Self {
             authority: Arc::clone(&desk.authority),
-            clock: desk.clock.clone(),
             token: Arc::clone(token),
             told,
             seat: Arc::clone(seat),
@@ -244,7 +241,7 @@ impl Session {
             epoch,
             epoch_proof: epoch_proof(&self.authority, epoch, self.told.serves()),
             as_of: Some(wire_time(as_of)),
-            age: Some(wire_duration(self.clock.now().since(as_of))),
+            age: Some(wire_duration(self.authority.age())),
             max_staleness: Some(wire_duration(self.authority.max_staleness())),
             event: Some(event),
         }
