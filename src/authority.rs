@@ -43,12 +43,13 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::sync::watch;
 
-use crate::authority::refusals::Refusals;
 use crate::authority::lease::Reached;
+use crate::authority::refusals::Refusals;
 use crate::authority::refusals::Refused;
 use crate::authority::refusals::Sort;
 use crate::authority::snapshot::Published;
@@ -90,6 +91,10 @@ pub const SKEW_ALLOWANCE: Duration = Duration::from_secs(5);
 /// How far ahead a client's tokens may be dated, after cuts one soon after the other: within the leeway
 /// of verifiers.
 const MOST_AHEAD: Duration = Duration::from_secs(20);
+
+/// For how long after its time a token is accepted somewhere: a verifier's clock may be behind ours by as
+/// much as the leeway, and it gives that leeway besides.
+const OTHER_CLOCKS: Duration = Duration::from_secs(2 * DEFAULT_LEEWAY.as_secs());
 
 /// How long a token can outlive the retirement of its key: see [`KeyRing::rotate`].
 pub const TAIL: Duration = Duration::from_secs(
@@ -283,6 +288,7 @@ impl Authority {
         self.may_sign(now).await?;
         let mut bits = [0; 12];
         getrandom::fill(&mut bits).map_err(|_| IssueError::NoRandomness)?;
+        self.dated.fetch_max(now.as_unix(), Ordering::Relaxed);
         snapshot.mint(&grant, now, bits).ok_or(IssueError::CutTooOften)
     }
 
@@ -322,11 +328,7 @@ impl Authority {
     ) -> Result<(), ActError> {
         let (id, until, audience) = match target {
             RevocationTarget::Token(token) => {
-                let bundle = self.published.bundle();
-                let Ok(token) = bundle.verify(token, Audiences::Any, act.now, DEFAULT_LEEWAY)
-                else {
-                    return Ok(());
-                };
+                let Ok(token) = self.may_be_valid(token, act.now) else { return Ok(()) };
                 let claims = token.claims();
                 if claims.client_id != *act.operator.client_id()
                     && !act.operator.holds("tokens:revoke")
@@ -339,7 +341,7 @@ impl Authority {
                     ));
                 }
                 let audience = Some(claims.audience.clone());
-                (claims.token_id.clone(), claims.expires_at + DEFAULT_LEEWAY, audience)
+                (claims.token_id.clone(), claims.expires_at + OTHER_CLOCKS, audience)
             }
             RevocationTarget::TokenId(id) => {
                 if !act.operator.holds("tokens:revoke") {
@@ -362,6 +364,16 @@ impl Authority {
         })
         .await
         .map(Committed::into_answer)
+    }
+
+    /// A token that someone may accept, by a clock that is as far behind ours as a clock may be, or once
+    /// its time has come: after our clock was set back it may be dated far ahead of it.
+    fn may_be_valid(&self, token: &str, now: Timestamp) -> Result<VerifiedToken, Rejection> {
+        let bundle = self.published.bundle();
+        match bundle.verify(token, Audiences::Any, now, OTHER_CLOCKS) {
+            Err(Rejection::NotYetValid) => bundle.verify(token, Audiences::Any, now, TAIL),
+            verified => verified,
+        }
     }
 
     /// A page of audit events, newest first, from before a sequence.

@@ -32,6 +32,7 @@ use crate::support::START;
 use crate::support::TestServer;
 use crate::support::ask;
 use crate::support::assert_refused;
+use crate::support::bearing;
 use crate::support::grant;
 use crate::support::id;
 
@@ -226,7 +227,6 @@ async fn a_verifier_that_is_ahead_with_proof_ends_the_signing_and_without_it_doe
     assert!(authority.issue(&request, START).await.is_ok());
 }
 
-#[tokio::test]
 /// The first epoch of a generation that begins then, unless there were more of them.
 fn generation(now: Timestamp) -> u64 {
     (now.as_unix() / 3600) << 32
@@ -265,6 +265,7 @@ async fn after_a_restore_a_rotation_waits_for_those_who_may_have_listened_since_
     rotate(false).await.expect("nobody can hold what was before");
 }
 
+#[tokio::test]
 async fn clients_are_told_that_the_store_was_put_back() {
     let mut server = TestServer::start().await;
     server.stop().await;
@@ -279,9 +280,23 @@ async fn clients_are_told_that_the_store_was_put_back() {
     server.channel = channel.connect().await.expect("it listens");
 
     let ask = || ask("operator", &server.operator_secret, "countersign", &[]);
-    server.issue(ask()).await.expect("all is well");
+    let operator = server.issue(ask()).await.expect("all is well").access_token;
     assert!(authority.verifier_is_ahead(2, &authority.epoch_proof(2)));
     assert_refused(server.issue(ask()).await, Code::Unavailable, "STORE_PUT_BACK");
+
+    // What would be rotated to is nobody's to hold; what is to be revoked still is.
+    for force in [false, true] {
+        let request = rpc::RotateKeysRequest { force, ..Default::default() };
+        let refused = server.keys().rotate_keys(bearing(&operator, request)).await;
+        assert_refused(refused, Code::FailedPrecondition, "STORE_PUT_BACK");
+    }
+    let target = Some(Target::TokenId("a-token".to_owned()));
+    let request = bearing(&operator, rpc::RevokeTokenRequest { target });
+    server.tokens().revoke_token(request).await.expect("with tokens:revoke");
+    let events = authority.audit_events(None, 2).await.expect("it can be read");
+    let told = |n: usize| (&*events[n].event.action, &*events[n].event.detail);
+    assert_eq!(told(1), ("store.found_put_back", "epoch 1, published 2"));
+    assert_eq!(events[1].event.at, START);
     serving.abort();
 }
 
