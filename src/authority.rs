@@ -54,6 +54,7 @@ use crate::authority::refusals::Refused;
 use crate::authority::refusals::Sort;
 use crate::authority::snapshot::Published;
 use crate::authority::snapshot::Witness;
+use crate::authority::watching::Deltas;
 use crate::claims::Audience;
 use crate::claims::Claims;
 use crate::claims::ClientId;
@@ -160,6 +161,7 @@ pub struct Authority {
     refusals: Refusals,
     assertions: AssertionDesk,
     verifiers: Arc<Verifiers>,
+    deltas: Deltas,
     reached: Arc<Reached>,
     /// The latest time that a token was dated with.
     dated: Arc<AtomicU64>,
@@ -261,6 +263,7 @@ impl Authority {
             refusals: Refusals::default(),
             assertions,
             verifiers,
+            deltas: Deltas::default(),
             reached,
             dated: Arc::default(),
             renewing: tokio::sync::Mutex::default(),

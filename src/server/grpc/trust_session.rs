@@ -180,8 +180,7 @@ impl Session {
 
     /// What has happened since what was sent.
     fn changes(&self) -> Sending {
-        let delta = self.authority.bundle().since(self.sent, self.told.serves());
-        let parts = Parts::new(delta);
+        let parts = Parts::new(self.authority.since(self.sent, self.told.serves()));
         let allowance = PART_ALLOWANCE * u32::try_from(parts.count() - 1).unwrap_or(u32::MAX);
         Sending { parts, until: Instant::now() + ACK_DEADLINE + allowance }
     }
