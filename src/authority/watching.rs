@@ -48,7 +48,10 @@ pub enum NotSeated {
 /// What verifiers of the same audiences are told, who go on from the same epoch: made once, however many
 /// they are, and kept for as long as one of them still reads it.
 #[derive(Debug, Default)]
-pub(super) struct Deltas(Mutex<BTreeMap<(u64, Box<[Audience]>), Weak<TrustDelta>>>);
+pub(super) struct Deltas(Mutex<BTreeMap<Asked, Weak<TrustDelta>>>);
+
+/// The epoch that is gone on from, and the audiences that are served.
+type Asked = (u64, Box<[Audience]>);
 
 /// What the client of a stream is told: as long as this does not change, the stream goes on.
 #[derive(Debug, Clone)]
