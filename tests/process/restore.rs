@@ -236,9 +236,12 @@ fn a_backup_that_does_not_hold_changes_nothing() {
     assert!(restore("backup.db").contains("the audit log does not hold"));
     out("review.json").failed(1);
     assert!(!sandbox.path("review.json").exists());
-    assert!(restore("none.db").contains("there is no store at none.db"));
+    assert!(restore("none.db").contains("there is no backup at none.db; name another with --from"));
     fs::write(sandbox.path("text.db"), "no database at all").expect("there is room");
-    assert!(restore("text.db").contains("is not a Countersign store"));
+    assert!(restore("text.db").contains("text.db is not a Countersign store; name another"));
+    let whole = fs::read(sandbox.path(DATABASE)).expect("it is there");
+    fs::write(sandbox.path("half.db"), &whole[..whole.len() / 2]).expect("there is room");
+    assert!(restore("half.db").contains("the backup half.db is damaged"));
 
     let other = Sandbox::new();
     other.dev().stop();
