@@ -46,16 +46,19 @@ use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::sync::watch;
 
+use crate::authority::lease::Reached;
 use crate::authority::refusals::Refusals;
 use crate::authority::refusals::Refused;
 use crate::authority::refusals::Sort;
 use crate::authority::retirement::Kept;
 use crate::authority::snapshot::Published;
 use crate::authority::snapshot::Witness;
+use crate::authority::watching::Deltas;
 use crate::claims::Audience;
 use crate::claims::Claims;
 use crate::claims::ClientId;
@@ -93,6 +96,10 @@ pub const SKEW_ALLOWANCE: Duration = Duration::from_secs(5);
 /// How far ahead a client's tokens may be dated, after cuts one soon after the other: within the leeway
 /// of verifiers.
 const MOST_AHEAD: Duration = Duration::from_secs(20);
+
+/// For how long after its time a token is accepted somewhere: a verifier's clock may be behind ours by as
+/// much as the leeway, and it gives that leeway besides.
+const OTHER_CLOCKS: Duration = Duration::from_secs(2 * DEFAULT_LEEWAY.as_secs());
 
 /// How long a token can outlive the retirement of its key: see [`KeyRing::rotate`](crate::keys::KeyRing::rotate).
 pub const TAIL: Duration = Duration::from_secs(
@@ -158,7 +165,10 @@ pub struct Authority {
     refusals: Refusals,
     assertions: AssertionDesk,
     verifiers: Arc<Verifiers>,
-    store_reached_at: Arc<AtomicU64>,
+    deltas: Deltas,
+    reached: Arc<Reached>,
+    /// The latest time that a token was dated with.
+    dated: Arc<AtomicU64>,
     renewing: tokio::sync::Mutex<()>,
     /// Set once it is known that the store was put back.
     put_back: AtomicBool,
@@ -243,13 +253,13 @@ impl Authority {
         let State { issuer, ring, epoch, listeners, .. } = opened.state();
         // Read once the store is ours: no other process accepts assertions any more.
         let assertions = AssertionDesk::open(issuer, clock.now());
-        let verifiers = Arc::new(Verifiers::new(ring, *epoch, *listeners, clock.clone()));
-        let store_reached_at = Arc::new(AtomicU64::new(now.as_unix()));
+        let verifiers = Arc::new(Verifiers::new(ring, *epoch, *listeners, clock));
+        let reached = Arc::new(Reached::new(clock));
         let (published, publish) = Published::channel(
             opened.state(),
             Witness {
                 verifiers: Arc::clone(&verifiers),
-                store_reached_at: Arc::clone(&store_reached_at),
+                reached: Arc::clone(&reached),
                 clock: clock.clone(),
             },
         );
@@ -261,7 +271,9 @@ impl Authority {
             refusals: Refusals::default(),
             assertions,
             verifiers,
-            store_reached_at,
+            deltas: Deltas::default(),
+            reached,
+            dated: Arc::default(),
             renewing: tokio::sync::Mutex::default(),
             put_back: AtomicBool::new(false),
             uses_known_since,
@@ -289,6 +301,7 @@ impl Authority {
         self.may_sign(now).await?;
         let mut bits = [0; 12];
         getrandom::fill(&mut bits).map_err(|_| IssueError::NoRandomness)?;
+        self.dated.fetch_max(now.as_unix(), Ordering::Relaxed);
         snapshot.mint(&grant, now, bits).ok_or(IssueError::CutTooOften)
     }
 
@@ -328,11 +341,7 @@ impl Authority {
     ) -> Result<(), ActError> {
         let (id, until, audience) = match target {
             RevocationTarget::Token(token) => {
-                let bundle = self.published.bundle();
-                let Ok(token) = bundle.verify(token, Audiences::Any, act.now, DEFAULT_LEEWAY)
-                else {
-                    return Ok(());
-                };
+                let Ok(token) = self.may_be_valid(token, act.now) else { return Ok(()) };
                 let claims = token.claims();
                 if claims.client_id != *act.operator.client_id()
                     && !act.operator.holds("tokens:revoke")
@@ -345,7 +354,7 @@ impl Authority {
                     ));
                 }
                 let audience = Some(claims.audience.clone());
-                (claims.token_id.clone(), claims.expires_at + DEFAULT_LEEWAY, audience)
+                (claims.token_id.clone(), claims.expires_at + OTHER_CLOCKS, audience)
             }
             RevocationTarget::TokenId(id) => {
                 if !act.operator.holds("tokens:revoke") {
@@ -368,6 +377,16 @@ impl Authority {
         })
         .await
         .map(Committed::into_answer)
+    }
+
+    /// A token that someone may accept, by a clock that is as far behind ours as a clock may be, or once
+    /// its time has come: after our clock was set back it may be dated far ahead of it.
+    fn may_be_valid(&self, token: &str, now: Timestamp) -> Result<VerifiedToken, Rejection> {
+        let bundle = self.published.bundle();
+        match bundle.verify(token, Audiences::Any, now, OTHER_CLOCKS) {
+            Err(Rejection::NotYetValid) => bundle.verify(token, Audiences::Any, now, TAIL),
+            verified => verified,
+        }
     }
 
     /// A page of audit events, newest first, from before a sequence.

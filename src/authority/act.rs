@@ -1,5 +1,7 @@
 //! What operators do, in general: decided on the latest state, committed with its audit event.
 
+use std::time::Duration;
+
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -76,6 +78,10 @@ pub enum Refusal {
     CutTooOften,
     /// Someone would refuse the tokens of the key that is to sign.
     VerifiersBehind(Behind),
+    /// The store is an old copy that was put back.
+    PutBack,
+    /// Tokens were dated later than the clock says now, by so much.
+    DatedAhead(Duration),
 }
 
 impl Refusal {
@@ -104,10 +110,11 @@ impl Refusal {
             Self::LastOperator => "LAST_OPERATOR",
             Self::NoSuchKey => "KEY_NOT_FOUND",
             Self::KeyRevoked => "KEY_REVOKED",
-            Self::ClockBehind(_) => "CLOCK_BEHIND",
+            Self::ClockBehind(_) | Self::DatedAhead(_) => "CLOCK_BEHIND",
             Self::NotOwnToken => "TOKEN_NOT_OWNED",
             Self::CutTooOften => "RATE_LIMITED",
             Self::VerifiersBehind(_) => "VERIFIERS_BEHIND",
+            Self::PutBack => "STORE_PUT_BACK",
         }
     }
 }

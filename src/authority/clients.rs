@@ -1,6 +1,8 @@
 //! The administration of clients, their grants and their secrets.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use serde::Deserialize;
@@ -140,6 +142,7 @@ impl Authority {
     ) -> Result<ClientInfo, ActError> {
         let operator = act.operator.clone();
         let target = id.to_string();
+        let dated = Arc::clone(&self.dated);
         self.act(act, "client.update", &target, move |state, event, now| {
             let before = known(state, &id)?;
             let settings = patch.apply_to(&before.settings);
@@ -156,7 +159,7 @@ impl Authority {
             keep_an_operator(state, before, Some(&after), now)?;
             event.detail = describe(&after.settings);
             let info = after.info();
-            let revoked = cut.then(|| cut_off(state, before, now));
+            let revoked = cut.then(|| cut_off(state, before, now, latest(&dated, now)));
             let changes = [Change::PutClient(after)].into_iter().chain(revoked).collect();
             Ok((changes, info))
         })
@@ -178,6 +181,7 @@ impl Authority {
     ) -> Result<(), ActError> {
         let operator = act.operator.clone();
         let target = id.to_string();
+        let dated = Arc::clone(&self.dated);
         self.act(act, "client.delete", &target, move |state, _, now| {
             let before = known(state, &id)?;
             may_change(&operator, Some(&before.settings), None).map_err(Refusal::Denied)?;
@@ -185,7 +189,7 @@ impl Authority {
                 return Err(Refusal::EtagStale);
             }
             keep_an_operator(state, before, None, now)?;
-            let cut = cut_off(state, before, now);
+            let cut = cut_off(state, before, now, latest(&dated, now));
             Ok((vec![Change::RemoveClient(id), cut], ()))
         })
         .await
@@ -264,6 +268,7 @@ impl Authority {
     ) -> Result<(), ActError> {
         let operator = act.operator.clone();
         let target = id.to_string();
+        let dated = Arc::clone(&self.dated);
         self.act(act, "client.secret.revoke", &target, move |state, event, now| {
             let before = known(state, &id)?;
             may_change(&operator, Some(&before.settings), Some(&before.settings))
@@ -280,7 +285,9 @@ impl Authority {
             keep_an_operator(state, before, Some(&client), now)?;
             event.detail = format!("secret {secret}");
             client.updated_at = now;
-            let cut = revokes_tokens.then(|| soon_cut_off(state, before, now)).transpose()?;
+            let cut = revokes_tokens
+                .then(|| soon_cut_off(state, before, now, latest(&dated, now)))
+                .transpose()?;
             if cut.is_some() {
                 event.detail.push_str("; tokens so far");
             }
@@ -294,8 +301,8 @@ impl Authority {
     /// a later one.
     ///
     /// # Errors
-    /// When there is no such client (deleting it revoked its tokens), policy does not allow it, or it
-    /// was done more than a dozen times within seconds.
+    /// When there is no such client (deleting it revoked its tokens), policy does not allow it, it was
+    /// done more than a dozen times within seconds, or the clock was set back.
     pub async fn revoke_client_tokens(
         &self,
         act: Act,
@@ -303,12 +310,14 @@ impl Authority {
     ) -> Result<Timestamp, ActError> {
         let operator = act.operator.clone();
         let target = id.to_string();
+        let dated = Arc::clone(&self.dated);
         self.act(act, "client.tokens.revoke", &target, move |state, _, now| {
             let client = known(state, &id)?;
             let settings = &client.settings;
             may_change(&operator, Some(settings), Some(settings)).map_err(Refusal::Denied)?;
-            let cut = soon_cut_off(state, client, now)?;
-            Ok((vec![cut], CutOff(cut_time(state, &id, now))))
+            let latest = latest(&dated, now);
+            let cut = soon_cut_off(state, client, now, latest)?;
+            Ok((vec![cut], CutOff(cut_time(state, &id, latest))))
         })
         .await
         .map(|committed| committed.into_answer().0)
@@ -329,19 +338,35 @@ impl ClientPatch {
     }
 }
 
-/// Revokes every token issued to a client until now. Those that serve what it was granted are told.
-fn cut_off(state: &State, client: &Client, now: Timestamp) -> Change {
-    let (id, before) = (client.id.clone(), cut_time(state, &client.id, now));
+/// Revokes every token issued to a client until now, the latest of them dated no later than `latest`.
+/// Those that serve what it was granted are told.
+fn cut_off(state: &State, client: &Client, now: Timestamp, latest: Timestamp) -> Change {
+    let (id, before) = (client.id.clone(), cut_time(state, &client.id, latest));
     let audiences = client.audiences(now);
     Change::RevokeClient { id, before, until: before + TAIL, audiences }
 }
 
 /// Like [`cut_off`], unless new tokens would be dated too far ahead then.
-fn soon_cut_off(state: &State, client: &Client, now: Timestamp) -> Result<Change, Refusal> {
-    if cut_time(state, &client.id, now) > now + MOST_AHEAD {
+fn soon_cut_off(
+    state: &State,
+    client: &Client,
+    now: Timestamp,
+    latest: Timestamp,
+) -> Result<Change, Refusal> {
+    // A cut now would leave those dated later, and one after them leave the client without any.
+    let ahead = latest.since(now);
+    if ahead > SKEW_ALLOWANCE {
+        return Err(Refusal::DatedAhead(ahead));
+    }
+    if cut_time(state, &client.id, latest) > now + MOST_AHEAD {
         return Err(Refusal::CutTooOften);
     }
-    Ok(cut_off(state, client, now))
+    Ok(cut_off(state, client, now, latest))
+}
+
+/// Now, or the latest time that a token was dated with: the clock may have been set back since.
+fn latest(dated: &AtomicU64, now: Timestamp) -> Timestamp {
+    now.max(Timestamp::from_unix(dated.load(Ordering::Relaxed)))
 }
 
 /// A time that every token issued until now is before: the clock's second is not over, and after an

@@ -6,6 +6,8 @@ use subtle::ConstantTimeEq;
 
 use crate::authority::Authority;
 use crate::claims::Audience;
+use crate::claims::Timestamp;
+use crate::store::AuditEvent;
 
 impl Authority {
     /// Proves to ourselves that a verifier was told an epoch; for the verifier it is opaque. It comes
@@ -33,7 +35,20 @@ impl Authority {
                 "a verifier proves an epoch that this store does not have: an old copy of the store was put back; \
                  nothing is signed any more; stop the server and run `countersign restore`"
             );
-            self.store.note_published(epoch);
+            self.store.note_published(
+                epoch,
+                AuditEvent {
+                    // Set where it is written down.
+                    at: Timestamp::from_unix(0),
+                    actor: "verifier".to_owned(),
+                    action: "store.found_put_back".to_owned(),
+                    target: self.issuer().to_string(),
+                    outcome: "STORE_PUT_BACK".to_owned(),
+                    peer: String::new(),
+                    count: 1,
+                    detail: format!("epoch {ours}, published {epoch}"),
+                },
+            );
         }
         true
     }

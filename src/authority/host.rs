@@ -179,7 +179,7 @@ pub fn restore(
         let detail = format!("backup of epoch {}, highest known {highest}", state.epoch);
         Ok((ring, host_event("store.restore", state.issuer.as_str(), detail, now)))
     };
-    store::restore(path, kek, from, renew).map_err(|error| match error {
+    store::restore(path, kek, from, now, renew).map_err(|error| match error {
         CommitError::Refused(behind) => HostError::ClockBehind(behind),
         CommitError::Store(error) => HostError::Store(error),
         CommitError::RequestIdReused => unreachable!("it is no request of anyone"),

@@ -58,12 +58,17 @@ impl Authority {
     /// ahead only when nobody would refuse the tokens of the key that signs then.
     ///
     /// # Errors
-    /// When someone would or may, the clock is behind the ring, or the store cannot be written.
+    /// When someone would or may, the clock is behind the ring, the store is known to be an old copy, or it
+    /// cannot be written.
     pub async fn rotate_keys(&self, act: Act, rotation: Rotation) -> Result<RingChange, ActError> {
         let action = match rotation {
             Rotation::Planned => "keys.rotate",
             Rotation::Forced => "keys.rotate.force",
         };
+        // Its epochs would be used a second time. Revoking goes on: that never makes it worse.
+        if self.was_put_back() {
+            return Err(self.refuse(&act, action, "", Refusal::PutBack));
+        }
         let fresh = fresh_key()?;
         let verifiers = Arc::clone(&self.verifiers);
         let decide = move |state: &State, event: &mut AuditEvent, now| {
@@ -82,7 +87,8 @@ impl Authority {
     pub async fn rotate_if_due(&self, now: Timestamp) -> Result<Option<RingChange>, ActError> {
         let Some(every) = self.settings.rotate_every else { return Ok(None) };
         let is_due = move |ring: &KeyRing, now| now >= ring.active().activated_at + every;
-        if !is_due(&self.published.snapshot().state.ring, now) {
+        // The alarm says already why nothing is signed.
+        if self.was_put_back() || !is_due(&self.published.snapshot().state.ring, now) {
             return Ok(None);
         }
         let fresh = fresh_key()?;
@@ -141,14 +147,14 @@ fn rotate(
     rotation: Rotation,
 ) -> Outcome<RingChange> {
     let ring = state.ring.rotate(fresh, now, TAIL).map_err(Refusal::ClockBehind)?;
-    let mut verifiers_behind = match verifiers.check(&state.ring, state.listeners, now) {
+    let mut verifiers_behind = match verifiers.check(&state.ring, state.listeners) {
         Ok(()) => Vec::new(),
         Err(behind) => match rotation {
             Rotation::Planned => return Err(Refusal::VerifiersBehind(behind)),
             Rotation::Forced => behind.who,
         },
     };
-    verifiers_behind.extend(verifiers.lagging(now));
+    verifiers_behind.extend(verifiers.lagging());
     let kid = state.ring.active().key.kid().clone();
     event.target = ring.active().key.kid().to_string();
     event.detail = format!("retired {kid}");

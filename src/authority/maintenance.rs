@@ -2,7 +2,6 @@
 
 use std::convert::Infallible;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use crate::authority::Authority;
 use crate::authority::retirement::Idle;
@@ -88,12 +87,13 @@ impl Authority {
             }
             Ok::<_, Infallible>(Decision { changes, events, answer: (written, idle_secrets) })
         };
+        let moment = self.reached.moment(now);
         match self.store.commit(decide).await {
             Ok((written, idle_secrets)) => {
                 for (used, at) in written {
                     used.last_use().set_written(at);
                 }
-                self.store_reached_at.store(now.as_unix(), Ordering::Relaxed);
+                self.reached.note(moment);
                 Ok(idle_secrets)
             }
             Err(error) => {

@@ -1,8 +1,6 @@
 //! What readers read: the state last committed, with what is derived from it.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -13,6 +11,7 @@ use crate::authority::IssuedToken;
 use crate::authority::MOST_AHEAD;
 use crate::authority::Verifiers;
 use crate::authority::Version;
+use crate::authority::lease::Reached;
 use crate::claims::Claims;
 use crate::claims::Clock;
 use crate::claims::Timestamp;
@@ -38,7 +37,7 @@ pub(super) struct Published {
 /// Who is told of each state before anyone else.
 pub(super) struct Witness {
     pub(super) verifiers: Arc<Verifiers>,
-    pub(super) store_reached_at: Arc<AtomicU64>,
+    pub(super) reached: Arc<Reached>,
     pub(super) clock: Clock,
 }
 
@@ -58,7 +57,7 @@ impl Published {
             if changed {
                 // Something was written, so the store is there.
                 let now = witness.clock.now();
-                witness.store_reached_at.store(now.as_unix(), Ordering::Relaxed);
+                witness.reached.note(witness.reached.moment(now));
                 // Before anyone can be sent it.
                 witness.verifiers.publish(&state.ring, state.epoch);
             }

@@ -14,7 +14,9 @@ use metrics::gauge;
 use crate::claims::ClientId;
 use crate::claims::Clock;
 use crate::claims::Kid;
+use crate::claims::SteadyClock;
 use crate::claims::Timestamp;
+use crate::keys::ACK_DEADLINE;
 use crate::keys::Blocked;
 use crate::keys::KeyRing;
 use crate::keys::Listeners;
@@ -28,6 +30,11 @@ const LISTED: Duration = Duration::from_secs(10 * 60);
 /// How many verifiers are remembered that are not connected any more, at the most.
 const MAX_GONE: usize = 1024;
 
+/// For how long streams of a client are waited for that come and go and acknowledge nothing. As long as
+/// one verifier may take to acknowledge, and to be back: whoever does so on purpose delays no rotation
+/// for longer.
+const PATIENCE: Duration = Duration::from_secs(ACK_DEADLINE.as_secs() + RECONNECT_WINDOW.as_secs());
+
 /// How many verifiers are named to an operator in an answer; of the others, how many there are.
 const MAX_NAMED: usize = 1000;
 
@@ -37,7 +44,8 @@ const MAX_BRIEF: usize = 5;
 /// All verifiers on the trust stream, and the gate that rotations pass for their sake.
 pub struct Verifiers {
     registry: Mutex<Registry>,
-    clock: Clock,
+    /// How long anyone was waited for does not depend on who sets the clock meanwhile.
+    clock: SteadyClock,
 }
 
 struct Registry {
@@ -49,18 +57,29 @@ struct Registry {
     gone: VecDeque<Gone>,
     /// Streams of each client, those among them that have ended but are not taken down yet.
     streams: BTreeMap<ClientId, usize>,
+    /// Clients with streams that ended lately and had acknowledged nothing.
+    silent: BTreeMap<ClientId, Silence>,
+}
+
+/// The first of such streams, and the last.
+struct Silence {
+    since: Timestamp,
+    last: Timestamp,
 }
 
 /// A verifier: a client and one stream of its. The name is only a label.
-#[derive(Clone)]
 struct Verifier {
     client: ClientId,
     name: String,
     acked: u64,
+    /// Whether an earlier stream that was lost is known to have been this verifier's.
+    is_back: bool,
 }
 
 struct Gone {
     id: u64,
+    /// The latest verifier that was there by then. One that came later may be this one, back.
+    newest: u64,
     verifier: Verifier,
     at: Timestamp,
     /// Whether it was let go for not acknowledging.
@@ -103,7 +122,8 @@ pub(super) fn brief(who: &[String]) -> String {
 }
 
 impl Verifiers {
-    pub(super) fn new(ring: &KeyRing, epoch: u64, listeners: Listeners, clock: Clock) -> Self {
+    pub(super) fn new(ring: &KeyRing, epoch: u64, listeners: Listeners, clock: &Clock) -> Self {
+        let clock = clock.steady();
         let registry = Registry {
             gate: RotationGate::new(ring, epoch, listeners, clock.now()),
             epoch,
@@ -111,6 +131,7 @@ impl Verifiers {
             connected: BTreeMap::new(),
             gone: VecDeque::new(),
             streams: BTreeMap::new(),
+            silent: BTreeMap::new(),
         };
         Self { registry: Mutex::new(registry), clock }
     }
@@ -144,32 +165,33 @@ impl Verifiers {
         *streams += 1;
         registry.last_id += 1;
         let id = registry.last_id;
-        let verifier = Verifier { client: client.clone(), name: name.to_owned(), acked: 0 };
+        let verifier =
+            Verifier { client: client.clone(), name: name.to_owned(), acked: 0, is_back: false };
         registry.connected.insert(id, verifier);
         registry.measure();
         Ok(Seat { verifiers: Arc::clone(self), id, client: client.clone() })
     }
 
     /// Whether `next` of this ring may sign.
-    pub(super) fn check(
-        &self,
-        ring: &KeyRing,
-        listeners: Listeners,
-        now: Timestamp,
-    ) -> Result<(), Behind> {
+    pub(super) fn check(&self, ring: &KeyRing, listeners: Listeners) -> Result<(), Behind> {
+        let now = self.clock.now();
         let mut registry = self.lock();
         registry.forget(now);
-        let verifiers = registry.listening();
+        let verifiers = registry.listening(now);
         let checked = registry.gate.check(ring, listeners, &verifiers, now);
         checked.map_err(|blocked| registry.name(&blocked))
     }
 
     /// Who was let go for not acknowledging, and is not back.
-    pub(super) fn lagging(&self, now: Timestamp) -> Vec<String> {
+    pub(super) fn lagging(&self) -> Vec<String> {
+        let now = self.clock.now();
         let mut registry = self.lock();
         registry.forget(now);
         let lagging = registry.gone.iter().filter(|gone| gone.lagging);
-        lagging.map(|gone| format!("{} (let go)", gone.verifier.label())).take(MAX_NAMED).collect()
+        let lagging = lagging.map(|gone| format!("{} (let go)", gone.verifier.label()));
+        let silent = registry.connected.values().filter(|one| registry.is_silent(one, now));
+        let silent = silent.map(|one| format!("{} (acknowledges nothing)", one.label()));
+        lagging.chain(silent).take(MAX_NAMED).collect()
     }
 
     /// How many verifiers are connected.
@@ -190,19 +212,23 @@ impl Verifiers {
 }
 
 impl Registry {
-    /// Everyone that the gate has to think of. Who was let go for not acknowledging is not waited for.
-    fn listening(&self) -> Vec<StreamVerifier> {
-        let connected = self.connected.iter().map(|(id, verifier)| StreamVerifier {
-            id: *id,
-            acked: verifier.acked,
-            left_at: None,
-        });
-        let gone = self.gone.iter().filter(|gone| !gone.lagging).map(|gone| StreamVerifier {
-            id: gone.id,
-            acked: gone.verifier.acked,
-            left_at: Some(gone.at),
-        });
-        connected.chain(gone).collect()
+    /// Everyone that the gate has to think of. Who was let go for not acknowledging is not waited for, nor
+    /// who does so again and again.
+    fn listening(&self, now: Timestamp) -> Vec<StreamVerifier> {
+        let connected = self.connected.iter().map(|(id, verifier)| (*id, verifier, None));
+        let gone = self.gone.iter().filter(|gone| !gone.lagging);
+        let gone = gone.map(|gone| (gone.id, &gone.verifier, Some(gone.at)));
+        connected
+            .chain(gone)
+            .filter(|(_, verifier, _)| !self.is_silent(verifier, now))
+            .map(|(id, verifier, left_at)| StreamVerifier { id, acked: verifier.acked, left_at })
+            .collect()
+    }
+
+    /// Whether it has acknowledged nothing, as streams of its client have not for too long.
+    fn is_silent(&self, verifier: &Verifier, now: Timestamp) -> bool {
+        let silence = self.silent.get(&verifier.client);
+        verifier.acked == 0 && silence.is_some_and(|it| now.since(it.since) > PATIENCE)
     }
 
     fn name(&self, blocked: &Blocked) -> Behind {
@@ -241,16 +267,41 @@ impl Registry {
             let remembered = if gone.lagging { LISTED } else { RECONNECT_WINDOW };
             now.since(gone.at) <= remembered
         });
+        self.silent.retain(|_, silence| now.since(silence.last) <= PATIENCE);
     }
 
     fn part(&mut self, id: u64, now: Timestamp, lagging: bool) {
         let Some(verifier) = self.connected.remove(&id) else { return };
         self.forget(now);
-        if self.gone.len() == MAX_GONE {
-            self.gone.pop_front();
+        if verifier.acked == 0 {
+            let first = Silence { since: now, last: now };
+            self.silent.entry(verifier.client.clone()).or_insert(first).last = now;
         }
-        self.gone.push_back(Gone { id, verifier, at: now, lagging });
+        if self.gone.len() == MAX_GONE {
+            // Its own before anyone else's: nobody can make us forget the others.
+            let own = self.gone.iter().position(|gone| gone.verifier.client == verifier.client);
+            self.gone.remove(own.unwrap_or_default());
+        }
+        self.gone.push_back(Gone { id, newest: self.last_id, verifier, at: now, lagging });
         self.measure();
+    }
+
+    /// Forgets the earlier stream of a verifier that has acknowledged something on a later one. Without a
+    /// name nobody can tell that it is the same; with one it is at most one of those that were lost, since
+    /// the name is only a label, and others may have it too.
+    fn welcome(&mut self, id: u64) {
+        let Some(back) = self.connected.get_mut(&id).filter(|back| !back.name.is_empty()) else {
+            return;
+        };
+        self.gone.retain(|gone| {
+            let is_it = gone.newest < id
+                && gone.verifier.client == back.client
+                && gone.verifier.name == back.name
+                && gone.verifier.acked <= back.acked
+                && (gone.lagging || !back.is_back);
+            back.is_back |= is_it && !gone.lagging;
+            !is_it
+        });
     }
 
     fn measure(&self) {
@@ -275,15 +326,7 @@ impl Seat {
         let mut registry = self.verifiers.lock();
         let Some(verifier) = registry.connected.get_mut(&self.id) else { return };
         verifier.acked = verifier.acked.max(epoch);
-        let back = verifier.clone();
-        // It is here and up to date, whatever became of an earlier stream of its. Without a name
-        // nobody can tell that it is the same.
-        registry.gone.retain(|gone| {
-            back.name.is_empty()
-                || gone.verifier.client != back.client
-                || gone.verifier.name != back.name
-                || gone.verifier.acked > back.acked
-        });
+        registry.welcome(self.id);
         registry.measure();
     }
 
@@ -322,6 +365,7 @@ impl Drop for Seat {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::keys::SigningKey;
 
     #[test]
     fn an_error_names_a_few_and_counts_the_others() {
@@ -329,5 +373,87 @@ mod tests {
         assert_eq!(brief(&who(5)), "v1, v2, v3, v4, v5");
         assert_eq!(brief(&who(7)), "v1, v2, v3, v4, v5 and 2 more");
         assert_eq!(brief(&[]), "");
+    }
+
+    struct Rig {
+        clock: Clock,
+        ring: KeyRing,
+        verifiers: Arc<Verifiers>,
+    }
+
+    impl Rig {
+        fn new() -> Self {
+            let clock = Clock::fixed(Timestamp::from_unix(1_800_000_000));
+            let key = |seed| SigningKey::from_seed(&[seed; 32]);
+            let ring = KeyRing::new(key(1), key(2), clock.now());
+            let verifiers = Verifiers::new(&ring, 5, Listeners::default(), &clock);
+            Self { clock, ring, verifiers: Arc::new(verifiers) }
+        }
+
+        fn seat(&self, client: &str, name: &str) -> Seat {
+            let client = client.parse().expect("a client id");
+            self.verifiers.seat(&client, name, 2000).expect("there is room")
+        }
+
+        fn blocked(&self) -> Option<String> {
+            let listeners = Listeners { streamed: true, polled: false };
+            self.verifiers.check(&self.ring, listeners).err().map(|behind| behind.brief())
+        }
+
+        fn pass(&self, seconds: u64) {
+            self.clock.set(self.clock.now() + Duration::from_secs(seconds));
+        }
+    }
+
+    #[test]
+    fn a_name_that_several_have_stands_for_none_of_the_others() {
+        let rig = Rig::new();
+        let (lost, other) = (rig.seat("inventory", "pod"), rig.seat("inventory", "pod"));
+        other.acknowledge(5);
+        drop(lost);
+        other.acknowledge(6);
+        assert!(rig.blocked().is_some(), "it was there before the other was lost");
+
+        drop(rig.seat("inventory", "pod"));
+        let back = rig.seat("inventory", "pod");
+        back.acknowledge(6);
+        back.acknowledge(7);
+        assert!(rig.blocked().is_some(), "two were lost, and one is back");
+        rig.seat("inventory", "pod").acknowledge(6);
+        assert_eq!(rig.blocked(), None);
+    }
+
+    #[test]
+    fn a_client_whose_streams_acknowledge_nothing_is_waited_for_a_minute_and_no_longer() {
+        let rig = Rig::new();
+        let honest = rig.seat("billing", "pod");
+        honest.acknowledge(5);
+        for n in 0..4 {
+            let seat = rig.seat("inventory", &format!("pod-{n}"));
+            assert!(rig.blocked().is_some(), "{n}");
+            rig.pass(20);
+            drop(seat);
+        }
+        let seat = rig.seat("inventory", "pod-9");
+        rig.pass(1);
+        assert_eq!(rig.blocked(), None);
+        assert_eq!(rig.verifiers.lagging(), ["inventory/pod-9 (acknowledges nothing)"]);
+        // Who acknowledges anything is waited for, and so is everyone else.
+        seat.acknowledge(4);
+        assert!(rig.blocked().is_some());
+        seat.acknowledge(5);
+        let _late = rig.seat("billing", "late");
+        assert!(rig.blocked().is_some_and(|who| who.contains("billing/late")));
+    }
+
+    #[test]
+    fn nobody_can_have_others_forgotten() {
+        let rig = Rig::new();
+        drop(rig.seat("billing", "pod"));
+        for _ in 0..MAX_GONE + 1 {
+            drop(rig.seat("inventory", ""));
+        }
+        rig.verifiers.lock().gone.retain(|gone| gone.verifier.client.as_str() == "billing");
+        assert!(rig.blocked().is_some_and(|who| who.contains("billing/pod")));
     }
 }

@@ -1,7 +1,10 @@
 //! What those who listen need: verifiers on the trust stream, and whoever polls the JWKS.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::Mutex;
+use std::sync::PoisonError;
+use std::sync::Weak;
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -22,6 +25,7 @@ use crate::store::State;
 use crate::store::StoreError;
 use crate::token::VerifiedToken;
 use crate::trust::TrustBundle;
+use crate::trust::TrustDelta;
 
 /// Tells one published state from another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,6 +45,14 @@ pub enum NotSeated {
     Store(StoreError),
 }
 
+/// What verifiers of the same audiences are told, who go on from the same epoch: made once, however many
+/// they are, and kept for as long as one of them still reads it.
+#[derive(Debug, Default)]
+pub(super) struct Deltas(Mutex<BTreeMap<Asked, Weak<TrustDelta>>>);
+
+/// The epoch that is gone on from, and the audiences that are served.
+type Asked = (u64, Box<[Audience]>);
+
 /// What the client of a stream is told: as long as this does not change, the stream goes on.
 #[derive(Debug, Clone)]
 pub struct Told(Arc<Client>);
@@ -48,6 +60,22 @@ pub struct Told(Arc<Client>);
 impl Version {
     pub(super) fn of(state: &State) -> Self {
         Self { epoch: state.epoch, revision: state.revision }
+    }
+}
+
+impl Deltas {
+    fn get(&self, bundle: &TrustBundle, epoch: u64, serves: &[Audience]) -> Arc<TrustDelta> {
+        // Whoever wants the same meanwhile waits for it rather than making another.
+        let mut deltas = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let key = (epoch, Box::from(serves));
+        let known = deltas.get(&key).and_then(Weak::upgrade);
+        if let Some(known) = known.filter(|known| known.to == bundle.epoch) {
+            return known;
+        }
+        let delta = Arc::new(bundle.since(epoch, serves));
+        deltas.retain(|_, delta| delta.strong_count() > 0);
+        deltas.insert(key, Arc::downgrade(&delta));
+        delta
     }
 }
 
@@ -100,6 +128,11 @@ impl Authority {
         self.published.bundle()
     }
 
+    /// What a verifier that serves these audiences and has this epoch lacks: see [`TrustBundle::since`].
+    pub fn since(&self, epoch: u64, serves: &[Audience]) -> Arc<TrustDelta> {
+        self.deltas.get(&self.published.bundle(), epoch, serves)
+    }
+
     /// Which state is the latest.
     pub fn version(&self) -> watch::Receiver<Version> {
         self.published.version()
@@ -107,7 +140,12 @@ impl Authority {
 
     /// When the store last confirmed what is published.
     pub fn as_of(&self) -> Timestamp {
-        Timestamp::from_unix(self.store_reached_at.load(Ordering::Relaxed))
+        self.reached.at()
+    }
+
+    /// How long ago that was, by a clock that nobody sets.
+    pub fn age(&self) -> Duration {
+        self.reached.age()
     }
 
     /// How old what a verifier holds may become before one that fails closed refuses to use it.
@@ -157,5 +195,34 @@ impl Authority {
             Err(CommitError::Refused(never)) => match never {},
             Err(CommitError::RequestIdReused) => unreachable!("it is no request of anyone"),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::keys::SigningKey;
+    use crate::trust::Revocations;
+
+    #[test]
+    fn a_delta_is_made_once_for_all_who_are_told_the_same() {
+        let bundle = |epoch| TrustBundle {
+            issuer: "https://issuer.test".parse().expect("an issuer"),
+            epoch,
+            keys: [SigningKey::from_seed(&[1; 32]).public().clone()].into_iter().collect(),
+            revocations: Revocations::default(),
+        };
+        let [here, there] = ["here", "there"].map(|name| [name.parse().expect("an audience")]);
+        let deltas = Deltas::default();
+        let first = deltas.get(&bundle(5), 0, &here);
+        assert!(Arc::ptr_eq(&first, &deltas.get(&bundle(5), 0, &here)));
+        for (epoch, from, serves) in [(6, 0, &here), (5, 1, &here), (5, 0, &there)] {
+            let other = deltas.get(&bundle(epoch), from, serves);
+            assert!(!Arc::ptr_eq(&first, &other), "{epoch} {from} {serves:?}");
+            assert_eq!((other.from, other.to), (from, epoch));
+        }
+        drop(first);
+        let _other = deltas.get(&bundle(7), 3, &here);
+        assert_eq!(deltas.0.lock().expect("nobody panicked").len(), 1, "what nobody reads is gone");
     }
 }

@@ -251,6 +251,8 @@ impl CallError {
                 | Refusal::NoSuchKey
                 | Refusal::KeyRevoked
                 | Refusal::ClockBehind(_)
+                | Refusal::DatedAhead(_)
+                | Refusal::PutBack
                 | Refusal::NotOwnToken,
             )) => {}
         }
@@ -347,6 +349,18 @@ fn refused(refusal: &Refusal) -> Told {
         Refusal::NoSuchKey => (Code::NotFound, "there is no key of this kid".to_owned()),
         Refusal::KeyRevoked => (Code::FailedPrecondition, "the key is revoked already".to_owned()),
         Refusal::ClockBehind(behind) => (Code::FailedPrecondition, behind.to_string()),
+        Refusal::DatedAhead(ahead) => (
+            Code::FailedPrecondition,
+            format!(
+                "the clock was set back: tokens are dated up to {} seconds ahead of it; set it right and try again, \
+                 or disable the client",
+                ahead.as_secs(),
+            ),
+        ),
+        Refusal::PutBack => (
+            Code::FailedPrecondition,
+            "the store is an old copy that was put back; stop the server and run `countersign restore`".to_owned(),
+        ),
         Refusal::CutTooOften => (
             Code::ResourceExhausted,
             "the client's tokens were revoked too often within seconds; try again later".to_owned(),

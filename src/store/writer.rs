@@ -292,12 +292,16 @@ impl Store {
         short
     }
 
-    /// Keeps in mind, over restarts too, that an epoch was published that the store does not have. Does
-    /// not wait for it.
-    pub fn note_published(&self, epoch: u64) {
+    /// Keeps in mind, over restarts too, that an epoch was published that the store does not have, and
+    /// has the audit log tell of it. Does not wait for it.
+    pub fn note_published(&self, epoch: u64, event: AuditEvent) {
         self.submit(Box::new(move |batch| {
             if let Ok(batch) = batch {
                 batch.database.raise_mark(epoch);
+                let event = AuditEvent { at: batch.clock.now(), ..event };
+                if let Err(error) = batch.write(Vec::new(), &[event]) {
+                    batch.failed = Some(error);
+                }
             }
             Box::new(|_| ())
         }));

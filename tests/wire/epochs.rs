@@ -15,6 +15,7 @@ use countersign::authority::TAIL;
 use countersign::authority::host;
 use countersign::claims::Audience;
 use countersign::claims::ScopeSet;
+use countersign::claims::Timestamp;
 use countersign::client::Credential;
 use countersign::policy::TokenRequest;
 use countersign::rpc;
@@ -31,6 +32,7 @@ use crate::support::START;
 use crate::support::TestServer;
 use crate::support::ask;
 use crate::support::assert_refused;
+use crate::support::bearing;
 use crate::support::grant;
 use crate::support::id;
 
@@ -219,10 +221,48 @@ async fn a_verifier_that_is_ahead_with_proof_ends_the_signing_and_without_it_doe
     assert_put_back(&server, 1, 5);
 
     let restored = host::restore(&server.database(), kek(&server), None, START);
-    assert_eq!(restored.expect("it holds").epoch, 1 << 32);
+    assert_eq!(restored.expect("it holds").epoch, generation(START));
     let authority = open(&server).expect("the store opens");
     assert!(!authority.verifier_is_ahead(5, &ahead));
     assert!(authority.issue(&request, START).await.is_ok());
+}
+
+/// The first epoch of a generation that begins then, unless there were more of them.
+fn generation(now: Timestamp) -> u64 {
+    (now.as_unix() / 3600) << 32
+}
+
+/// Of an old copy too, and when what was kept of the highest epoch is lost with the store.
+#[tokio::test]
+async fn a_backup_restored_twice_begins_two_generations_though_nothing_is_left_of_the_first() {
+    let (server, copy) = with_old_copy().await;
+    let restore = |now| {
+        fs::remove_file(server.database()).expect("it is there");
+        fs::remove_file(mark(&server)).expect("it is there");
+        let restored = host::restore(&server.database(), kek(&server), Some(&copy), now);
+        restored.expect("it holds").epoch
+    };
+    assert_eq!(restore(START), generation(START));
+    let later = START + Duration::from_secs(3600);
+    assert_eq!(restore(later), generation(START) + (1 << 32));
+    let again = host::restore(&server.database(), kek(&server), Some(&copy), later);
+    assert_eq!(again.expect("it holds").epoch, generation(START) + (2 << 32));
+}
+
+/// The backup may be from before anyone listened.
+#[tokio::test]
+async fn after_a_restore_a_rotation_waits_for_those_who_may_have_listened_since_the_backup() {
+    let mut server = TestServer::start().await;
+    server.stop().await;
+    host::restore(&server.database(), kek(&server), None, START).expect("it holds");
+    server.restart().await;
+    let rotate = async |force| {
+        let request = rpc::RotateKeysRequest { force, ..Default::default() };
+        server.keys().rotate_keys(server.as_operator(request).await).await
+    };
+    assert_refused(rotate(false).await, Code::FailedPrecondition, "VERIFIERS_BEHIND");
+    server.advance(91);
+    rotate(false).await.expect("nobody can hold what was before");
 }
 
 #[tokio::test]
@@ -240,9 +280,23 @@ async fn clients_are_told_that_the_store_was_put_back() {
     server.channel = channel.connect().await.expect("it listens");
 
     let ask = || ask("operator", &server.operator_secret, "countersign", &[]);
-    server.issue(ask()).await.expect("all is well");
+    let operator = server.issue(ask()).await.expect("all is well").access_token;
     assert!(authority.verifier_is_ahead(2, &authority.epoch_proof(2)));
     assert_refused(server.issue(ask()).await, Code::Unavailable, "STORE_PUT_BACK");
+
+    // What would be rotated to is nobody's to hold; what is to be revoked still is.
+    for force in [false, true] {
+        let request = rpc::RotateKeysRequest { force, ..Default::default() };
+        let refused = server.keys().rotate_keys(bearing(&operator, request)).await;
+        assert_refused(refused, Code::FailedPrecondition, "STORE_PUT_BACK");
+    }
+    let target = Some(Target::TokenId("a-token".to_owned()));
+    let request = bearing(&operator, rpc::RevokeTokenRequest { target });
+    server.tokens().revoke_token(request).await.expect("with tokens:revoke");
+    let events = authority.audit_events(None, 2).await.expect("it can be read");
+    let told = |n: usize| (&*events[n].event.action, &*events[n].event.detail);
+    assert_eq!(told(1), ("store.found_put_back", "epoch 1, published 2"));
+    assert_eq!(events[1].event.at, START);
     serving.abort();
 }
 

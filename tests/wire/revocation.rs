@@ -122,7 +122,8 @@ async fn what_is_no_valid_token_needs_no_revoking() {
         ..ask("order", &pair.order_secret, "", &[])
     };
     let short = server.issue(request).await.expect("granted").access_token;
-    server.advance(31);
+    // Past its leeway by our clock, and by one that is as far behind.
+    server.advance(61);
     let forged = tampered(&pair.token(&server).await, 2);
     for token in ["noise", "a.b.c", &short, &forged] {
         pair.inventory.revoke_token(&server, whole(token)).await.expect("nothing to do");
@@ -217,4 +218,51 @@ async fn tokens_are_not_cut_off_so_often_that_new_ones_are_dated_too_far_ahead()
     pair.assert_good(&server, &pair.token(&server).await).await;
     server.advance(2);
     operator.revoke_tokens(&server, "order").await.expect("a moment later");
+}
+
+/// A verifier that starts when we would have forgotten, with a clock as far behind as a clock may be, is
+/// still told.
+#[tokio::test]
+async fn a_revoked_token_is_remembered_until_no_clock_within_the_leeway_takes_it_for_valid() {
+    let mut server = TestServer::start().await;
+    let pair = Pair::register(&server).await;
+    let token = pair.token(&server).await;
+    pair.order.revoke_token(&server, whole(&token)).await.expect("its own");
+    for (seconds, told) in [(900 + 59, 1), (1, 0)] {
+        server.advance(seconds);
+        // What is due now and then is done at the end, too.
+        server.restart().await;
+        let bundle = server.authority().bundle();
+        assert_eq!(bundle.since(0, &["inventory".parse().expect("a name")]).tokens.len(), told);
+    }
+}
+
+#[tokio::test]
+async fn a_token_from_before_the_clock_was_set_back_is_revoked_all_the_same() {
+    let server = TestServer::start().await;
+    let pair = Pair::register(&server).await;
+    server.advance(600);
+    let token = pair.token(&server).await;
+    server.clock.set(START);
+    pair.order.revoke_token(&server, whole(&token)).await.expect("its own");
+    server.advance(600);
+    pair.assert_revoked(&server, &token).await;
+}
+
+#[tokio::test]
+async fn tokens_of_a_client_from_before_the_clock_was_set_back_do_not_survive_it() {
+    let server = TestServer::start().await;
+    let pair = Pair::register(&server).await;
+    server.advance(600);
+    let token = pair.token(&server).await;
+    server.clock.set(START + Duration::from_secs(594));
+    let operator = server.operator().await;
+    let refused = operator.revoke_tokens(&server, "order").await;
+    // Nobody is told that it was done when it was not.
+    assert_refused(refused, Code::FailedPrecondition, "CLOCK_BEHIND");
+    let request = rpc::DeleteClientRequest { client_id: "order".into(), ..Default::default() };
+    let request = crate::support::bearing(&operator.token, request);
+    server.clients().delete_client(request).await.expect("it is allowed");
+    server.advance(30);
+    pair.assert_revoked(&server, &token).await;
 }

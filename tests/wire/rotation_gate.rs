@@ -266,3 +266,21 @@ async fn without_a_schedule_keys_stay() {
     server.advance(10 * 365 * 86_400);
     assert_eq!(server.authority().rotate_if_due(server.clock.now()).await, Ok(None));
 }
+
+#[tokio::test]
+async fn how_long_anyone_is_waited_for_does_not_depend_on_who_sets_the_clock() {
+    let mut server = TestServer::start().await;
+    drop(server.verifier("inventory").await);
+    server.restart().await;
+    let operator = server.operator().await;
+    let start = server.clock.now();
+    // As when a machine learns the time only after the start.
+    server.clock.step(start + Duration::from_secs(600));
+    assert_blocked(operator.rotate(&server).await, "may not be back yet since the start", 31);
+    server.advance(30);
+    assert_blocked(operator.rotate(&server).await, "may not be back yet since the start", 1);
+    server.clock.step(start);
+    server.advance(1);
+    let operator = server.operator().await;
+    operator.rotate(&server).await.expect("a minute, whatever it is called");
+}

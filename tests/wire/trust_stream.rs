@@ -372,6 +372,12 @@ async fn heartbeats_say_how_old_what_a_verifier_holds_is() {
     assert_eq!(message.age.expect("it is set").seconds, 60);
     assert_eq!(message.max_staleness.expect("it is set").seconds, 120);
 
+    // By a clock that nobody sets: one that was set back must not make anything younger.
+    server.clock.step(START.before(Duration::from_secs(1000)));
+    assert_eq!(server.authority().age(), Duration::from_secs(60));
+    server.clock.step(START + Duration::from_secs(1000));
+    assert_eq!(server.authority().age(), Duration::from_secs(60));
+
     // A commit shows that the store is there, and so does what is done each minute.
     server.register("order", STOCK, &[]).await;
     assert_eq!(server.authority().as_of(), server.clock.now());

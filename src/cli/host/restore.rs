@@ -10,6 +10,7 @@ use std::path::Path;
 use serde::Serialize;
 
 use crate::authority::host;
+use crate::authority::host::HostError;
 use crate::claims::Clock;
 use crate::claims::Timestamp;
 use crate::cli::args::host::BackupArgs;
@@ -25,6 +26,7 @@ use crate::cli::output::View;
 use crate::client::ClientInfo;
 use crate::store;
 use crate::store::Restored;
+use crate::store::StoreError;
 
 /// Copies the store, also while a server runs.
 pub fn back_up(
@@ -56,7 +58,7 @@ pub fn restore(
             if let Some(path) = &args.out {
                 let _ = fs::remove_file(path);
             }
-            return Err(host_error(error));
+            return Err(not_restored(error, args.from.as_deref()));
         }
     };
     match out {
@@ -70,6 +72,22 @@ pub fn restore(
         "Every token from before is refused from now on. What was changed after the backup is lost: look through the \
          clients, and revoke, disable or delete again what you had before",
     )
+}
+
+/// What is wrong with a backup is said of that, not of the store in the place.
+fn not_restored(error: HostError, from: Option<&Path>) -> Error {
+    let Some(from) = from.map(|from| output::escape(&from.display().to_string())) else {
+        return host_error(error);
+    };
+    let problem = match &error {
+        HostError::Store(StoreError::NotOurs(_)) => format!("{from} is not a Countersign store"),
+        HostError::Store(StoreError::NotFound(_)) => format!("there is no backup at {from}"),
+        HostError::Store(StoreError::Corrupt(what)) => {
+            format!("the backup {from} is damaged ({what})")
+        }
+        _ => return host_error(error),
+    };
+    Error::failed(problem, "name another with --from; nothing was changed")
 }
 
 /// A new file for its owner only.

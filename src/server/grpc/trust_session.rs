@@ -19,7 +19,6 @@ use crate::authority::Authority;
 use crate::authority::Seat;
 use crate::authority::Told;
 use crate::authority::Version;
-use crate::claims::Clock;
 use crate::guard::ERROR_DOMAIN;
 use crate::guard::Refusal;
 use crate::keys::ACK_DEADLINE;
@@ -45,7 +44,6 @@ const PART_ALLOWANCE: Duration = Duration::from_secs(1);
 
 pub(super) struct Session {
     authority: Arc<Authority>,
-    clock: Clock,
     token: Arc<VerifiedToken>,
     told: Told,
     seat: Arc<Seat>,
@@ -76,7 +74,6 @@ impl Session {
     ) -> Self {
         Self {
             authority: Arc::clone(&desk.authority),
-            clock: desk.clock.clone(),
             token: Arc::clone(token),
             told,
             seat: Arc::clone(seat),
@@ -183,8 +180,7 @@ impl Session {
 
     /// What has happened since what was sent.
     fn changes(&self) -> Sending {
-        let delta = self.authority.bundle().since(self.sent, self.told.serves());
-        let parts = Parts::new(delta);
+        let parts = Parts::new(self.authority.since(self.sent, self.told.serves()));
         let allowance = PART_ALLOWANCE * u32::try_from(parts.count() - 1).unwrap_or(u32::MAX);
         Sending { parts, until: Instant::now() + ACK_DEADLINE + allowance }
     }
@@ -244,7 +240,7 @@ impl Session {
             epoch,
             epoch_proof: epoch_proof(&self.authority, epoch, self.told.serves()),
             as_of: Some(wire_time(as_of)),
-            age: Some(wire_duration(self.clock.now().since(as_of))),
+            age: Some(wire_duration(self.authority.age())),
             max_staleness: Some(wire_duration(self.authority.max_staleness())),
             event: Some(event),
         }

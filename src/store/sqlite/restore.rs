@@ -8,6 +8,10 @@ use crate::store::writer::CommitError;
 /// How many bits of an epoch count within a generation.
 const GENERATION_SHIFT: u32 = 32;
 
+/// Generations are no fewer than the hours since 1970: when a backup is restored once more, and nothing
+/// is left of the first time, the epochs of the first time do not come again. Good for two centuries.
+const HOUR: u64 = 60 * 60;
+
 /// A store that was put in place from a backup.
 #[derive(Debug)]
 pub struct Restored {
@@ -58,6 +62,7 @@ pub fn restore<E>(
     path: &Path,
     kek: Kek,
     from: Option<&Path>,
+    now: Timestamp,
     renew: impl FnOnce(&State, u64) -> Result<(KeyRing, AuditEvent), E>,
 ) -> Result<Restored, CommitError<E>> {
     let source = from.unwrap_or(path);
@@ -69,7 +74,7 @@ pub fn restore<E>(
     remove_database(&building);
     let restored = copy_database(source, &building)
         .map_err(CommitError::Store)
-        .and_then(|()| build(&building, path, kek, lock, renew))
+        .and_then(|()| build(&building, path, kek, lock, now, renew))
         .and_then(|(mut database, mut restored)| {
             database.finish().map_err(CommitError::Store)?;
             restored.aside = replace(path, &building).map_err(CommitError::Store)?;
@@ -85,6 +90,7 @@ fn build<E>(
     path: &Path,
     kek: Kek,
     lock: File,
+    now: Timestamp,
     renew: impl FnOnce(&State, u64) -> Result<(KeyRing, AuditEvent), E>,
 ) -> Result<(Database, Restored), CommitError<E>> {
     let (mut database, state) = read_proven(building, kek, lock).map_err(CommitError::Store)?;
@@ -94,13 +100,18 @@ fn build<E>(
 
     let (ring, event) = renew(&state, highest).map_err(CommitError::Refused)?;
     let change = Change::ReplaceRing(Arc::new(ring));
-    let epoch = ((highest >> GENERATION_SHIFT) + 1) << GENERATION_SHIFT;
-    let after = State { epoch, ..state.after(&change) };
+    // Who has listened since the backup, nobody knows: rotations wait for them.
+    let listeners = Listeners { streamed: true, polled: true };
+    let noted = Change::NoteListeners(listeners);
+    let generation = ((highest >> GENERATION_SHIFT) + 1).max(now.as_unix() / HOUR);
+    let epoch = generation << GENERATION_SHIFT;
+    let after = State { epoch, ..state.after(&change).after(&noted) };
     let written = database.connection.execute_batch("BEGIN IMMEDIATE").map_err(StoreError::from);
     written
         // Uses since the backup are not in it.
         .and_then(|()| Ok(rows::remove_clean_stop(&database.connection)?))
         .and_then(|()| database.write(&change, &state, &after))
+        .and_then(|()| database.write(&noted, &state, &after))
         .and_then(|()| database.write_counters(&after))
         .and_then(|()| database.record(&event))
         .and_then(|()| Ok(database.connection.execute_batch("COMMIT")?))
