@@ -74,6 +74,7 @@ use crate::store::Kek;
 use crate::store::State;
 use crate::store::Store;
 use crate::store::StoreError;
+use crate::store::Writes;
 use crate::token::Audiences;
 use crate::token::Rejection;
 use crate::token::Token;
@@ -112,6 +113,8 @@ pub struct Settings {
     pub max_streams: usize,
     /// How long a key signs before the next one takes over by itself; none for never.
     pub rotate_every: Option<Duration>,
+    /// Whose thread writes to the store.
+    pub writes: Writes,
 }
 
 impl Default for Settings {
@@ -122,6 +125,7 @@ impl Default for Settings {
             max_staleness: Duration::from_secs(5 * 60),
             max_streams: 256,
             rotate_every: None,
+            writes: Writes::default(),
         }
     }
 }
@@ -245,7 +249,8 @@ impl Authority {
                 clock: clock.clone(),
             },
         );
-        let store = opened.start(clock.clone(), publish).map_err(OpenError::Store)?;
+        let store =
+            opened.start(clock.clone(), publish, settings.writes).map_err(OpenError::Store)?;
         Ok(Self {
             settings,
             store,

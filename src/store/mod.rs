@@ -41,3 +41,4 @@ pub use self::writer::Decision;
 pub use self::writer::OpenedStore;
 pub use self::writer::RequestKey;
 pub use self::writer::Store;
+pub use self::writer::Writes;
