@@ -158,8 +158,11 @@ where
     fn call(&mut self, request: http::Request<B>) -> Self::Future {
         let header = request.headers().get("authorization").and_then(|value| value.to_str().ok());
         let token = header.and_then(|header| header.strip_prefix("Bearer ")).map(str::to_owned);
-        let (name, health, oracle) = (self.name, self.session.health(), self.oracle.clone());
+        let (name, oracle) = (self.name, self.oracle.clone());
         let answer = self.inner.call(request);
+        // The guard has decided by now.
+        let health = self.session.health();
+        oracle.lock().look(name, &health);
         Box::pin(async move {
             let response = answer.await?;
             let refusal = response.extensions().get::<Refusal>();
@@ -340,12 +343,12 @@ impl Operator {
         self.oracle.lock().revocation_asked(&target);
         let (what, answer) = match target.clone() {
             Target::Token(revoked) => {
-                let number = self.oracle.lock().number(&revoked);
+                let what = self.oracle.lock().name_of(&revoked);
                 let request =
                     rpc::RevokeTokenRequest { target: Some(RevokeTarget::Token(revoked)) };
                 let mut tokens = TokenServiceClient::new(issuer.clone());
                 let answer = tokens.revoke_token(bearing(token, request)).await;
-                (format!("token {number}"), answer.map(drop))
+                (what, answer.map(drop))
             }
             Target::Client(client) => {
                 let request = rpc::RevokeClientTokensRequest {

@@ -21,8 +21,8 @@ use countersign::keys::KeyState;
 use countersign::mesh::FedBy;
 use countersign::mesh::Health;
 
-/// How old what a verifier holds may become.
-pub const MAX_STALENESS: Duration = Duration::from_secs(45);
+/// How old what a verifier holds may become: the least that can be configured.
+pub const MAX_STALENESS: Duration = Duration::from_secs(120);
 
 /// How far a host's clock may be off.
 pub const MAX_SKEW: u64 = 5;
@@ -32,7 +32,7 @@ pub const MAX_SKEW: u64 = 5;
 const SETTLED: Duration = Duration::from_secs(60);
 
 /// How long a message may be held up: what nobody answered may still be done by then.
-const LONGEST_DELAY: Duration = Duration::from_secs(90);
+const LONGEST_DELAY: Duration = Duration::from_secs(180);
 
 /// A second, and what a message takes on this network.
 const CONNECTED_BOUND: Duration = Duration::from_millis(2000);
@@ -56,7 +56,7 @@ pub struct Known {
     issuer_up_since: Option<Duration>,
     truth: Weak<Authority>,
     start: u64,
-    pub trace: Vec<String>,
+    trace: Vec<String>,
     pub violations: Vec<String>,
     pub counts: Counts,
 }
@@ -89,6 +89,7 @@ impl Counts {
 
 /// A token that was issued.
 struct Token {
+    /// Among those of its client.
     number: usize,
     client: &'static str,
     kid: String,
@@ -140,6 +141,14 @@ impl Known {
         }
     }
 
+    /// What happened, in order. What did at the same time may have in any: in which order tokio wakes
+    /// tasks is not by our seed, and nothing may depend on it.
+    pub fn sorted_trace(&mut self) -> Vec<String> {
+        let mut trace = std::mem::take(&mut self.trace);
+        trace.sort();
+        trace
+    }
+
     pub fn note(&mut self, at: Duration, what: impl fmt::Display) {
         self.trace.push(format!("{:8.3} {what}", at.as_secs_f64()));
     }
@@ -175,7 +184,8 @@ impl Known {
         asked_at: Duration,
         expires_at: u64,
     ) {
-        let (number, got_at) = (self.tokens.len(), now());
+        let number = self.tokens.values().filter(|token| token.client == client).count();
+        let got_at = now();
         // On which side of a cut that was under way it fell, nobody can tell.
         let cut = self.cuts.iter().find(|(whose, cut)| {
             let over = cut.done_at.or(cut.asked_at.map(|at| at + LONGEST_DELAY));
@@ -186,11 +196,13 @@ impl Known {
         let kid = kid_of(token);
         let issued = Token { number, client, kid, got_at, expires_at, revoked };
         self.tokens.insert(token.to_owned(), issued);
-        self.note(now(), format_args!("{client} got token {number}"));
+        self.note(now(), format_args!("{client} got {client}-{number}"));
     }
 
-    pub fn number(&self, token: &str) -> usize {
-        self.tokens[token].number
+    /// What a token is called in the trace.
+    pub fn name_of(&self, token: &str) -> String {
+        let Token { client, number, .. } = &self.tokens[token];
+        format!("{client}-{number}")
     }
 
     /// A key of the ring as it is now.
@@ -202,10 +214,6 @@ impl Known {
     /// The epoch as it is now.
     pub fn true_epoch(&self) -> Option<u64> {
         Some(self.truth.upgrade()?.bundle().epoch)
-    }
-
-    pub fn epoch_of(&self, verifier: &str) -> u64 {
-        self.verifiers[verifier].epoch
     }
 
     pub fn revocation_asked(&mut self, target: &Target) {
@@ -288,12 +296,11 @@ impl Known {
         refusal: Option<&Refusal>,
         health: &Health,
     ) {
-        self.look(name, health);
         let at = now();
         let Some(known) = self.tokens.get(token) else {
             return self.violation(at, format_args!("{name} was called with a token of nobody"));
         };
-        let number = known.number;
+        let called = self.name_of(token);
         let key = self.keys.get(&known.kid).copied().unwrap_or_default();
         let clock = self.start + at.as_secs();
         let wrong = match refusal {
@@ -310,9 +317,9 @@ impl Known {
             _ => {}
         }
         let what = refusal.map_or("accepts", Refusal::reason);
-        self.note(at, format_args!("{name} {what}: token {number}"));
+        self.note(at, format_args!("{name} {what}: {called}"));
         if let Some(why) = wrong {
-            self.violation(at, format_args!("{name} {what}: token {number}, {why}"));
+            self.violation(at, format_args!("{name} {what}: {called}, {why}"));
         }
     }
 

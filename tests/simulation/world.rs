@@ -37,8 +37,11 @@ const SERVICES: [(&str, WhenStale); 4] = [
 
 const CLIENTS: [&str; 3] = ["anna", "boris", "clara"];
 
-/// How much time a step is. Messages take two and more.
-const STEP: Duration = Duration::from_millis(20);
+/// How much time a step is.
+const STEP: Duration = Duration::from_millis(40);
+
+/// How long a message takes at most, unless it is held.
+const SLOWEST: u64 = 200;
 
 /// When nothing goes wrong any more.
 const TROUBLES_END: Duration = Duration::from_secs(8 * 60);
@@ -63,8 +66,6 @@ pub fn run(seed: u64) -> Run {
         .rng_seed(seed)
         .tick_duration(STEP)
         .simulation_duration(END * 2)
-        .min_message_latency(STEP)
-        .max_message_latency(Duration::from_millis(160))
         // Sessions poll for keys while they have no stream, where nobody listens.
         .enable_tokio_io()
         .build();
@@ -116,6 +117,7 @@ pub fn run(seed: u64) -> Run {
     sim.client("operator", operator.run(TROUBLES_END, END));
 
     let mut troubles = Troubles::new(dice, oracle.clone());
+    troubles.slow_down(&sim);
     while sim.elapsed() < END {
         for (clock, skew) in &clocks {
             let now = START.as_unix() + sim.elapsed().as_secs();
@@ -131,7 +133,7 @@ pub fn run(seed: u64) -> Run {
     let mut known = oracle.lock();
     known.check_converged(sim.elapsed());
     Run {
-        trace: std::mem::take(&mut known.trace),
+        trace: known.sorted_trace(),
         violations: std::mem::take(&mut known.violations),
         counts: known.counts.clone(),
     }
@@ -185,17 +187,34 @@ impl Troubles {
         if well || at < self.next {
             return;
         }
-        self.next = at + self.dice.millis(1_000, 15_000);
+        self.next = at + self.dice.millis(2_000, 25_000);
         self.oracle.lock().counts.faults += 1;
         match self.dice.below(10) {
             0 | 1 if self.down_until.is_none() => {
                 // Some are back at once, some stay away for longer than verifiers that fail closed wait.
-                let down = self.dice.pick(&[100, 3_000, 20_000, 70_000]);
+                let down = self.dice.pick(&[100, 3_000, 20_000, 150_000]);
                 self.down_until = Some(at + Duration::from_millis(down));
                 sim.crash("issuer");
                 self.oracle.lock().issuer_is_down(at);
             }
+            2 | 3 => self.slow_down(sim),
             _ => self.break_link(sim, at),
+        }
+    }
+
+    /// How long messages take from now on: by link, not by message, so that it does not depend on the
+    /// order in which a host sends within a step.
+    fn slow_down(&mut self, sim: &Sim<'_>) {
+        let services = SERVICES.map(|(name, _)| name);
+        let mut hosts: Vec<&str> = services.iter().chain(&CLIENTS).copied().collect();
+        hosts.push("operator");
+        for host in &hosts {
+            sim.set_link_latency(*host, "issuer", self.dice.millis(0, SLOWEST));
+        }
+        for client in CLIENTS {
+            for service in services {
+                sim.set_link_latency(client, service, self.dice.millis(0, SLOWEST));
+            }
         }
     }
 
@@ -213,7 +232,7 @@ impl Troubles {
             return;
         }
         let kind = self.dice.pick(&[Kind::Cut, Kind::CutOneWay, Kind::Held]);
-        let lasts = self.dice.pick(&[500, 4_000, 18_000, 40_000, 80_000]);
+        let lasts = self.dice.pick(&[500, 4_000, 18_000, 40_000, 150_000]);
         match kind {
             Kind::Cut => sim.partition(one, other),
             Kind::CutOneWay if self.dice.below(2) == 0 => sim.partition_oneway(one, other),
