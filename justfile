@@ -35,6 +35,10 @@ shop:
 deny:
     cargo deny check bans licenses sources
 
+# The real server, sessions and guards on a simulated network, with many seeds.
+simulate seeds="1000":
+    SIMULATION_SEEDS={{seeds}} cargo test --test simulation
+
 # Ratios taken in one run; see benches/.
 bench:
     cargo bench

@@ -56,7 +56,7 @@ enum Writer {
         jobs: Option<mpsc::Sender<Job>>,
         thread: Option<JoinHandle<()>>,
     },
-    InPlace(Mutex<Writing>),
+    InPlace(Box<Mutex<Writing>>),
 }
 
 /// What was decided to do.
@@ -153,7 +153,7 @@ impl OpenedStore {
         let writing = Writing { database, clock, state, publish: Box::new(publish) };
         let writer = match writes {
             Writes::Aside => Writer::aside(writing)?,
-            Writes::InPlace => Writer::InPlace(Mutex::new(writing)),
+            Writes::InPlace => Writer::InPlace(Box::new(Mutex::new(writing))),
         };
         Ok(Store { writer, reader, pseudonym_key, proof_key, store_id })
     }

@@ -23,7 +23,7 @@ use crate::world::Run;
 use crate::world::run;
 
 /// How many seeds without being told.
-const SEEDS: u64 = 12;
+const SEEDS: u64 = 10;
 
 fn number(variable: &str) -> Option<u64> {
     std::env::var(variable).ok().map(|text| text.parse().expect("a number"))
