@@ -39,6 +39,10 @@ deny:
 model:
     MODEL_FULL=1 cargo test --release --test model -- --nocapture --test-threads 1
 
+# The real server, sessions and guards on a simulated network, with many seeds.
+simulate seeds="1000":
+    SIMULATION_SEEDS={{seeds}} cargo test --test simulation
+
 # Ratios taken in one run; see benches/.
 bench:
     cargo bench

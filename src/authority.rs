@@ -81,6 +81,7 @@ use crate::store::Kek;
 use crate::store::State;
 use crate::store::Store;
 use crate::store::StoreError;
+use crate::store::Writes;
 use crate::token::Audiences;
 use crate::token::Rejection;
 use crate::token::Token;
@@ -123,6 +124,8 @@ pub struct Settings {
     pub max_streams: usize,
     /// How long a key signs before the next one takes over by itself; none for never.
     pub rotate_every: Option<Duration>,
+    /// Whose thread writes to the store.
+    pub writes: Writes,
 }
 
 impl Default for Settings {
@@ -133,6 +136,7 @@ impl Default for Settings {
             max_staleness: Duration::from_secs(5 * 60),
             max_streams: 256,
             rotate_every: None,
+            writes: Writes::default(),
         }
     }
 }
@@ -263,7 +267,8 @@ impl Authority {
                 clock: clock.clone(),
             },
         );
-        let store = opened.start(clock.clone(), publish).map_err(OpenError::Store)?;
+        let store =
+            opened.start(clock.clone(), publish, settings.writes).map_err(OpenError::Store)?;
         Ok(Self {
             settings,
             store,

@@ -35,6 +35,7 @@ use crate::store::Restored;
 use crate::store::State;
 use crate::store::Store;
 use crate::store::StoreError;
+use crate::store::Writes;
 
 /// A client to be made on the host, and the secret that it will have.
 pub struct NewClient {
@@ -143,7 +144,7 @@ pub async fn recover(
     now: Timestamp,
 ) -> Result<(), HostError> {
     let store = Store::open(path, kek)
-        .and_then(|opened| opened.start(Clock::system(), |_| ()))
+        .and_then(|opened| opened.start(Clock::system(), |_| (), Writes::default()))
         .map_err(HostError::Store)?;
     let client = operator.client.clone();
     let decide = move |state: &State, _| {

@@ -22,6 +22,7 @@ use crate::mesh::credentials::variable;
 use crate::mesh::credentials_file;
 use crate::mesh::endpoint::Countersign;
 use crate::mesh::http_client::HttpClient;
+use crate::mesh::jitter::Jitter;
 use crate::mesh::presenting::Presenting;
 use crate::mesh::session::Session;
 use crate::mesh::trust_source::Jwks;
@@ -45,6 +46,8 @@ pub struct SessionBuilder {
     verifier_name: Option<String>,
     when_stale: WhenStale,
     max_staleness: Option<Duration>,
+    clock: Clock,
+    jitter: Jitter,
 }
 
 /// Why there is no session.
@@ -123,6 +126,8 @@ impl SessionBuilder {
             verifier_name: None,
             when_stale: WhenStale::default(),
             max_staleness: None,
+            clock: Clock::system(),
+            jitter: Jitter::system(),
         }
     }
 
@@ -233,6 +238,18 @@ impl SessionBuilder {
         self
     }
 
+    /// Reads the time from this clock. Waits and the ages of keys are counted by tokio's.
+    pub fn clock(mut self, clock: Clock) -> Self {
+        self.clock = clock;
+        self
+    }
+
+    /// Spreads waits by this: a simulation gives a seed.
+    pub fn jitter(mut self, jitter: Jitter) -> Self {
+        self.jitter = jitter;
+        self
+    }
+
     /// Makes the session; it connects when the first token is needed. Must be called within a tokio
     /// runtime.
     ///
@@ -246,7 +263,7 @@ impl SessionBuilder {
         };
         let proof = self
             .credentials
-            .prove(self.issuer.as_ref(), Clock::system().now())
+            .prove(self.issuer.as_ref(), self.clock.now())
             .map_err(SessionError::Credentials)?;
         if self.trust_file.is_some() && self.issuer.is_none() {
             return Err(SessionError::TrustFileWithoutIssuer);
@@ -257,20 +274,25 @@ impl SessionBuilder {
                 uri: address(&jwks, self.plaintext)?,
                 http: HttpClient::new(roots.for_http(&uri)?),
                 keys_of: KeysOf::Countersign(self.issuer.clone()),
+                jitter: self.jitter.clone(),
             },
             file: self.trust_file,
             when_stale: self.when_stale,
             max_staleness: self.max_staleness,
+            clock: self.clock.clone(),
         };
         let verifier_name = self.verifier_name.unwrap_or_else(verifier_name::of_host);
         let countersign = match (self.channel, proof) {
-            (Some(channel), _) => Countersign::new(channel, self.credentials, self.issuer),
+            (Some(channel), _) => {
+                Countersign::new(channel, self.credentials, self.issuer, self.clock)
+            }
             (None, Proof::Certificate(_)) if uri.scheme_str() != Some("https") => {
                 return Err(SessionError::CertificateInPlaintext);
             }
             (None, proof) => {
                 let channel = channel(uri.clone(), &roots)?.timeout(LONGEST_ANSWER).connect_lazy();
-                let countersign = Countersign::new(channel, self.credentials, self.issuer);
+                let countersign =
+                    Countersign::new(channel, self.credentials, self.issuer, self.clock);
                 match proof {
                     Proof::Certificate(certified) => {
                         let presenting = Presenting::new(uri, roots.clone(), LONGEST_ANSWER);

@@ -93,13 +93,19 @@ pub(super) struct Countersign {
     channel: Channel,
     credentials: Credentials,
     issuer: Option<Issuer>,
+    clock: Clock,
     /// For a certificate; without it the channel presents it itself.
     presenting: Option<Arc<Presenting>>,
 }
 
 impl Countersign {
-    pub(super) fn new(channel: Channel, credentials: Credentials, issuer: Option<Issuer>) -> Self {
-        Self { channel, credentials, issuer, presenting: None }
+    pub(super) fn new(
+        channel: Channel,
+        credentials: Credentials,
+        issuer: Option<Issuer>,
+        clock: Clock,
+    ) -> Self {
+        Self { channel, credentials, issuer, clock, presenting: None }
     }
 
     /// Has tokens asked for over connections that present the client's certificate, if it has one.
@@ -114,7 +120,7 @@ impl Countersign {
     async fn issue(&self, audience: &Audience, scopes: &ScopeSet) -> Result<Fetched, FetchError> {
         let proof = self
             .credentials
-            .prove(self.issuer.as_ref(), Clock::system().now())
+            .prove(self.issuer.as_ref(), self.clock.now())
             .map_err(|error| FetchError::Unavailable(Status::unavailable(error.to_string())))?;
         let tried = match &proof {
             Proof::Secret(secret) => Some(secret.clone()),

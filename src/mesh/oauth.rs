@@ -25,7 +25,7 @@ use crate::mesh::credentials_file;
 use crate::mesh::endpoint::FetchError;
 use crate::mesh::endpoint::Fetched;
 use crate::mesh::http_client::HttpClient;
-use crate::mesh::refresh::random_fraction;
+use crate::mesh::jitter::Jitter;
 use crate::token::Token;
 
 /// How long a token is taken to live whose issuer does not say it. RFC 6749 §5.1 only recommends that.
@@ -152,7 +152,9 @@ impl OAuthEndpoint {
             token: Token::issued(answer.access_token),
             expires_in,
             // Nobody tells when to come again: early enough, and not with the rest of the fleet.
-            refresh_in: expires_in.min(MAX_TOKEN_LIFE).mul_f64(0.4 + random_fraction() / 5.0),
+            refresh_in: expires_in
+                .min(MAX_TOKEN_LIFE)
+                .mul_f64(0.4 + Jitter::system().fraction() / 5.0),
         })
     }
 

@@ -13,6 +13,7 @@ use crate::mesh::bearer_token::BearerToken;
 use crate::mesh::endpoint::Endpoint;
 use crate::mesh::endpoint::FetchError;
 use crate::mesh::endpoint::Fetched;
+use crate::mesh::jitter::Jitter;
 use crate::mesh::meter::Meter;
 use crate::mesh::token_source::Current;
 use crate::mesh::token_source::Wishes;
@@ -36,6 +37,7 @@ pub(super) async fn keep_fresh(
     state: watch::Sender<Current>,
     wishes: Arc<Wishes>,
     meter: Meter,
+    jitter: Jitter,
 ) {
     let (mut generation, mut failures) = (0, 0);
     loop {
@@ -66,7 +68,7 @@ pub(super) async fn keep_fresh(
                 failures += 1;
                 let (audience, scopes) = (endpoint.audience(), endpoint.scopes());
                 tracing::warn!(audience, %scopes, %error, failures, "no token");
-                let wait = backoff(&error, failures);
+                let wait = backoff(&error, failures, &jitter);
                 let refused = matches!(error, FetchError::Refused(_));
                 state.send_modify(|current| {
                     current.failure = Some(error);
@@ -102,21 +104,11 @@ fn refresh_after(fetched: &Fetched) -> Duration {
 
 /// Doubles with every failure, up to the longest wait; somewhere in its upper half, so that a fleet
 /// does not come back all at once.
-fn backoff(error: &FetchError, failures: u32) -> Duration {
+fn backoff(error: &FetchError, failures: u32, jitter: &Jitter) -> Duration {
     let first = match error {
         FetchError::Refused(_) => RETRY_REFUSED_AFTER,
         FetchError::Unavailable(_) => RETRY_AFTER,
     };
     let longest = first.saturating_mul(1 << (failures - 1).min(16)).min(LONGEST_BACKOFF);
-    spread(longest)
-}
-
-/// Somewhere in the upper half of a wait, so that a fleet that started together drifts apart.
-pub(super) fn spread(longest: Duration) -> Duration {
-    longest.mul_f64(0.5 + random_fraction() / 2.0)
-}
-
-/// Somewhere between zero and one.
-pub(super) fn random_fraction() -> f64 {
-    f64::from(getrandom::u32().unwrap_or(u32::MAX / 2)) / f64::from(u32::MAX)
+    jitter.spread(longest)
 }

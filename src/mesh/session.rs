@@ -135,11 +135,12 @@ impl Session {
         sources
             .entry((audience, scopes))
             .or_insert_with_key(|(audience, scopes)| {
-                TokenSource::start(Endpoint::Countersign {
+                let endpoint = Endpoint::Countersign {
                     countersign: self.shared.countersign.clone(),
                     audience: audience.clone(),
                     scopes: scopes.clone(),
-                })
+                };
+                TokenSource::start(endpoint, self.shared.trust_source.jwks.jitter.clone())
             })
             .clone()
     }
@@ -164,6 +165,7 @@ impl Session {
                 channel: self.shared.countersign.channel(),
                 tokens: self.token_source(audience, scopes),
                 verifier_name: self.shared.verifier_name.clone(),
+                jitter: self.shared.trust_source.jwks.jitter.clone(),
             };
             self.shared.trust_source.clone().keep_fresh(Some(stream))
         })

@@ -16,6 +16,7 @@ use crate::claims::ScopeSet;
 use crate::mesh::bearer_token::BearerToken;
 use crate::mesh::endpoint::Endpoint;
 use crate::mesh::endpoint::FetchError;
+use crate::mesh::jitter::Jitter;
 use crate::mesh::meter::Meter;
 use crate::mesh::oauth::OAuthEndpoint;
 use crate::mesh::refresh::keep_fresh;
@@ -73,15 +74,15 @@ impl TokenSource {
     /// partner's. Begins to fetch; ends when the last handle is dropped. Must be called within a
     /// tokio runtime.
     pub fn oauth(endpoint: OAuthEndpoint, scopes: ScopeSet) -> Self {
-        Self::start(Endpoint::OAuth { endpoint: Box::new(endpoint), scopes })
+        Self::start(Endpoint::OAuth { endpoint: Box::new(endpoint), scopes }, Jitter::system())
     }
 
     /// Begins to fetch. Ends when the last handle is dropped.
-    pub(super) fn start(endpoint: Endpoint) -> Self {
+    pub(super) fn start(endpoint: Endpoint, jitter: Jitter) -> Self {
         let (state, current) = watch::channel(Current::default());
         let wishes = Arc::<Wishes>::default();
         let meter = Meter::new(endpoint.audience(), endpoint.scopes());
-        tokio::spawn(keep_fresh(endpoint, state, Arc::clone(&wishes), meter.clone()));
+        tokio::spawn(keep_fresh(endpoint, state, Arc::clone(&wishes), meter.clone(), jitter));
         Self { current, wishes, meter }
     }
 

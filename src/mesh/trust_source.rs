@@ -28,7 +28,7 @@ use crate::mesh::builder::SessionError;
 use crate::mesh::freshness::Watch;
 use crate::mesh::health::Health;
 use crate::mesh::http_client::HttpClient;
-use crate::mesh::refresh::spread;
+use crate::mesh::jitter::Jitter;
 use crate::mesh::trust_feed::FedBy;
 use crate::mesh::trust_feed::Feed;
 use crate::mesh::trust_stream::TrustStream;
@@ -59,6 +59,7 @@ pub(super) struct Jwks {
     pub(super) uri: Uri,
     pub(super) http: HttpClient,
     pub(super) keys_of: KeysOf,
+    pub(super) jitter: Jitter,
 }
 
 /// Where keys and revocations come from, and how they are treated.
@@ -69,6 +70,7 @@ pub(super) struct TrustSource {
     pub(super) file: Option<PathBuf>,
     pub(super) when_stale: WhenStale,
     pub(super) max_staleness: Option<Duration>,
+    pub(super) clock: Clock,
 }
 
 /// A trust that is being kept fresh.
@@ -86,10 +88,11 @@ pub fn trust_in(issuer: Issuer, jwks_url: &str) -> Result<Trust, SessionError> {
     let uri = address(jwks_url, Plaintext::OnLoopback)?;
     let http = HttpClient::new(Roots::default().for_http(&uri)?);
     let source = TrustSource {
-        jwks: Jwks { uri, http, keys_of: KeysOf::Issuer(issuer) },
+        jwks: Jwks { uri, http, keys_of: KeysOf::Issuer(issuer), jitter: Jitter::system() },
         file: None,
         when_stale: WhenStale::default(),
         max_staleness: None,
+        clock: Clock::system(),
     };
     Ok(source.keep_fresh(None).trust)
 }
@@ -101,7 +104,7 @@ impl TrustSource {
         let source = self.jwks.uri.authority().map_or("", |authority| authority.as_str());
         let watch = Watch::new(source, self.max_staleness, self.when_stale);
         let issuer = self.jwks.keys_of.named().cloned();
-        let feed = Arc::new(Feed::new(issuer, self.file, watch, Clock::system()));
+        let feed = Arc::new(Feed::new(issuer, self.file, watch, self.clock));
         let key_missing = Arc::new(Notify::new());
         let trust = Trust::live(feed.subscribe(), Arc::clone(&key_missing))
             .with_freshness(feed.watch.subscribe(), self.when_stale);
@@ -166,12 +169,12 @@ impl Jwks {
                     if self.hand_on(feed, bundle).await {
                         confirmed_at = Some(fetched_at);
                     }
-                    spread(POLL_EVERY)
+                    self.jitter.spread(POLL_EVERY)
                 }
                 Err(problem) => {
                     let uri = &self.uri;
                     tracing::warn!(%uri, problem, "no keys; those at hand are used on");
-                    spread(RETRY_AFTER)
+                    self.jitter.spread(RETRY_AFTER)
                 }
             };
             let next = async {
@@ -200,7 +203,7 @@ impl Jwks {
                 if fed_by.changed().await.is_err() {
                     return;
                 }
-                sleep(spread(RETRY_AFTER)).await;
+                sleep(self.jitter.spread(RETRY_AFTER)).await;
             }
         }
     }

@@ -18,8 +18,7 @@ use tonic::transport::Channel;
 
 use crate::claims::Issuer;
 use crate::mesh::bearer_token::BearerToken;
-use crate::mesh::refresh::random_fraction;
-use crate::mesh::refresh::spread;
+use crate::mesh::jitter::Jitter;
 use crate::mesh::token_source::NoToken;
 use crate::mesh::token_source::TokenSource;
 use crate::mesh::trust_feed::FedBy;
@@ -66,6 +65,7 @@ pub(super) struct TrustStream {
     pub(super) channel: Channel,
     pub(super) tokens: TokenSource,
     pub(super) verifier_name: String,
+    pub(super) jitter: Jitter,
 }
 
 /// Why a stream is over.
@@ -135,15 +135,15 @@ impl TrustStream {
                         feed.tell_polling(&over);
                     }
                     (refused, failures) = (true, 0);
-                    spread(ASK_AGAIN_AFTER)
+                    self.jitter.spread(ASK_AGAIN_AFTER)
                 }
                 Over::Lost(_) | Over::Closed | Over::Silent => {
                     tracing::warn!(%over, "no trust stream; what is at hand is used on");
-                    backoff(failures)
+                    self.backoff(failures)
                 }
                 Over::Nonsense(_) | Over::NotTaken(_) => {
                     tracing::error!(%over, "the trust stream is not believed; what is at hand is used on");
-                    backoff(failures)
+                    self.backoff(failures)
                 }
             };
             if matches!(over, Over::NotTaken(NotTaken::Unfounded)) {
@@ -181,6 +181,13 @@ impl TrustStream {
             Ok(messages) => read(feed, messages, &acks).await,
             Err(over) => over,
         }
+    }
+
+    /// Up to twice as long with every failure, and any time up to then, so that a fleet that was cut off
+    /// together does not come back together.
+    fn backoff(&self, failures: u32) -> Duration {
+        let longest = RECONNECT_AFTER.saturating_mul(1 << failures.min(16)).min(LONGEST_BACKOFF);
+        longest.mul_f64(self.jitter.fraction())
     }
 
     async fn token(&self) -> Result<BearerToken, Over> {
@@ -307,11 +314,4 @@ fn take_on(
     }
     confirm();
     Ok(Some(epoch))
-}
-
-/// Up to twice as long with every failure, and any time up to then, so that a fleet that was cut off
-/// together does not come back together.
-fn backoff(failures: u32) -> Duration {
-    let longest = RECONNECT_AFTER.saturating_mul(1 << failures.min(16)).min(LONGEST_BACKOFF);
-    longest.mul_f64(random_fraction())
 }

@@ -1,4 +1,4 @@
-//! Connections: from the listener, over TLS or not, to HTTP/1.1 and HTTP/2, and to their orderly end.
+//! Connections: as they come in, over TLS or not, to HTTP/1.1 and HTTP/2, and to their orderly end.
 //!
 //! tonic's own server does this too, but has no bound on how many connections there are, no end for
 //! idle ones, and advertises `h2` alone over TLS.
@@ -18,6 +18,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
+use futures_util::Stream;
+use futures_util::StreamExt;
 use http::Request;
 use http::Response;
 use hyper::body::Incoming;
@@ -27,12 +29,11 @@ use hyper_util::rt::TokioTimer;
 use hyper_util::server::conn::auto::Builder;
 use tokio::io::AsyncRead;
 use tokio::io::AsyncWrite;
-use tokio::net::TcpListener;
-use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
+use tonic::transport::server::Connected;
 use tonic::transport::server::TcpConnectInfo;
 use tower::Service;
 
@@ -76,7 +77,6 @@ const OUT_OF_FILES: Duration = Duration::from_millis(100);
 
 /// What connections are made of.
 pub(super) struct Connections {
-    listener: TcpListener,
     tls: Option<Arc<Tls>>,
     clock: Clock,
     /// One for each connection there may be.
@@ -85,30 +85,30 @@ pub(super) struct Connections {
 }
 
 impl Connections {
-    pub(super) fn new(
-        listener: TcpListener,
-        tls: Option<Arc<Tls>>,
-        clock: Clock,
-        most: usize,
-    ) -> Self {
-        Self {
-            listener,
-            tls,
-            clock,
-            room: Arc::new(Semaphore::new(most)),
-            shares: Shares::of(most),
-        }
+    pub(super) fn new(tls: Option<Arc<Tls>>, clock: Clock, most: usize) -> Self {
+        Self { tls, clock, room: Arc::new(Semaphore::new(most)), shares: Shares::of(most) }
     }
 
-    /// Serves until `stop` resolves, then closes the listener, tells peers to begin nothing new, and
+    /// Serves until `stop` resolves, then drops `incoming`, tells peers to begin nothing new, and
     /// ends with the last connection. Dropped, it cuts all of them off.
-    pub(super) async fn serve<S>(self, service: S, stop: impl Future<Output = ()>)
-    where
+    pub(super) async fn serve<IO, S>(
+        self,
+        incoming: impl Stream<Item = io::Result<IO>>,
+        service: S,
+        stop: impl Future<Output = ()>,
+    ) where
+        IO: AsyncRead
+            + AsyncWrite
+            + Connected<ConnectInfo = TcpConnectInfo>
+            + Unpin
+            + Send
+            + 'static,
         S: Service<Request<Incoming>, Response = Response<Body>, Error = Infallible>,
         S: Clone + Send + 'static,
         S::Future: Send,
     {
-        let Self { listener, tls, clock, room, shares } = self;
+        let Self { tls, clock, room, shares } = self;
+        let mut incoming = Box::pin(incoming);
         let (stopping, stopped) = watch::channel(());
         let mut connections = JoinSet::new();
         let mut stop = pin!(stop);
@@ -117,16 +117,17 @@ impl Connections {
             let accepted = tokio::select! {
                 () = &mut stop => break,
                 Some(_) = connections.join_next() => continue,
-                accepted = listener.accept() => accepted,
+                accepted = incoming.next() => accepted,
             };
-            let (stream, peer) = match accepted {
-                Ok(accepted) => accepted,
-                Err(error) => {
+            let stream = match accepted {
+                None => break,
+                Some(Ok(stream)) => stream,
+                Some(Err(error)) => {
                     rest(&error).await;
                     continue;
                 }
             };
-            let share = shares.take(Some(peer.ip()));
+            let share = shares.take(stream.connect_info().remote_addr.map(|peer| peer.ip()));
             let (Some(share), Ok(place)) = (share, Arc::clone(&room).try_acquire_owned()) else {
                 tracing::debug!("a connection over the limit was closed");
                 continue;
@@ -143,7 +144,7 @@ impl Connections {
                 drop((place, share));
             });
         }
-        drop(listener);
+        drop(incoming);
         drop(stopping);
         while connections.join_next().await.is_some() {}
     }
@@ -196,13 +197,16 @@ where
     S: Clone + Send + 'static,
     S::Future: Send,
 {
-    async fn begin(self, stream: TcpStream, tls: Option<&Tls>) {
-        // Without it small answers wait for acknowledgements. It fails only on a connection that is gone.
-        let _ = stream.set_nodelay(true);
-        let address = TcpConnectInfo {
-            local_addr: stream.local_addr().ok(),
-            remote_addr: stream.peer_addr().ok(),
-        };
+    async fn begin<IO>(self, stream: IO, tls: Option<&Tls>)
+    where
+        IO: AsyncRead
+            + AsyncWrite
+            + Connected<ConnectInfo = TcpConnectInfo>
+            + Unpin
+            + Send
+            + 'static,
+    {
+        let address = stream.connect_info();
         let Some(tls) = tls else {
             return self.speak_http(stream, Peer { address, certificate: None }, None).await;
         };

@@ -29,4 +29,5 @@ pub use self::tls::TlsProblem;
 pub use self::wiring::Options;
 pub use self::wiring::ServeError;
 pub use self::wiring::serve;
+pub use self::wiring::serve_on;
 pub use self::wiring::serve_with;

@@ -2,10 +2,14 @@
 
 use std::fmt;
 use std::future::Future;
+use std::io;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::Stream;
+use tokio::io::AsyncRead;
+use tokio::io::AsyncWrite;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinError;
@@ -13,6 +17,9 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tonic::server::NamedService;
 use tonic::service::Routes;
+use tonic::transport::server::Connected;
+use tonic::transport::server::TcpConnectInfo;
+use tonic::transport::server::TcpIncoming;
 use tonic_health::ServingStatus;
 use tonic_health::pb::health_server::HealthServer;
 use tonic_health::server::HealthReporter;
@@ -122,6 +129,27 @@ pub async fn serve_with(
     stop: impl Future<Output = ()>,
     grace: Duration,
 ) -> Result<(), ServeError> {
+    // Without it small answers wait for acknowledgements.
+    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+    serve_on(incoming, authority, clock, options, stop, grace).await
+}
+
+/// [`serve_with`] connections that come in some other way than from a listener of the system, such as
+/// those of a simulated network. When no more come, that is a stop too.
+///
+/// # Errors
+/// When it cannot begin, or ends before it is told to.
+pub async fn serve_on<IO>(
+    incoming: impl Stream<Item = io::Result<IO>> + Send + 'static,
+    authority: Arc<Authority>,
+    clock: Clock,
+    options: Options,
+    stop: impl Future<Output = ()>,
+    grace: Duration,
+) -> Result<(), ServeError>
+where
+    IO: AsyncRead + AsyncWrite + Connected<ConnectInfo = TcpConnectInfo> + Unpin + Send + 'static,
+{
     let guard = guard(&authority, &clock);
     let limits = Arc::new(Limits::new(&options.limits));
     let desk = Desk { authority: Arc::clone(&authority), clock: clock.clone(), limits };
@@ -139,8 +167,9 @@ pub async fn serve_with(
     let service =
         RequestLog::new(note_refused).layer(Overload::new(options.limits.requests).layer(routes));
     let connections =
-        Connections::new(listener, options.tls.clone(), clock.clone(), options.limits.connections);
-    let mut server = tokio::spawn(connections.serve(service, until_dropped(stopped.clone())));
+        Connections::new(options.tls.clone(), clock.clone(), options.limits.connections);
+    let mut server =
+        tokio::spawn(connections.serve(incoming, service, until_dropped(stopped.clone())));
     if let Some(tls) = options.tls {
         tokio::spawn(keep_fresh(tls, clock.clone(), stopped.clone()));
     }

@@ -6,6 +6,7 @@
 //! together.
 
 mod audit;
+mod commit;
 mod durable;
 mod kek;
 mod mark;
@@ -21,6 +22,10 @@ pub use self::audit::AuditHead;
 pub use self::audit::AuditReport;
 pub use self::audit::AuditRow;
 pub use self::audit::ChainError;
+pub use self::commit::CommitError;
+pub use self::commit::Committed;
+pub use self::commit::Decision;
+pub use self::commit::RequestKey;
 pub use self::durable::sync_name;
 pub use self::kek::InvalidKek;
 pub use self::kek::Kek;
@@ -35,9 +40,6 @@ pub use self::sqlite::restore;
 pub use self::sqlite::verify_audit;
 pub use self::state::Change;
 pub use self::state::State;
-pub use self::writer::CommitError;
-pub use self::writer::Committed;
-pub use self::writer::Decision;
 pub use self::writer::OpenedStore;
-pub use self::writer::RequestKey;
 pub use self::writer::Store;
+pub use self::writer::Writes;

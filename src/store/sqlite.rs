@@ -28,6 +28,7 @@ use crate::store::audit::AuditHead;
 use crate::store::audit::AuditReport;
 use crate::store::audit::Chain;
 use crate::store::audit::ChainError;
+use crate::store::commit::RequestKey;
 use crate::store::durable::sync_name;
 use crate::store::kek::Kek;
 use crate::store::mark::Mark;
@@ -37,7 +38,6 @@ use crate::store::reservation::lock;
 use crate::store::reservation::private_options;
 use crate::store::state::Change;
 use crate::store::state::State;
-use crate::store::writer::RequestKey;
 
 mod error;
 mod load;

@@ -14,12 +14,15 @@ use tokio::sync::oneshot;
 use zeroize::Zeroizing;
 
 use crate::claims::Audience;
-use crate::claims::ClientId;
 use crate::claims::Clock;
 use crate::claims::Timestamp;
 use crate::store::audit;
 use crate::store::audit::AuditEvent;
 use crate::store::audit::AuditRow;
+use crate::store::commit::CommitError;
+use crate::store::commit::Committed;
+use crate::store::commit::Decision;
+use crate::store::commit::RequestKey;
 use crate::store::kek::Kek;
 use crate::store::kek::hmac_sha256;
 use crate::store::sqlite::Database;
@@ -32,62 +35,31 @@ const BATCH: usize = 256;
 
 /// An open store. Dropping it waits for what is queued.
 pub struct Store {
-    jobs: Option<mpsc::Sender<Job>>,
-    writer: Option<JoinHandle<()>>,
+    writer: Writer,
     reader: Arc<Mutex<Connection>>,
     pseudonym_key: Zeroizing<[u8; 32]>,
     proof_key: Zeroizing<[u8; 32]>,
     store_id: [u8; 16],
 }
 
-/// What was decided to do.
-pub struct Decision<T> {
-    /// What changes; nothing is fine.
-    pub changes: Vec<Change>,
-    /// What the audit log says of it.
-    pub events: Vec<AuditEvent>,
-    /// What to answer once it is durable.
-    pub answer: T,
+/// Whose thread writes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Writes {
+    /// One of its own, so that nobody who serves others waits on the disk.
+    #[default]
+    Aside,
+    /// That of whoever asks, which waits on the disk: for simulations, whose time would pass while
+    /// another thread writes, for as long as the machine happens to take.
+    InPlace,
 }
 
-/// Makes a request idempotent.
-#[derive(Debug, Clone)]
-pub struct RequestKey {
-    /// Who asks.
-    pub actor: ClientId,
-    /// The id that the actor gave the request.
-    pub id: String,
-    /// Tells this request's content from another's.
-    pub fingerprint: [u8; 32],
-}
-
-/// What came of a request.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Committed<T> {
-    /// It was done now.
-    Now(T),
-    /// It had been done before, with this answer.
-    Before(T),
-}
-
-impl<T> Committed<T> {
-    /// The answer, whenever it was given.
-    pub fn into_answer(self) -> T {
-        match self {
-            Self::Now(answer) | Self::Before(answer) => answer,
-        }
-    }
-}
-
-/// Why a request came to nothing. Nothing was changed.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum CommitError<E> {
-    /// It was decided against.
-    Refused(E),
-    /// The actor has used the request's id for another request.
-    RequestIdReused,
-    /// The store cannot do it.
-    Store(StoreError),
+enum Writer {
+    /// Both are there until the end.
+    Aside {
+        jobs: Option<mpsc::Sender<Job>>,
+        thread: Option<JoinHandle<()>>,
+    },
+    InPlace(Box<Mutex<Writing>>),
 }
 
 /// What the writer thread is asked to do. It gets the batch to work in, or the reason why there is
@@ -135,25 +107,17 @@ impl OpenedStore {
         self,
         clock: Clock,
         publish: impl Fn(&State) + Send + 'static,
+        writes: Writes,
     ) -> Result<Store, StoreError> {
         let Self { database, state, pseudonym_key } = self;
         let reader = Arc::new(Mutex::new(database.reader()?));
         let (proof_key, store_id) = database.proof_key();
-        let (jobs, queue) = mpsc::channel();
-        let writer = std::thread::Builder::new()
-            .name("store".to_owned())
-            .spawn(move || run(database, clock, state, queue, publish))
-            .map_err(|error| {
-                StoreError::Unavailable(format!("no thread for the writer: {error}"))
-            })?;
-        Ok(Store {
-            jobs: Some(jobs),
-            writer: Some(writer),
-            reader,
-            pseudonym_key,
-            proof_key,
-            store_id,
-        })
+        let writing = Writing { database, clock, state, publish: Box::new(publish) };
+        let writer = match writes {
+            Writes::Aside => Writer::aside(writing)?,
+            Writes::InPlace => Writer::InPlace(Box::new(Mutex::new(writing))),
+        };
+        Ok(Store { writer, reader, pseudonym_key, proof_key, store_id })
     }
 }
 
@@ -170,7 +134,7 @@ impl Store {
 
     /// Decides on the latest state and makes it so. Answers once it is durable and published.
     ///
-    /// `decide` runs on the writer's thread, and is told the time then: it may have waited. Nobody else
+    /// `decide` runs where it is written, and is told the time then: it may have waited. Nobody else
     /// changes the state meanwhile.
     ///
     /// # Errors
@@ -308,23 +272,42 @@ impl Store {
     }
 
     fn submit(&self, job: Job) {
-        match &self.jobs {
-            Some(jobs) => {
+        match &self.writer {
+            Writer::Aside { jobs: Some(jobs), .. } => {
                 if let Err(mpsc::SendError(job)) = jobs.send(job) {
                     job(Err(stopped()))(Err(stopped()));
                 }
             }
-            None => job(Err(stopped()))(Err(stopped())),
+            Writer::Aside { jobs: None, .. } => job(Err(stopped()))(Err(stopped())),
+            Writer::InPlace(writing) => match writing.lock() {
+                Ok(mut writing) => writing.commit(std::iter::once(job)),
+                // As when the thread has panicked.
+                Err(_) => job(Err(stopped()))(Err(stopped())),
+            },
         }
     }
 }
 
-impl Drop for Store {
+impl Writer {
+    fn aside(writing: Writing) -> Result<Self, StoreError> {
+        let (jobs, queue) = mpsc::channel();
+        let thread = std::thread::Builder::new()
+            .name("store".to_owned())
+            .spawn(move || run(writing, queue))
+            .map_err(|error| {
+                StoreError::Unavailable(format!("no thread for the writer: {error}"))
+            })?;
+        Ok(Self::Aside { jobs: Some(jobs), thread: Some(thread) })
+    }
+}
+
+impl Drop for Writer {
     fn drop(&mut self) {
-        drop(self.jobs.take());
-        if let Some(writer) = self.writer.take() {
+        let Self::Aside { jobs, thread } = self else { return };
+        drop(jobs.take());
+        if let Some(thread) = thread.take() {
             // A panic there has been reported by its own thread.
-            let _ = writer.join();
+            let _ = thread.join();
         }
     }
 }
@@ -333,22 +316,30 @@ fn stopped() -> StoreError {
     StoreError::Unavailable("it has been closed".to_owned())
 }
 
-fn run(
-    mut database: Database,
-    clock: Clock,
-    mut state: State,
-    queue: mpsc::Receiver<Job>,
-    publish: impl Fn(&State),
-) {
+fn run(mut writing: Writing, queue: mpsc::Receiver<Job>) {
     while let Ok(first) = queue.recv() {
-        let jobs = std::iter::once(first).chain(queue.try_iter().take(BATCH - 1));
+        writing.commit(std::iter::once(first).chain(queue.try_iter().take(BATCH - 1)));
+    }
+}
+
+/// All that the writer has.
+struct Writing {
+    database: Database,
+    clock: Clock,
+    state: State,
+    publish: Box<dyn Fn(&State) + Send>,
+}
+
+impl Writing {
+    fn commit(&mut self, jobs: impl Iterator<Item = Job>) {
+        let Self { database, clock, state, publish } = self;
         let mark = database.chain.mark();
-        let (completions, committed) = commit_batch(&mut database, &clock, &state, jobs);
+        let (completions, committed) = commit_batch(database, clock, state, jobs);
         match committed {
             Ok(new) => {
-                state = new;
+                *state = new;
                 database.raise_mark(state.epoch);
-                publish(&state);
+                publish(state);
                 if let Some(head) = database.chain.head_since(mark) {
                     // Kept with the log, elsewhere, it shows whether the audit log was cut back.
                     tracing::info!(sequence = head.sequence, mac = head.mac, "audit head");

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use rusqlite::Connection;
 use serde_json::Value;
+use serde_json::json;
 
 use crate::support::Sandbox;
 

@@ -54,6 +54,7 @@ async fn run(config: ServeConfig, output: &mut Output<'_>) -> Result<(), Error> 
         max_staleness: config.trust_max_staleness,
         max_streams: config.trust_max_streams,
         rotate_every: config.keys_rotate_every,
+        ..Settings::default()
     };
     let authority =
         Authority::open(&place.database(), kek, settings, &clock).map_err(|error| match error {

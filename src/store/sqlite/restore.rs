@@ -3,7 +3,7 @@
 use super::*;
 
 use crate::client::ClientInfo;
-use crate::store::writer::CommitError;
+use crate::store::commit::CommitError;
 
 /// How many bits of an epoch count within a generation.
 const GENERATION_SHIFT: u32 = 32;

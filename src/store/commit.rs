@@ -1,0 +1,56 @@
+//! What the writer is asked for, and what comes of it.
+
+use crate::claims::ClientId;
+use crate::store::audit::AuditEvent;
+use crate::store::sqlite::StoreError;
+use crate::store::state::Change;
+
+/// What was decided to do.
+pub struct Decision<T> {
+    /// What changes; nothing is fine.
+    pub changes: Vec<Change>,
+    /// What the audit log says of it.
+    pub events: Vec<AuditEvent>,
+    /// What to answer once it is durable.
+    pub answer: T,
+}
+
+/// Makes a request idempotent.
+#[derive(Debug, Clone)]
+pub struct RequestKey {
+    /// Who asks.
+    pub actor: ClientId,
+    /// The id that the actor gave the request.
+    pub id: String,
+    /// Tells this request's content from another's.
+    pub fingerprint: [u8; 32],
+}
+
+/// What came of a request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Committed<T> {
+    /// It was done now.
+    Now(T),
+    /// It had been done before, with this answer.
+    Before(T),
+}
+
+impl<T> Committed<T> {
+    /// The answer, whenever it was given.
+    pub fn into_answer(self) -> T {
+        match self {
+            Self::Now(answer) | Self::Before(answer) => answer,
+        }
+    }
+}
+
+/// Why a request came to nothing. Nothing was changed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum CommitError<E> {
+    /// It was decided against.
+    Refused(E),
+    /// The actor has used the request's id for another request.
+    RequestIdReused,
+    /// The store cannot do it.
+    Store(StoreError),
+}

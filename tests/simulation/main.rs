@@ -1,0 +1,81 @@
+//! The real server, real sessions and real guards on a simulated network, in simulated time, by seeds.
+//!
+//! One issuer on its store, four guarded services, three clients and an operator. What goes wrong, and
+//! when, follows from the seed: links are cut, and held up, the issuer crashes and starts again on its
+//! store, messages take their time, and clocks are off. An oracle holds each decision of each guard
+//! against what Countersign promises, and in the end all must have converged.
+//!
+//! What is not simulated: the disk. The store writes in place, so that a commit takes no simulated
+//! time: on a thread of its own it would take as many steps as the machine happens to make meanwhile.
+//!
+//! CI runs a few seeds; `just simulate` many, `SIMULATION_SEEDS` of them. `SIMULATION_SEED` runs one.
+
+mod dice;
+mod hosts;
+mod network;
+mod oracle;
+mod world;
+
+use std::sync::Mutex;
+
+use crate::oracle::Counts;
+use crate::world::Run;
+use crate::world::run;
+
+/// How many seeds without being told.
+const SEEDS: u64 = 10;
+
+fn number(variable: &str) -> Option<u64> {
+    std::env::var(variable).ok().map(|text| text.parse().expect("a number"))
+}
+
+#[test]
+fn what_is_promised_holds_whatever_the_seed() {
+    let seeds = match number("SIMULATION_SEED") {
+        Some(seed) => seed..seed + 1,
+        None => 0..number("SIMULATION_SEEDS").unwrap_or(SEEDS),
+    };
+    let alone = seeds.end - seeds.start == 1;
+    let left = Mutex::new(seeds);
+    let total = Mutex::new(Counts::default());
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    std::thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(|| {
+                loop {
+                    let next = left.lock().expect("no panic holds it").next();
+                    let Some(seed) = next else { return };
+                    let run = run(seed);
+                    let trace = run.trace.join("\n");
+                    assert!(
+                        run.violations.is_empty(),
+                        "seed {seed}:\n{trace}\n{:#?}\nAgain: SIMULATION_SEED={seed} cargo test --test simulation",
+                        run.violations,
+                    );
+                    total.lock().expect("no panic holds it").add(&run.counts);
+                }
+            });
+        }
+    });
+    let total = total.into_inner().expect("no panic held it");
+    if !alone {
+        // Otherwise nothing was put to the test.
+        assert!(total.accepted > 0 && total.refused_revoked > 0, "{total:?}");
+        assert!(total.rotations > 0 && total.rotations_blocked > 0, "{total:?}");
+        assert!(total.refused_stale > 0 && total.faults > 0, "{total:?}");
+    }
+}
+
+#[test]
+fn the_same_seed_gives_the_same_trace() {
+    let seed = number("SIMULATION_SEED").unwrap_or(3);
+    let (Run { trace: first, .. }, Run { trace: second, .. }) = (run(seed), run(seed));
+    let differs = first.iter().zip(&second).position(|(one, other)| one != other);
+    assert!(
+        first == second,
+        "line {differs:?}: {:?} and {:?}",
+        differs.map(|line| &first[line.saturating_sub(3)..=line]),
+        differs.map(|line| &second[line.saturating_sub(3)..=line]),
+    );
+    assert!(first.len() > 100, "something happens");
+}
