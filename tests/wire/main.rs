@@ -27,5 +27,6 @@ mod store;
 mod support;
 mod tls;
 mod tokens;
+mod trust_session;
 mod trust_stream;
 mod verifier;
