@@ -460,4 +460,3 @@ async fn where_the_stream_does_not_come_up_in_time_polled_keys_are_a_beginning()
     }
     assert_eq!((trust.is_fresh(), call(&strict, 1).await), (true, Code::Ok));
 }
-

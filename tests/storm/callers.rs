@@ -79,9 +79,10 @@ impl Caller {
             let session = Session::builder(url, Credentials::new(named, secret.as_str()))
                 .connect()
                 .expect("a loopback address");
-            let services = mesh.guards.iter().map(|guard| {
-                (guard.audience.parse().expect("an audience"), guard.channel.clone())
-            });
+            let services = mesh
+                .guards
+                .iter()
+                .map(|guard| (guard.audience.parse().expect("an audience"), guard.channel.clone()));
             let (services, cut) = (services.collect(), Arc::default());
             let figures = Arc::clone(figures);
             callers.push(Arc::new(Self { id, secret, session, services, cut, figures }));
@@ -97,7 +98,9 @@ impl Caller {
             .map(|(audience, channel)| {
                 let (channel, cut) = (channel.clone(), Arc::clone(&self.cut));
                 let transport = Tries { channel, cut, figures: Arc::clone(&self.figures) };
-                HealthClient::new(self.session.audience(audience.clone()).attach(transport, SERVICE))
+                HealthClient::new(
+                    self.session.audience(audience.clone()).attach(transport, SERVICE),
+                )
             })
             .collect();
         let figures = &self.figures;

@@ -83,7 +83,11 @@ impl Figures {
     /// Holds what Countersign promises.
     pub fn assert_kept(&self) {
         assert_eq!(self.refused.lock().expect("no panic").len(), 0, "valid calls were refused");
-        assert_eq!(self.accepted.lock().expect("no panic").len(), 0, "revoked tokens were accepted");
+        assert_eq!(
+            self.accepted.lock().expect("no panic").len(),
+            0,
+            "revoked tokens were accepted"
+        );
     }
 }
 

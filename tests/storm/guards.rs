@@ -153,7 +153,11 @@ impl Guarded {
             match self.call(token).await {
                 Err(status) if reason(&status) == "TOKEN_REVOKED" => {
                     let took = revoked_at.elapsed();
-                    if cut_off { figures.cut_off(took) } else { figures.connected(took) }
+                    if cut_off {
+                        figures.cut_off(took)
+                    } else {
+                        figures.connected(took)
+                    }
                     return;
                 }
                 Err(status) => {

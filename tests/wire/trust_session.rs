@@ -162,16 +162,14 @@ impl Shop {
     /// Waits until what the guard knows makes it refuse a token.
     async fn until_refused(&self, token: &str, reason: &str) {
         let mut trust = self.trust.clone();
-        let refused = async {
+        let refused: Result<(), Status> = in_time(async {
             loop {
-                let answer = self.call(token).await;
-                if answer.is_err() {
-                    return answer;
-                }
+                self.call(token).await?;
                 trust.changed().await;
             }
-        };
-        assert_refused(in_time(refused).await, Code::Unauthenticated, reason);
+        })
+        .await;
+        assert_refused(refused, Code::Unauthenticated, reason);
     }
 }
 
@@ -311,11 +309,7 @@ async fn a_session_goes_on_where_it_was_when_the_server_is_back() {
     assert_eq!(shop.session.health().fed_by, FedBy::Stream);
 
     // Others may still be on their way back.
-    assert_refused(
-        operator.rotate(&server).await,
-        Code::FailedPrecondition,
-        "VERIFIERS_BEHIND",
-    );
+    assert_refused(operator.rotate(&server).await, Code::FailedPrecondition, "VERIFIERS_BEHIND");
     server.advance(31);
     server.all_hold_next().await;
     operator.rotate(&server).await.expect("everyone is back");
