@@ -453,8 +453,8 @@ async fn where_the_stream_does_not_come_up_in_time_polled_keys_are_a_beginning()
 
     server.refuses(None);
     tokio::time::pause();
-    for _ in 0..2 {
-        let mut watcher = openings.next().await;
+    let mut watchers = [openings.next().await, openings.next().await];
+    for watcher in &mut watchers {
         assert_eq!(watcher.hello.have_epoch, 0, "what was polled has no revocations");
         watcher.bring(4, 1).await;
     }
