@@ -193,7 +193,10 @@ impl Guarded {
             .serve_with_incoming(TcpIncoming::from(listener));
         tokio::spawn(serving);
         session.ready(PATIENCE).await.expect("the keys are there");
-        assert_eq!(session.health().fed_by, FedBy::Stream);
+        // It says so a moment after the first keys are there.
+        while session.health().fed_by != FedBy::Stream {
+            tokio::task::yield_now().await;
+        }
         let channel = Channel::from_shared(format!("http://{address}")).expect("an address");
         Self { session, health: HealthClient::new(channel.connect_lazy()) }
     }

@@ -127,6 +127,10 @@ async fn storm(size: Size, figures: Arc<Figures>) {
         operator.present_all(&mesh).await;
     }
     rotating.await.expect("it goes through");
+    let pushing = {
+        let (operator, mesh, over) = (operator.clone(), Arc::clone(&mesh), Arc::clone(&over));
+        tokio::spawn(async move { operator.push_on(&mesh, over).await })
+    };
     for n in 0..size.kills_after {
         server.kill_and_restart(&figures).await;
         // Not always: the next kill may come while they are on their way back.
@@ -136,6 +140,7 @@ async fn storm(size: Size, figures: Arc<Figures>) {
     }
     mesh.all_back().await;
     over.store(true, Ordering::SeqCst);
+    pushing.await.expect("it goes through");
     while let Some(ended) = revoking.join_next().await {
         ended.expect("it goes through");
     }

@@ -106,7 +106,7 @@ impl Operator {
             let request =
                 rpc::RotateKeysRequest { request_id: request_id.clone(), ..Default::default() };
             match keys.rotate_keys(request).await {
-                Ok(_) => break,
+                Ok(_) => break self.figures.one(&self.figures.rotations),
                 Err(status) if reason(&status) == "VERIFIERS_BEHIND" => {
                     self.figures.one(&self.figures.blocked);
                     let retry = status.get_details_retry_info().and_then(|info| info.retry_delay);
@@ -115,10 +115,35 @@ impl Operator {
                 Err(status) => until_up(&status).await,
             }
         }
-        self.figures.one(&self.figures.rotations);
-        let audience = some_audience(mesh);
-        let token = self.victims_token(&audience).await;
-        for guard in mesh.of(&audience) {
+        self.rotated(mesh, &some_audience(mesh)).await;
+    }
+
+    /// Tries to rotate all the time, whatever it is told, until it is over: only the gate keeps a key
+    /// from signing that a guard which is on its way back does not know.
+    pub async fn push_on(&self, mesh: &Mesh, over: Arc<AtomicBool>) {
+        let mut keys =
+            KeyServiceClient::new(self.session.attach(self.channel.clone(), rpc::POLICIES));
+        while !over.load(Ordering::SeqCst) {
+            match keys.rotate_keys(rpc::RotateKeysRequest::default()).await {
+                Ok(_) => {
+                    self.figures.one(&self.figures.rotations);
+                    for audience in mesh.audiences() {
+                        self.rotated(mesh, &audience).await;
+                    }
+                }
+                Err(status) if reason(&status) == "VERIFIERS_BEHIND" => {
+                    self.figures.one(&self.figures.blocked);
+                    tokio::time::sleep(DOWN).await;
+                }
+                Err(status) => until_up(&status).await,
+            }
+        }
+    }
+
+    /// Holds that a token of the key that signs now is good.
+    async fn rotated(&self, mesh: &Mesh, audience: &str) {
+        let token = self.victims_token(audience).await;
+        for guard in mesh.of(audience) {
             guard.accept(&token, &self.figures).await;
         }
     }
