@@ -47,6 +47,15 @@ simulate seeds="1000":
 bench:
     cargo bench
 
+# A thousand rotations and revocations under load, the server killed and restarted throughout: about a
+# quarter of an hour. Prints its figures. `cargo test` has a small one.
+storm:
+    COUNTERSIGN_STORM=full cargo test --release --test storm -- --nocapture
+
+# From an acknowledged revocation to the last of 100 guards refusing.
+propagation:
+    cargo bench --bench propagation
+
 # What anyone can send, for a minute each. Needs cargo-fuzz and a nightly toolchain.
 fuzz:
     cargo +nightly fuzz run form -- -max_total_time=60 -max_len=4096

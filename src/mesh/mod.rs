@@ -105,13 +105,14 @@
 //! | nothing is known yet | refuses every token with UNAVAILABLE `TRUST_UNAVAILABLE` |
 //! | the stream is up | knows of a revocation within a second; does not fetch anything because of an unknown key |
 //! | nothing came for 15 seconds, or the stream broke off | goes on with what it knows, while the session opens another: after 0.1 seconds at most, then twice as long each time, up to 15 seconds, always any time up to that |
-//! | the stream is not up | learns of keys by polling the JWK Set: about once a minute, and once a second at most because of an unknown key |
 //! | what it knows is [stale](#staleness) | goes on, or refuses calls, as its owner chose |
-//! | this client serves no audience, or this Countersign has no stream yet | is fed by polling alone; the stream is asked for again every few minutes |
+//! | the stream has not come up within 3 seconds of the start | begins with keys from the JWK Set, if that can be had, and polls it until the stream is up |
+//! | this client serves no audience, or this Countersign has no stream yet | is fed by polling the JWK Set alone: about once a minute, and once a second at most because of an unknown key; the stream is asked for again every few minutes |
 //! | a bundle comes of another issuer, or of an earlier epoch | does not believe it; that is an error in the log |
 //!
-//! At the start both are asked, the stream and the JWK Set, and the first answer counts: keys do not
-//! wait for the stream. Until that is up, revocations are those of the trust file, or none.
+//! Who has the stream does not poll, nor while it is lost: keys come with it when it is back, and
+//! every poll would have rotations wait for a minute and a half. Until a first stream is up, revocations
+//! are those of the trust file, or none.
 //!
 //! With a [trust file](SessionBuilder::trust_file) a service starts while Countersign is down, with the
 //! keys and the revocations of its last run. [`trust_in`] is for any other issuer that has a JWK Set.

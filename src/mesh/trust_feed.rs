@@ -6,6 +6,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::PoisonError;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::sync::Notify;
@@ -32,7 +34,7 @@ const EXPIRE_EVERY: Duration = Duration::from_secs(60);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FedBy {
     /// Nobody at the moment: Countersign's stream is being opened, or opened again. Keys are polled
-    /// for meanwhile.
+    /// for only if it has never been up, and does not come up in a few seconds.
     Nobody,
     /// Countersign's stream, with keys and revocations as they happen.
     Stream,
@@ -77,6 +79,8 @@ pub(super) struct Feed {
     bundles: watch::Sender<Option<Arc<TrustBundle>>>,
     complete: Mutex<Option<Complete>>,
     fed_by: watch::Sender<FedBy>,
+    /// Whether a stream was ever up.
+    had_stream: AtomicBool,
     /// Whose bundles; without it, whoever's comes first.
     issuer: Option<Issuer>,
     pub(super) watch: Watch,
@@ -106,6 +110,7 @@ impl Feed {
             bundles: watch::Sender::new(bundle),
             complete: Mutex::new(complete),
             fed_by: watch::Sender::new(FedBy::Nobody),
+            had_stream: AtomicBool::new(false),
             issuer,
             watch,
             clock,
@@ -128,7 +133,15 @@ impl Feed {
         self.fed_by.subscribe()
     }
 
+    pub(super) fn had_stream(&self) -> bool {
+        self.had_stream.load(Ordering::Acquire)
+    }
+
     pub(super) fn is_fed_by(&self, feeder: FedBy) {
+        // Before anyone sees that it was: who looks when it is over already must know.
+        if feeder == FedBy::Stream {
+            self.had_stream.store(true, Ordering::Release);
+        }
         self.fed_by.send_if_modified(|fed_by| std::mem::replace(fed_by, feeder) != feeder);
     }
 

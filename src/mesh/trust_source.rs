@@ -1,5 +1,5 @@
-//! Trust that keeps itself fresh: from Countersign's stream, and from an issuer's JWK Set where there
-//! is no stream, or not at the moment.
+//! Trust that keeps itself fresh: from Countersign's stream, or from an issuer's JWK Set where there
+//! is no stream.
 //!
 //! A poller learns of new keys, not of revocations: a revoked token is accepted until it expires.
 
@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use http::Uri;
 use tokio::sync::Notify;
+use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio::time::sleep;
 use tokio::time::sleep_until;
@@ -40,6 +41,10 @@ const POLL_EVERY: Duration = Duration::from_secs(60);
 
 /// How long until the next try, when keys could not be fetched.
 const RETRY_AFTER: Duration = Duration::from_secs(2);
+
+/// How long the stream may take to bring its first bundle, before keys are polled for so that calls
+/// can begin. Not less: the issuer has rotations wait for whoever polled.
+const STREAM_COMES_WITHIN: Duration = Duration::from_secs(3);
 
 /// How often a token with an unknown key may have keys fetched.
 const UNKNOWN_KEY_AT_MOST_EVERY: Duration = Duration::from_secs(1);
@@ -98,7 +103,7 @@ pub fn trust_in(issuer: Issuer, jwks_url: &str) -> Result<Trust, SessionError> {
 }
 
 impl TrustSource {
-    /// Begins to fetch: from the stream, if there may be one, and from the JWK Set while it is not up.
+    /// Begins to fetch: from the stream, if there may be one, or else from the JWK Set.
     /// Ends when the last handle of the trust is dropped.
     pub(super) fn keep_fresh(self, stream: Option<TrustStream>) -> LiveTrust {
         let source = self.jwks.uri.authority().map_or("", |authority| authority.as_str());
@@ -153,11 +158,13 @@ impl KeysOf {
 }
 
 impl Jwks {
-    /// Polls while no stream is up. Never ends.
+    /// Polls while no stream is to be had. Never ends.
     async fn poll(&self, feed: &Feed, key_missing: &Notify) {
         let (mut fetches, mut confirmed_at) = (0, None);
         let mut fed_by = feed.fed_by();
+        let stream_due = Instant::now() + STREAM_COMES_WITHIN;
         loop {
+            until_needed(feed, &mut fed_by, stream_due).await;
             let fetched_at = Instant::now();
             let fetched = self.http.get(&self.uri).await;
             fetches += 1;
@@ -198,13 +205,6 @@ impl Jwks {
                     _ = fed_by.changed() => {}
                 }
             }
-            // A stream brings all that a poll would. One that was lost is back in a moment, mostly.
-            while *fed_by.borrow_and_update() == FedBy::Stream {
-                if fed_by.changed().await.is_err() {
-                    return;
-                }
-                sleep(self.jitter.spread(RETRY_AFTER)).await;
-            }
         }
     }
 
@@ -228,6 +228,26 @@ impl Jwks {
                 keys: KeySet::from_jwks(json)?,
                 revocations: Revocations::default(),
             }),
+        }
+    }
+}
+
+/// Waits until keys have to be polled for: there is no stream for us, or none has come up in time. One
+/// that was up and is lost comes again, and brings the keys with it.
+async fn until_needed(feed: &Feed, fed_by: &mut watch::Receiver<FedBy>, stream_due: Instant) {
+    loop {
+        let feeder = *fed_by.borrow_and_update();
+        let overdue = async {
+            match feeder {
+                FedBy::Polling => {}
+                FedBy::Nobody if !feed.had_stream() => sleep_until(stream_due).await,
+                FedBy::Nobody | FedBy::Stream => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            biased;
+            () = overdue => return,
+            _ = fed_by.changed() => {}
         }
     }
 }

@@ -54,6 +54,10 @@ const LONGEST_BACKOFF: Duration = Duration::from_secs(15);
 /// How long a refusal is taken for an answer.
 const ASK_AGAIN_AFTER: Duration = Duration::from_secs(5 * 60);
 
+/// How long tokens that are not taken are no answer. Longer than the source takes to replace a second
+/// one: keys or tokens may be revoked twice in a row.
+const BAD_TOKENS_FOR: Duration = Duration::from_secs(10);
+
 /// The largest message. Parts of snapshots are much smaller.
 const MAX_MESSAGE: usize = 4 * 1024 * 1024;
 
@@ -118,18 +122,26 @@ impl TrustStream {
     pub(super) async fn feed(&self, feed: &Feed) {
         let mut failures: u32 = 0;
         let mut refused = false;
+        let mut bad_since: Option<Instant> = None;
         loop {
             let began = Instant::now();
             let over = self.follow(feed).await;
             let was_up = *feed.fed_by().borrow() == FedBy::Stream;
             if was_up {
-                refused = false;
+                (refused, bad_since) = (false, None);
                 feed.watch.lost_stream();
                 if began.elapsed() >= HEARTBEAT_EVERY {
                     failures = 0;
                 }
             }
             let wait = match &over {
+                Over::BadToken(_)
+                    if !refused && bad_since.get_or_insert(began).elapsed() < BAD_TOKENS_FOR =>
+                {
+                    tracing::warn!(%over, "no trust stream; what is at hand is used on");
+                    // The next token is not long in coming.
+                    backoff(failures.min(4))
+                }
                 Over::Refused(_) | Over::BadToken(_) => {
                     if !refused {
                         feed.tell_polling(&over);

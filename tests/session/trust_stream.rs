@@ -302,12 +302,39 @@ async fn everything_stops_with_the_last_handle() {
 async fn a_token_that_was_revoked_is_replaced_before_it_counts_as_refused() {
     let rig = Rig::new();
     rig.server.refuses(Some(Code::Unauthenticated));
-    pass(60).await;
+    pass(2).await;
+    let tokens = rig.server.tokens();
     assert_eq!(
-        rig.server.tokens(),
+        tokens[..2],
         ["Bearer 1/countersign/trust:watch", "Bearer 2/countersign/trust:watch"]
     );
+    assert_eq!(rig.session.health().fed_by, FedBy::Nobody, "others may have been revoked since");
+    pass(30).await;
     assert_eq!(rig.session.health().fed_by, FedBy::Polling);
+    let tried = rig.server.tokens().len();
+    pass(60).await;
+    assert_eq!(rig.server.tokens().len(), tried, "it has had its answer");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_whose_tokens_are_revoked_twice_in_a_row_is_back_in_seconds() {
+    let mut rig = Rig::new();
+    let mut watcher = rig.openings.next().await;
+    watcher.bring(4, 1).await;
+    let revoked_at = Instant::now();
+    for epoch in [5, 6] {
+        // Refused until the next token is here; a source replaces one in five seconds.
+        rig.server.refuses(Some(Code::Unauthenticated));
+        let tokens = rig.countersign.asked();
+        watcher.fail(Code::Unauthenticated);
+        while rig.countersign.asked() == tokens {
+            pass(1).await;
+        }
+        rig.server.refuses(None);
+        watcher = rig.openings.next().await;
+        watcher.bring(epoch, 1).await;
+    }
+    assert!(revoked_at.elapsed() < Duration::from_secs(15), "{:?}", revoked_at.elapsed());
 }
 
 #[tokio::test]
@@ -353,44 +380,83 @@ async fn who_is_refused_the_stream_polls_until_it_is_not() {
     until_known(&trust, 2).await;
     let known = trust.bundle().expect("there is one");
     assert!(known.revocations.token(&TokenId::new("one").expect("an id")).is_some());
-}
-
-#[tokio::test]
-async fn who_has_lost_the_stream_polls_for_keys_and_is_no_fresher_for_it() {
-    let endpoint = FakeEndpoint::start(None).await;
-    endpoint.answers("200 OK", &bundle(ISSUER, 4, 1).to_jwks());
-    let countersign = FakeCountersign::new(USUAL);
-    let (server, mut openings) = FakeTrust::new();
-    let session =
-        Session::builder(&endpoint.url(""), Credentials::new(client("shop"), "csec_hush"))
-            .channel(countersign.channel_beside(&server))
-            .when_stale(WhenStale::FailClosed)
-            .connect()
-            .expect("loopback");
-    let trust = session.trust();
-    let mut watcher = openings.next().await;
-    watcher.bring(4, 1).await;
-    assert_eq!(call(&trust, 1).await, Code::Ok);
-
-    server.refuses(Some(Code::Unavailable));
-    endpoint.answers("200 OK", &bundle(ISSUER, 6, 2).to_jwks());
-    watcher.fail(Code::Unavailable);
-    for _ in 0..3 {
-        endpoint.pass_until_read().await;
-    }
-    until_known(&trust, 2).await;
-    assert_eq!(session.health().fed_by, FedBy::Nobody);
-    assert_eq!((trust.is_fresh(), call(&trust, 2).await), (false, Code::Unavailable));
 
     // What was revoked up to epoch 6 did not come with the keys of epoch 6.
     server.refuses(None);
     tokio::time::pause();
     let mut watcher = openings.next().await;
-    assert_eq!(watcher.hello.have_epoch, 4);
-    watcher.send(delta(5, 7, keys(2)));
+    assert_eq!(watcher.hello.have_epoch, 5);
+    watcher.send(delta(6, 7, keys(2)));
     assert_eq!(watcher.ack().await, None);
     let mut watcher = openings.next().await;
     assert_eq!(watcher.hello.have_epoch, 0);
     watcher.bring(7, 2).await;
-    assert_eq!((trust.is_fresh(), call(&trust, 2).await), (true, Code::Ok));
+    assert_eq!(call(&trust, 2).await, Code::Ok);
+}
+
+#[tokio::test]
+async fn who_has_the_stream_never_polls_nor_while_it_is_lost() {
+    let endpoint = FakeEndpoint::start(None).await;
+    endpoint.answers("200 OK", &bundle(ISSUER, 6, 2).to_jwks());
+    let countersign = FakeCountersign::new(USUAL);
+    let (server, mut openings) = FakeTrust::new();
+    let session =
+        Session::builder(&endpoint.url(""), Credentials::new(client("shop"), "csec_hush"))
+            .channel(countersign.channel_beside(&server))
+            .connect()
+            .expect("loopback");
+    let trust = session.trust();
+    let mut watcher = openings.next().await;
+    watcher.bring(4, 1).await;
+    server.refuses(Some(Code::Unavailable));
+    watcher.fail(Code::Unavailable);
+    tokio::time::pause();
+    for _ in 0..60 {
+        // A token with a key that it does not know is no reason either.
+        assert_eq!(call(&trust, 2).await, Code::Unauthenticated);
+        pass(10).await;
+        assert_eq!(call(&trust, 1).await, Code::Ok, "with what it has");
+    }
+    assert_eq!((endpoint.seen().len(), session.health().fed_by), (0, FedBy::Nobody));
+
+    server.refuses(None);
+    let mut watcher = openings.next().await;
+    watcher.send(delta(4, 6, keys(2)));
+    assert_eq!(watcher.ack().await, Some(6));
+    assert_eq!((call(&trust, 2).await, endpoint.seen().len()), (Code::Ok, 0));
+}
+
+#[tokio::test]
+async fn where_the_stream_does_not_come_up_in_time_polled_keys_are_a_beginning() {
+    let endpoint = FakeEndpoint::start(None).await;
+    endpoint.answers("200 OK", &bundle(ISSUER, 4, 1).to_jwks());
+    let countersign = FakeCountersign::new(USUAL);
+    let (server, mut openings) = FakeTrust::new();
+    server.refuses(Some(Code::Unavailable));
+    let builder = |when_stale| {
+        Session::builder(&endpoint.url(""), Credentials::new(client("shop"), "csec_hush"))
+            .channel(countersign.channel_beside(&server))
+            .when_stale(when_stale)
+    };
+    let session = builder(WhenStale::ServeStale).connect().expect("loopback");
+    let trust = session.trust();
+    let strict = builder(WhenStale::FailClosed).connect().expect("loopback").trust();
+    while server.asked_at().len() < 2 {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!((endpoint.seen().len(), call(&trust, 1).await), (0, Code::Unavailable));
+    crate::endpoint::pass(Duration::from_secs(3)).await;
+    until_known(&trust, 1).await;
+    until_known(&strict, 1).await;
+    assert_eq!((call(&trust, 1).await, session.health().fed_by), (Code::Ok, FedBy::Nobody));
+    assert_eq!((trust.is_fresh(), call(&strict, 1).await), (false, Code::Unavailable));
+
+    server.refuses(None);
+    tokio::time::pause();
+    let mut watchers = [openings.next().await, openings.next().await];
+    for watcher in &mut watchers {
+        assert_eq!(watcher.hello.have_epoch, 0, "what was polled has no revocations");
+        watcher.bring(4, 1).await;
+    }
+    assert_eq!((trust.is_fresh(), call(&strict, 1).await), (true, Code::Ok));
 }

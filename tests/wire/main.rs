@@ -28,5 +28,6 @@ mod store;
 mod support;
 mod tls;
 mod tokens;
+mod trust_session;
 mod trust_stream;
 mod verifier;

@@ -67,17 +67,23 @@ struct Running {
 impl TestServer {
     /// A server with a fresh store, whose only client is the operator `operator`.
     pub async fn start() -> Self {
-        Self::start_fresh(ISSUER, Settings::default(), Options::default(), None).await
+        Self::start_fresh(ISSUER, Settings::default(), Options::default(), None, START).await
+    }
+
+    /// The same by today's time, for those who read the clock themselves.
+    pub async fn start_today() -> Self {
+        let now = Clock::system().now();
+        Self::start_fresh(ISSUER, Settings::default(), Options::default(), None, now).await
     }
 
     /// The same, as another issuer.
     pub async fn start_as(issuer: &str) -> Self {
-        Self::start_fresh(issuer, Settings::default(), Options::default(), None).await
+        Self::start_fresh(issuer, Settings::default(), Options::default(), None, START).await
     }
 
     /// The same with settings of its own.
     pub async fn start_set(settings: Settings) -> Self {
-        Self::start_fresh(ISSUER, settings, Options::default(), None).await
+        Self::start_fresh(ISSUER, settings, Options::default(), None, START).await
     }
 
     /// The same, but authentication may fail as often as it likes.
@@ -88,7 +94,7 @@ impl TestServer {
 
     /// The same with options of its own. Over TLS, `ca` vouches for its certificate.
     pub async fn start_with(options: Options, ca: Option<String>) -> Self {
-        Self::start_fresh(ISSUER, Settings::default(), options, ca).await
+        Self::start_fresh(ISSUER, Settings::default(), options, ca, START).await
     }
 
     async fn start_fresh(
@@ -96,16 +102,17 @@ impl TestServer {
         settings: Settings,
         options: Options,
         ca: Option<String>,
+        now: Timestamp,
     ) -> Self {
         let dir = TempDir::new().expect("a temporary directory");
         let kek = Kek::generate().expect("randomness");
-        let operator = NewClient::operator(id("operator"), "for tests", START).expect("randomness");
+        let operator = NewClient::operator(id("operator"), "for tests", now).expect("randomness");
         let issuer = Issuer::new(issuer).expect("a valid issuer");
         let place = store::reserve(&database(dir.path())).expect("nothing is there");
-        host::init(&place, &kek, &issuer, std::slice::from_ref(&operator), START)
+        host::init(&place, &kek, &issuer, std::slice::from_ref(&operator), now)
             .expect("a fresh store");
         drop(place);
-        let clock = Clock::fixed(START);
+        let clock = Clock::fixed(now);
         let kek = kek.expose().to_string();
         let (running, url, channel) =
             run(dir.path(), &kek, &settings, &clock, options.clone(), ca.as_deref()).await;
