@@ -164,8 +164,8 @@ impl SessionBuilder {
     }
 
     /// From a credentials file, as `countersign client create --out` writes one: TOML with `url`,
-    /// `client_id` and `client_secret`, mode 0600. It may also name the [`issuer`](Self::issuer). The
-    /// secret is read again for each token.
+    /// `client_id` and `client_secret`, mode 0600. It may also name the [`issuer`](Self::issuer), and
+    /// with `ca_file` the authorities that vouch for the server. The secret is read again for each token.
     ///
     /// # Errors
     /// When the file cannot be read, can be read by others, or is not one.
