@@ -140,7 +140,7 @@ impl TrustStream {
                 {
                     tracing::warn!(%over, "no trust stream; what is at hand is used on");
                     // The next token is not long in coming.
-                    backoff(failures.min(4))
+                    self.backoff(failures.min(4))
                 }
                 Over::Refused(_) | Over::BadToken(_) => {
                     if !refused {
