@@ -54,8 +54,9 @@ const LONGEST_BACKOFF: Duration = Duration::from_secs(15);
 /// How long a refusal is taken for an answer.
 const ASK_AGAIN_AFTER: Duration = Duration::from_secs(5 * 60);
 
-/// How long tokens that are not taken are no answer. Longer than the source takes to replace a second
-/// one: keys or tokens may be revoked twice in a row.
+/// How many tokens in a row that are not taken are an answer, and not within which time: longer than the
+/// source takes to replace a second one, since keys or tokens may be revoked twice in a row.
+const BAD_TOKENS: u32 = 4;
 const BAD_TOKENS_FOR: Duration = Duration::from_secs(10);
 
 /// The largest message. Parts of snapshots are much smaller.
@@ -117,27 +118,46 @@ impl From<NotTaken> for Over {
     }
 }
 
+/// Tokens that were bad one after the other.
+struct BadTokens {
+    since: Instant,
+    how_many: u32,
+}
+
+impl Default for BadTokens {
+    fn default() -> Self {
+        Self { since: Instant::now(), how_many: 0 }
+    }
+}
+
+impl BadTokens {
+    /// Whether, with one more, they may be those of a moment. A slow network makes few of them in a long
+    /// time.
+    fn may_pass(&mut self) -> bool {
+        self.how_many += 1;
+        self.how_many < BAD_TOKENS || self.since.elapsed() < BAD_TOKENS_FOR
+    }
+}
+
 impl TrustStream {
     /// Feeds from one stream after the other. Never ends.
     pub(super) async fn feed(&self, feed: &Feed) {
         let mut failures: u32 = 0;
         let mut refused = false;
-        let mut bad_since: Option<Instant> = None;
+        let mut bad_tokens: Option<BadTokens> = None;
         loop {
             let began = Instant::now();
             let over = self.follow(feed).await;
             let was_up = *feed.fed_by().borrow() == FedBy::Stream;
             if was_up {
-                (refused, bad_since) = (false, None);
+                (refused, bad_tokens) = (false, None);
                 feed.watch.lost_stream();
                 if began.elapsed() >= HEARTBEAT_EVERY {
                     failures = 0;
                 }
             }
             let wait = match &over {
-                Over::BadToken(_)
-                    if !refused && bad_since.get_or_insert(began).elapsed() < BAD_TOKENS_FOR =>
-                {
+                Over::BadToken(_) if !refused && bad_tokens.get_or_insert_default().may_pass() => {
                     tracing::warn!(%over, "no trust stream; what is at hand is used on");
                     // The next token is not long in coming.
                     self.backoff(failures.min(4))
@@ -326,4 +346,24 @@ fn take_on(
     }
     confirm();
     Ok(Some(epoch))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn bad_tokens_are_an_answer_when_they_are_many_over_a_time() {
+        let mut slow = BadTokens::default();
+        for _ in 1..BAD_TOKENS {
+            tokio::time::advance(BAD_TOKENS_FOR * 2).await;
+            assert!(slow.may_pass(), "the network took its time");
+        }
+        assert!(!slow.may_pass());
+
+        let mut quick = BadTokens::default();
+        assert!((0..BAD_TOKENS * 2).all(|_| quick.may_pass()));
+        tokio::time::advance(BAD_TOKENS_FOR).await;
+        assert!(!quick.may_pass());
+    }
 }
