@@ -78,6 +78,8 @@ pub enum Refusal {
     CutTooOften,
     /// Someone would refuse the tokens of the key that is to sign.
     VerifiersBehind(Behind),
+    /// So many keys still verify that no verifier would read one more.
+    TooManyKeys,
     /// The store is an old copy that was put back.
     PutBack,
     /// Tokens were dated later than the clock says now, by so much.
@@ -114,6 +116,7 @@ impl Refusal {
             Self::NotOwnToken => "TOKEN_NOT_OWNED",
             Self::CutTooOften => "RATE_LIMITED",
             Self::VerifiersBehind(_) => "VERIFIERS_BEHIND",
+            Self::TooManyKeys => "KEY_LIMIT",
             Self::PutBack => "STORE_PUT_BACK",
         }
     }

@@ -146,6 +146,9 @@ fn rotate(
     fresh: SigningKey,
     rotation: Rotation,
 ) -> Outcome<RingChange> {
+    if !state.ring.has_room() {
+        return Err(Refusal::TooManyKeys);
+    }
     let ring = state.ring.rotate(fresh, now, TAIL).map_err(Refusal::ClockBehind)?;
     let mut verifiers_behind = match verifiers.check(&state.ring, state.listeners) {
         Ok(()) => Vec::new(),

@@ -214,6 +214,15 @@ impl KeyRing {
         [next, active].into_iter().chain(retired).chain(revoked).collect()
     }
 
+    /// How many retired keys a ring takes up by rotation: with them its key set is less than 256 KiB,
+    /// which is what sessions read.
+    pub const MAX_RETIRED: usize = 1500;
+
+    /// Whether one more key may retire.
+    pub fn has_room(&self) -> bool {
+        self.retired.len() < Self::MAX_RETIRED
+    }
+
     /// What verifiers need: next, active and retired.
     pub fn key_set(&self) -> KeySet {
         [&self.next.key, &self.active.key]
@@ -383,6 +392,29 @@ mod tests {
         assert!(rotated.expire(at(2099)).is_none());
         let expired = rotated.expire(at(2100)).expect("the retired key's time is over");
         assert!(expired.key_set().key(key(1).kid().as_str()).is_none());
+    }
+
+    #[test]
+    fn the_largest_key_set_is_one_that_sessions_read() {
+        let mut ring = ring();
+        let retired = |seed: usize| {
+            let mut bytes = [0; 32];
+            bytes[..8].copy_from_slice(&seed.to_be_bytes());
+            let key = SigningKey::from_seed(&bytes).public().clone();
+            let now = at(1000);
+            RetiredKey {
+                key,
+                created_at: now,
+                activated_at: now,
+                retired_at: now,
+                verifies_until: now,
+            }
+        };
+        ring.retired = (1..KeyRing::MAX_RETIRED).map(retired).collect();
+        assert!(ring.has_room());
+        ring.retired.push(retired(KeyRing::MAX_RETIRED));
+        assert!(!ring.has_room());
+        assert!(ring.key_set().to_jwks().len() < 250 * 1024);
     }
 
     #[test]

@@ -252,6 +252,7 @@ impl CallError {
                 | Refusal::KeyRevoked
                 | Refusal::ClockBehind(_)
                 | Refusal::DatedAhead(_)
+                | Refusal::TooManyKeys
                 | Refusal::PutBack
                 | Refusal::NotOwnToken,
             )) => {}
@@ -356,6 +357,10 @@ fn refused(refusal: &Refusal) -> Told {
                  or disable the client",
                 ahead.as_secs(),
             ),
+        ),
+        Refusal::TooManyKeys => (
+            Code::FailedPrecondition,
+            "as many retired keys as verifiers read still verify; rotate less often".to_owned(),
         ),
         Refusal::PutBack => (
             Code::FailedPrecondition,

@@ -142,11 +142,11 @@ impl ServeConfig {
                 .find(&settings::AUDIT_RETENTION)?
                 .parse(|text| duration(text).filter(|retention| !retention.is_zero()))?,
             keys_rotate_every: layers.find(&settings::KEYS_ROTATE_EVERY)?.parse_as(
-                "10s or more, or off",
+                "1m or more, or off",
                 |text| match text {
                     "off" => Some(None),
                     text => {
-                        duration(text).filter(|every| *every >= Duration::from_secs(10)).map(Some)
+                        duration(text).filter(|every| *every >= Duration::from_secs(60)).map(Some)
                     }
                 },
             )?,
@@ -418,8 +418,8 @@ mod tests {
             config.map(|config| config.keys_rotate_every)
         };
         assert_eq!(every("off"), Ok(None));
-        assert_eq!(every("10s"), Ok(Some(Duration::from_secs(10))));
-        assert!(every("9s").is_err() && every("never").is_err());
+        assert_eq!(every("1m"), Ok(Some(Duration::from_secs(60))));
+        assert!(every("59s").is_err() && every("never").is_err());
         assert!(from_file("[trust]\nmax_staleness = \"2m\"\nmax_streams = 1\n").is_ok());
         assert!(from_file("[trust]\nmax_staleness = \"119s\"\n").is_err());
         assert!(from_file("[trust]\nmax_streams = 0\n").is_err());

@@ -212,7 +212,7 @@ pub const KEYS_ROTATE_EVERY: Setting = Setting {
     default: "off",
     kind: Kind::Duration,
     doc: "How long a key signs before the next one takes over by itself, as soon as every verifier holds it; \
-          at least 10s, or `off`.",
+          at least 1m, or `off`.",
 };
 /// How stale verifiers may become.
 pub const TRUST_MAX_STALENESS: Setting = Setting {
