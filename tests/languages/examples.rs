@@ -51,14 +51,16 @@ fn python_and_javascript_call_each_other_before_and_after_a_rotation() {
     let Warehouse { mesh, python, node } = &warehouse;
     let servers = [python.script("examples/python/server.py"), node.script("server.js")];
     let servers = servers.map(|server| mesh.serve(server, "stock"));
-    for _ in 0..2 {
+    let all_call_all = || {
         for server in &servers {
             for called in warehouse.call(&server.url, "picker.toml", &[]) {
                 assert_eq!(called.ok(), ALL_CALLS);
             }
         }
-        mesh.rotate();
-    }
+    };
+    all_call_all();
+    mesh.rotate();
+    all_call_all();
     for server in servers {
         server.stop();
     }
