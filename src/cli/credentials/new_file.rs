@@ -1,0 +1,123 @@
+//! Credentials files that the commands write.
+
+use std::fs;
+use std::fs::File;
+use std::io;
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+use std::path::PathBuf;
+
+use zeroize::Zeroizing;
+
+use crate::cli::credentials::Credentials;
+use crate::cli::credentials::Means;
+use crate::cli::error::Error;
+use crate::cli::secret::Secret;
+use crate::store;
+
+/// A credentials file that is ours to write, made before the secret is, so that
+/// a secret shown only once has somewhere to go. Removed again unless kept.
+pub struct NewCredentialsFile {
+    path: PathBuf,
+    file: File,
+    kept: bool,
+}
+
+impl NewCredentialsFile {
+    /// Creates the file, empty, mode 0600.
+    ///
+    /// # Errors
+    /// When something exists there already, or the file cannot be made.
+    pub fn create(path: &Path) -> Result<Self, Error> {
+        let created = File::options().write(true).create_new(true).mode(0o600).open(path);
+        match created {
+            Ok(file) => Ok(Self { path: path.to_owned(), file, kept: false }),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Err(Error::failed(
+                format!("{} exists already", path.display()),
+                "move it away or name another file",
+            )),
+            Err(error) => Err(Error::failed(
+                format!("cannot create {}: {error}", path.display()),
+                "name another file",
+            )),
+        }
+    }
+
+    /// Writes the credentials and keeps the file.
+    pub fn write(
+        mut self,
+        url: &str,
+        client_id: &str,
+        client_secret: &Secret,
+    ) -> Result<(), Error> {
+        self.fill(url, client_id, client_secret)?;
+        self.keep();
+        Ok(())
+    }
+
+    /// The client exists: without this file nobody could speak for it.
+    pub fn keep(mut self) {
+        self.kept = true;
+    }
+
+    /// Writes credentials of a client that is yet to be made, and waits until they are on disk.
+    pub fn fill(
+        &mut self,
+        url: &str,
+        client_id: &str,
+        client_secret: &Secret,
+    ) -> Result<(), Error> {
+        let quoted = |text: &str| Zeroizing::new(toml::Value::from(text).to_string());
+        let text = Zeroizing::new(format!(
+            "url = {}\nclient_id = {}\nclient_secret = {}\n",
+            *quoted(url),
+            *quoted(client_id),
+            *quoted(client_secret.expose()),
+        ));
+        self.file
+            .write_all(text.as_bytes())
+            .and_then(|()| self.file.sync_all())
+            .and_then(|()| store::sync_name(&self.path))
+            .map_err(|error| {
+                Error::failed(
+                    format!("cannot write {}: {error}", self.path.display()),
+                    "make room for it",
+                )
+            })
+    }
+}
+
+/// Has a credentials file name another server, if it does not name it already. The file is replaced
+/// in one step: whoever reads it meanwhile gets the one or the other.
+pub fn point_to(path: &Path, url: &str) -> Result<(), Error> {
+    let credentials = Credentials::read(path)?;
+    if credentials.url == url {
+        return Ok(());
+    }
+    let Means::Secret(secret) = &credentials.means else {
+        return Err(Error::failed(
+            format!("{} names another server, and no secret", path.display()),
+            format!("set its `url` to {url}"),
+        ));
+    };
+    let beside = path.with_extension("toml.new");
+    // Left over from a process that was killed in between, if it is there.
+    let _ = fs::remove_file(&beside);
+    NewCredentialsFile::create(&beside)?.write(url, &credentials.client_id, secret)?;
+    fs::rename(&beside, path).and_then(|()| store::sync_name(path)).map_err(|error| {
+        Error::failed(
+            format!("cannot replace {}: {error}", path.display()),
+            "name another directory with --data-dir",
+        )
+    })
+}
+
+impl Drop for NewCredentialsFile {
+    fn drop(&mut self) {
+        if !self.kept {
+            // Nothing of value is in it; that it stays is not worth an error.
+            let _ = fs::remove_file(&self.path);
+        }
+    }
+}
