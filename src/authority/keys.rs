@@ -197,3 +197,64 @@ fn ring_change(ring: &KeyRing, ended: &str) -> RingChange {
         verifiers_behind: Vec::new(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::claims::Clock;
+    use crate::cow_map::CowMap;
+    use crate::keys::ActiveKey;
+    use crate::keys::Listeners;
+    use crate::keys::NextKey;
+    use crate::keys::RetiredKey;
+    use crate::store::ResourceIndex;
+    use crate::trust::Revocations;
+
+    const NOW: Timestamp = Timestamp::from_unix(1_800_000_000);
+
+    #[test]
+    fn a_full_ring_is_not_rotated_not_even_by_force() {
+        let key = |seed: u8| Arc::new(SigningKey::from_seed(&[seed; 32]));
+        let retired = |how_many: usize| {
+            let retired = RetiredKey {
+                key: key(3).public().clone(),
+                created_at: NOW,
+                activated_at: NOW,
+                retired_at: NOW,
+                verifies_until: NOW + TAIL,
+            };
+            vec![retired; how_many]
+        };
+        let rotated = |how_many: usize, rotation: Rotation| {
+            let active = ActiveKey { key: key(1), created_at: NOW, activated_at: NOW };
+            let next = NextKey { key: key(2), created_at: NOW };
+            let state = State {
+                issuer: "https://issuer.test".parse().expect("a valid issuer"),
+                epoch: 1,
+                revision: 1,
+                clients: CowMap::default(),
+                resources: ResourceIndex::default(),
+                ring: Arc::new(KeyRing::from_parts(active, next, retired(how_many), vec![])),
+                listeners: Listeners::default(),
+                revocations: Revocations::default(),
+            };
+            let verifiers = Verifiers::new(&state.ring, 1, state.listeners, &Clock::fixed(NOW));
+            let mut event = AuditEvent {
+                at: NOW,
+                actor: String::new(),
+                action: String::new(),
+                target: String::new(),
+                outcome: String::new(),
+                peer: String::new(),
+                count: 1,
+                detail: String::new(),
+            };
+            let fresh = SigningKey::from_seed(&[4; 32]);
+            rotate(&state, &mut event, NOW, &verifiers, fresh, rotation).map(|_| ())
+        };
+        for rotation in [Rotation::Planned, Rotation::Forced] {
+            assert_eq!(rotated(KeyRing::MAX_RETIRED - 1, rotation), Ok(()));
+            assert_eq!(rotated(KeyRing::MAX_RETIRED, rotation), Err(Refusal::TooManyKeys));
+        }
+    }
+}
