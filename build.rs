@@ -10,11 +10,9 @@ mod build;
 #[path = "src/codegen/mod.rs"]
 mod codegen;
 
-use std::env;
 use std::error::Error;
-use std::fs;
-use std::path::Path;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::{env, fs};
 
 const PROTOS: [&str; 4] = [
     "countersign/v1/auth.proto",

@@ -3,35 +3,22 @@
 //!
 //! The server is a process of its own (this program again), so that its CPU time is its alone.
 
-use std::env;
-use std::fs;
 use std::hint::black_box;
-use std::io::BufRead;
-use std::io::BufReader;
+use std::io::{BufRead, BufReader};
 use std::path::Path;
-use std::process::Child;
-use std::process::Command;
-use std::process::Stdio;
+use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
-use std::time::Duration;
-use std::time::Instant;
+use std::time::{Duration, Instant};
+use std::{env, fs};
 
-use countersign::authority::Authority;
-use countersign::authority::Settings;
-use countersign::authority::host;
-use countersign::authority::host::NewClient;
-use countersign::claims::Clock;
-use countersign::claims::Issuer;
-use countersign::claims::ScopeSet;
-use countersign::client::GrantRule;
-use countersign::client::Grants;
-use countersign::client::Serves;
-use countersign::rpc;
+use countersign::authority::host::{self, NewClient};
+use countersign::authority::{Authority, Settings};
+use countersign::claims::{Clock, Issuer, ScopeSet};
+use countersign::client::{GrantRule, Grants, Serves};
 use countersign::rpc::issue_token_request::Credential;
 use countersign::rpc::token_service_client::TokenServiceClient;
-use countersign::server;
-use countersign::store;
-use countersign::store::Kek;
+use countersign::store::{self, Kek};
+use countersign::{rpc, server};
 use ed25519_dalek::Signer;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;

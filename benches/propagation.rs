@@ -5,41 +5,24 @@
 //! machine: of a mesh, each guard has its own.
 
 use std::sync::Arc;
-use std::time::Duration;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use countersign::authority::Authority;
-use countersign::authority::Settings;
-use countersign::authority::host;
-use countersign::authority::host::NewClient;
-use countersign::claims::COUNTERSIGN;
-use countersign::claims::Clock;
-use countersign::claims::Issuer;
-use countersign::claims::ScopeSet;
-use countersign::client::GrantRule;
-use countersign::client::Grants;
-use countersign::client::Serves;
-use countersign::guard::Access;
-use countersign::guard::Guard;
-use countersign::guard::MethodPolicy;
-use countersign::guard::ServicePolicy;
-use countersign::mesh::Credentials;
-use countersign::mesh::FedBy;
-use countersign::mesh::Session;
-use countersign::rpc;
+use countersign::authority::host::{self, NewClient};
+use countersign::authority::{Authority, Settings};
+use countersign::claims::{COUNTERSIGN, Clock, Issuer, ScopeSet};
+use countersign::client::{GrantRule, Grants, Serves};
+use countersign::guard::{Access, Guard, MethodPolicy, ServicePolicy};
+use countersign::mesh::{Credentials, FedBy, Session};
 use countersign::rpc::issue_token_request::Credential;
 use countersign::rpc::revoke_token_request::Target;
 use countersign::rpc::token_service_client::TokenServiceClient;
-use countersign::server;
-use countersign::store;
-use countersign::store::Kek;
+use countersign::store::{self, Kek};
+use countersign::{rpc, server};
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
-use tonic::Code;
-use tonic::Request;
-use tonic::transport::Channel;
-use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
+use tonic::transport::{Channel, Server};
+use tonic::{Code, Request};
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_client::HealthClient;
 

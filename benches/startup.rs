@@ -2,26 +2,16 @@
 //!
 //! Each start is a process of its own (this program again), so that its memory is its alone.
 
-use std::env;
-use std::fs;
 use std::path::Path;
 use std::process::Command;
-use std::time::Duration;
-use std::time::Instant;
+use std::time::{Duration, Instant};
+use std::{env, fs};
 
-use countersign::authority::Authority;
-use countersign::authority::Settings;
-use countersign::authority::host;
-use countersign::authority::host::NewClient;
-use countersign::claims::Audience;
-use countersign::claims::Clock;
-use countersign::claims::Issuer;
-use countersign::claims::ScopeSet;
-use countersign::client::GrantRule;
-use countersign::client::Grants;
-use countersign::client::Serves;
-use countersign::store;
-use countersign::store::Kek;
+use countersign::authority::host::{self, NewClient};
+use countersign::authority::{Authority, Settings};
+use countersign::claims::{Audience, Clock, Issuer, ScopeSet};
+use countersign::client::{GrantRule, Grants, Serves};
+use countersign::store::{self, Kek};
 
 /// Set for a process that starts: the store.
 const OPEN: &str = "COUNTERSIGN_BENCH_OPEN";

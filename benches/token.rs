@@ -1,42 +1,23 @@
 //! What minting and verifying cost beside the bare signature: targets 1.1 times at most, each.
 
 use std::convert::Infallible;
-use std::future::Future;
-use std::future::ready;
+use std::future::{Future, ready};
 use std::hint::black_box;
 use std::pin::pin;
 use std::sync::Arc;
-use std::task::Context;
-use std::task::Poll;
-use std::task::Waker;
-use std::time::Duration;
-use std::time::Instant;
+use std::task::{Context, Poll, Waker};
+use std::time::{Duration, Instant};
 
-use countersign::claims::Audience;
-use countersign::claims::Claims;
-use countersign::claims::ClientId;
-use countersign::claims::Clock;
-use countersign::claims::DEFAULT_LEEWAY;
-use countersign::claims::Issuer;
-use countersign::claims::ScopeSet;
-use countersign::claims::Timestamp;
-use countersign::claims::TokenId;
-use countersign::guard::Access;
-use countersign::guard::Guard;
-use countersign::guard::GuardedBody;
-use countersign::guard::MethodPolicy;
-use countersign::guard::ServicePolicy;
-use countersign::guard::Trust;
+use countersign::claims::{
+    Audience, Claims, ClientId, Clock, DEFAULT_LEEWAY, Issuer, ScopeSet, Timestamp, TokenId,
+};
+use countersign::guard::{Access, Guard, GuardedBody, MethodPolicy, ServicePolicy, Trust};
 use countersign::keys::SigningKey;
-use countersign::token::Audiences;
-use countersign::token::Minter;
-use countersign::trust::Revocations;
-use countersign::trust::TrustBundle;
+use countersign::token::{Audiences, Minter};
+use countersign::trust::{Revocations, TrustBundle};
 use criterion::Criterion;
 use ed25519_dalek::Signer;
-use tower::Layer;
-use tower::Service;
-use tower::service_fn;
+use tower::{Layer, Service, service_fn};
 
 const NOW: Timestamp = Timestamp::from_unix(1_800_000_000);
 const SEED: [u8; 32] = [1; 32];

@@ -8,20 +8,14 @@
 //! `DELETE /sessions/expired` removes the sessions that are over, and demands `admin:cleanup`.
 
 use std::process::ExitCode;
-use std::sync::Arc;
-use std::sync::Mutex;
-use std::sync::PoisonError;
+use std::sync::{Arc, Mutex, PoisonError};
 
-use axum::Extension;
-use axum::Json;
-use axum::Router;
 use axum::extract::State;
-use axum::routing::delete;
-use axum::routing::get;
+use axum::routing::{delete, get};
+use axum::{Extension, Json, Router};
 use clap::Parser;
 use countersign::token::VerifiedToken;
-use serde_json::Value;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::log::Failure;
 use crate::serving::Serving;

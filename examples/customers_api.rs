@@ -10,15 +10,13 @@
 
 use std::process::ExitCode;
 
-use axum::Json;
-use axum::Router;
 use axum::extract::Query;
 use axum::http::StatusCode;
 use axum::routing::get;
+use axum::{Json, Router};
 use clap::Parser;
 use serde::Deserialize;
-use serde_json::Value;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::log::Failure;
 use crate::serving::Serving;

@@ -14,20 +14,17 @@
 //! sent again: at least once, as every queue has it that loses nothing. Notification is
 //! `notification_service.rs`.
 
-use std::fs;
-use std::io;
-use std::path::Path;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
+use std::{fs, io};
 
 use clap::Parser;
 use countersign::claims::Audience;
 use countersign::mesh::Authenticated;
 use tokio::time::sleep;
-use tonic::Code;
-use tonic::Request;
 use tonic::transport::Channel;
+use tonic::{Code, Request};
 
 use crate::backoff::Backoff;
 use crate::calling::Calling;

@@ -13,28 +13,18 @@
 //! `--now` does it at once, for a cron daemon or a Kubernetes `CronJob`. The storage is `storage_api.rs`.
 
 use std::error::Error;
-use std::fs;
-use std::io;
-use std::path::Path;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::Duration;
-use std::time::SystemTime;
-use std::time::UNIX_EPOCH;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::{fs, io};
 
 use bytes::Bytes;
 use clap::Parser;
 use countersign::claims::Audience;
-use countersign::mesh::BearerToken;
-use countersign::mesh::NoToken;
-use countersign::mesh::TokenSource;
-use http::Request;
-use http::Response;
-use http::StatusCode;
+use countersign::mesh::{BearerToken, NoToken, TokenSource};
 use http::header::AUTHORIZATION;
-use tokio::time::Instant;
-use tokio::time::sleep;
-use tokio::time::timeout_at;
+use http::{Request, Response, StatusCode};
+use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::backoff::Backoff;
 use crate::calling::Calling;

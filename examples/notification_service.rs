@@ -11,20 +11,16 @@
 
 use std::io::Write;
 use std::process::ExitCode;
-use std::sync::atomic::AtomicU32;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use clap::Parser;
 use countersign::guard;
-use tonic::Request;
-use tonic::Response;
-use tonic::Status;
 use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
+use tonic::{Request, Response, Status};
 
 use crate::log::Failure;
-use crate::pb::notification_service_server::NotificationService;
-use crate::pb::notification_service_server::NotificationServiceServer;
+use crate::pb::notification_service_server::{NotificationService, NotificationServiceServer};
 use crate::serving::Serving;
 
 #[path = "support/log.rs"]

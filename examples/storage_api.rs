@@ -9,22 +9,16 @@
 //! stands in the token: nobody writes over the backups of another. The same file twice is one file, so
 //! that a client may try again.
 
-use std::fs;
-use std::io;
-use std::path::Path as FilePath;
-use std::path::PathBuf;
+use std::path::{Path as FilePath, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::{fs, io};
 
-use axum::Extension;
-use axum::Router;
 use axum::body::Bytes;
-use axum::extract::DefaultBodyLimit;
-use axum::extract::Path;
-use axum::extract::State;
+use axum::extract::{DefaultBodyLimit, Path, State};
 use axum::http::StatusCode;
-use axum::routing::get;
-use axum::routing::put;
+use axum::routing::{get, put};
+use axum::{Extension, Router};
 use clap::Parser;
 use countersign::token::VerifiedToken;
 

@@ -21,12 +21,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use clap::Parser;
 use countersign::claims::ScopeSet;
-use countersign::mesh::ClientSecret;
-use countersign::mesh::OAuthEndpoint;
-use countersign::mesh::TokenSource;
+use countersign::mesh::{ClientSecret, OAuthEndpoint, TokenSource};
 use http::Request;
-use http::header::AUTHORIZATION;
-use http::header::CONTENT_TYPE;
+use http::header::{AUTHORIZATION, CONTENT_TYPE};
 use tokio::time::Instant;
 
 use crate::http_client::Http;

@@ -23,69 +23,34 @@ mod snapshot;
 mod verifiers;
 mod watching;
 
-pub use self::act::Act;
-pub use self::act::ActError;
-pub use self::act::Refusal;
-pub use self::clients::ClientPatch;
-pub use self::clients::CreatedSecret;
-pub use self::clients::TokensSoFar;
+pub use self::act::{Act, ActError, Refusal};
+pub use self::clients::{ClientPatch, CreatedSecret, TokensSoFar};
 pub use self::facts::NoAudience;
-pub use self::keys::RingChange;
-pub use self::keys::Rotation;
-pub use self::verifiers::Behind;
-pub use self::verifiers::Seat;
-pub use self::verifiers::TooManyStreams;
-pub use self::verifiers::Verifiers;
-pub use self::watching::NotSeated;
-pub use self::watching::Told;
-pub use self::watching::Version;
+pub use self::keys::{RingChange, Rotation};
+pub use self::verifiers::{Behind, Seat, TooManyStreams, Verifiers};
+pub use self::watching::{NotSeated, Told, Version};
 
 use std::fmt;
 use std::path::Path;
-use std::sync::Arc;
-use std::sync::Mutex;
-use std::sync::atomic::AtomicBool;
-use std::sync::atomic::AtomicU64;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::sync::watch;
 
 use crate::authority::lease::Reached;
-use crate::authority::refusals::Refusals;
-use crate::authority::refusals::Refused;
-use crate::authority::refusals::Sort;
+use crate::authority::refusals::{Refusals, Refused, Sort};
 use crate::authority::retirement::Kept;
-use crate::authority::snapshot::Published;
-use crate::authority::snapshot::Witness;
+use crate::authority::snapshot::{Published, Witness};
 use crate::authority::watching::Deltas;
-use crate::claims::Audience;
-use crate::claims::Claims;
-use crate::claims::ClientId;
-use crate::claims::Clock;
-use crate::claims::DEFAULT_LEEWAY;
-use crate::claims::MAX_TOKEN_LIFE;
-use crate::claims::Timestamp;
-use crate::claims::TokenId;
-use crate::client::AssertionDesk;
-use crate::client::Credential;
-use crate::client::NotAuthenticated;
+use crate::claims::{
+    Audience, Claims, ClientId, Clock, DEFAULT_LEEWAY, MAX_TOKEN_LIFE, Timestamp, TokenId,
+};
+use crate::client::{AssertionDesk, Credential, NotAuthenticated};
 use crate::keys::ClockBehind;
-use crate::policy::Denial;
-use crate::policy::TokenRequest;
-use crate::policy::decide;
-use crate::store::AuditRow;
-use crate::store::Change;
-use crate::store::Committed;
-use crate::store::Kek;
-use crate::store::State;
-use crate::store::Store;
-use crate::store::StoreError;
-use crate::store::Writes;
-use crate::token::Audiences;
-use crate::token::Rejection;
-use crate::token::Token;
-use crate::token::VerifiedToken;
+use crate::policy::{Denial, TokenRequest, decide};
+use crate::store::{AuditRow, Change, Committed, Kek, State, Store, StoreError, Writes};
+use crate::token::{Audiences, Rejection, Token, VerifiedToken};
 use crate::trust::TrustBundle;
 
 /// How long tokens are signed after the store was last reached.

@@ -5,23 +5,18 @@
 
 mod clock;
 
-pub use self::clock::Clock;
-pub use self::clock::SteadyClock;
+pub use self::clock::{Clock, SteadyClock};
 
 use std::borrow::Borrow;
 use std::fmt;
-use std::hash::Hash;
-use std::hash::Hasher;
+use std::hash::{Hash, Hasher};
 use std::marker::PhantomData;
 use std::ops::Add;
 use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde::Deserialize;
-use serde::Deserializer;
-use serde::Serialize;
-use serde::Serializer;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// The longest life that any token can have.
 pub const MAX_TOKEN_LIFE: Duration = Duration::from_secs(24 * 60 * 60);

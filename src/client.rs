@@ -7,47 +7,30 @@ mod replay;
 mod resources;
 mod secret;
 
-pub use self::authentication::AssertionDesk;
-pub use self::authentication::AuthenticatedClient;
-pub use self::authentication::AuthenticationError;
-pub use self::authentication::Credential;
-pub use self::authentication::NotAuthenticated;
-pub use self::authentication::authenticate;
-pub use self::authentication::unverified_subject;
-pub use self::certificate::CertificateInfo;
-pub use self::certificate::CertificateName;
-pub use self::certificate::CertificateNameKind;
-pub use self::certificate::CertificateNames;
-pub use self::certificate::InvalidCertificate;
-pub use self::certificate::InvalidCertificateName;
-pub use self::certificate::StoredCertificate;
-pub use self::key::ClientKeyInfo;
-pub use self::key::StoredKey;
-pub use self::resources::InvalidResources;
-pub use self::resources::ResourceAlias;
-pub use self::resources::ResourceUri;
-pub use self::resources::ResourceUriRule;
-pub use self::resources::Resources;
-pub use self::secret::ClientSecret;
-pub use self::secret::InvalidSecretId;
-pub use self::secret::LastUse;
-pub use self::secret::SecretHash;
-pub use self::secret::SecretId;
-pub use self::secret::SecretInfo;
-pub use self::secret::StoredSecret;
+pub use self::authentication::{
+    AssertionDesk, AuthenticatedClient, AuthenticationError, Credential, NotAuthenticated,
+    authenticate, unverified_subject,
+};
+pub use self::certificate::{
+    CertificateInfo, CertificateName, CertificateNameKind, CertificateNames, InvalidCertificate,
+    InvalidCertificateName, StoredCertificate,
+};
+pub use self::key::{ClientKeyInfo, StoredKey};
+pub use self::resources::{
+    InvalidResources, ResourceAlias, ResourceUri, ResourceUriRule, Resources,
+};
+pub use self::secret::{
+    ClientSecret, InvalidSecretId, LastUse, SecretHash, SecretId, SecretInfo, StoredSecret,
+};
 
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde::Deserialize;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use thin_vec::ThinVec;
 
-use crate::claims::Audience;
-use crate::claims::ClientId;
-use crate::claims::ScopeSet;
-use crate::claims::Timestamp;
+use crate::claims::{Audience, ClientId, ScopeSet, Timestamp};
 
 /// A registered client (RFC 6749 §2).
 #[derive(Debug, Clone)]

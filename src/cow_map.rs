@@ -5,9 +5,7 @@
 
 use std::borrow::Borrow;
 use std::collections::HashMap;
-use std::hash::BuildHasher;
-use std::hash::Hash;
-use std::hash::RandomState;
+use std::hash::{BuildHasher, Hash, RandomState};
 use std::sync::Arc;
 
 /// At a hundred thousand entries a shard holds four hundred: a change copies microseconds' worth.

@@ -3,14 +3,8 @@
 use std::fmt;
 use std::time::Duration;
 
-use crate::claims::Audience;
-use crate::claims::COUNTERSIGN;
-use crate::claims::ClientId;
-use crate::claims::ScopeSet;
-use crate::client::AuthenticatedClient;
-use crate::client::Client;
-use crate::client::ClientSettings;
-use crate::client::GrantRule;
+use crate::claims::{Audience, COUNTERSIGN, ClientId, ScopeSet};
+use crate::client::{AuthenticatedClient, Client, ClientSettings, GrantRule};
 use crate::token::VerifiedToken;
 
 /// The scopes of audience `countersign` that make their holder an operator.

@@ -50,41 +50,21 @@
 //! (`#[tokio::test(start_paused = true)]`) and advances that.
 
 use std::fmt;
-use std::sync::Arc;
-use std::sync::Mutex;
-use std::sync::PoisonError;
-use std::sync::atomic::AtomicU64;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::watch;
 use tonic::Request;
 
-use crate::claims::Audience;
-use crate::claims::Claims;
-use crate::claims::ClientId;
-use crate::claims::Clock;
-use crate::claims::DEFAULT_LEEWAY;
-use crate::claims::Issuer;
-use crate::claims::Kid;
-use crate::claims::MAX_TOKEN_LIFE;
-use crate::claims::ScopeSet;
-use crate::claims::Timestamp;
-use crate::claims::TokenId;
-use crate::guard::Freshness;
-use crate::guard::Guard;
-use crate::guard::GuardBuilder;
-use crate::guard::ServicePolicy;
-use crate::guard::Trust;
-use crate::guard::WhenStale;
-use crate::keys::PublicKey;
-use crate::keys::SigningKey;
-use crate::token::Minter;
-use crate::token::Token;
-use crate::trust::ClientRevocation;
-use crate::trust::Revocations;
-use crate::trust::TokenRevocation;
-use crate::trust::TrustBundle;
+use crate::claims::{
+    Audience, Claims, ClientId, Clock, DEFAULT_LEEWAY, Issuer, Kid, MAX_TOKEN_LIFE, ScopeSet,
+    Timestamp, TokenId,
+};
+use crate::guard::{Freshness, Guard, GuardBuilder, ServicePolicy, Trust, WhenStale};
+use crate::keys::{PublicKey, SigningKey};
+use crate::token::{Minter, Token};
+use crate::trust::{ClientRevocation, Revocations, TokenRevocation, TrustBundle};
 
 /// Who issues the tokens of a [`TestIssuer`].
 pub const ISSUER: &str = "https://issuer.test";

@@ -3,26 +3,16 @@
 mod delta;
 mod revocations;
 
-pub use self::delta::TrustDelta;
-pub use self::delta::WrongEpoch;
-pub use self::revocations::ClientRevocation;
-pub use self::revocations::Revocations;
-pub use self::revocations::TokenRevocation;
+pub use self::delta::{TrustDelta, WrongEpoch};
+pub use self::revocations::{ClientRevocation, Revocations, TokenRevocation};
 
 use std::time::Duration;
 
-use serde::Deserialize;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
-use crate::claims::Issuer;
-use crate::claims::Timestamp;
-use crate::keys::InvalidKeySet;
-use crate::keys::KeySet;
-use crate::token::Audiences;
-use crate::token::Expected;
-use crate::token::Rejection;
-use crate::token::VerifiedToken;
-use crate::token::verify;
+use crate::claims::{Issuer, Timestamp};
+use crate::keys::{InvalidKeySet, KeySet};
+use crate::token::{Audiences, Expected, Rejection, VerifiedToken, verify};
 
 /// Keys and revocations at one epoch: all that a verifier needs.
 #[derive(Debug, Clone)]
@@ -139,11 +129,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::claims::Audience;
-    use crate::claims::Claims;
-    use crate::claims::ClientId;
-    use crate::claims::ScopeSet;
-    use crate::claims::TokenId;
+    use crate::claims::{Audience, Claims, ClientId, ScopeSet, TokenId};
     use crate::keys::SigningKey;
     use crate::token::Minter;
 

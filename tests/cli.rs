@@ -1,14 +1,11 @@
 //! The command line as its users see it, where no server is needed.
 
-use std::fs;
-use std::io;
-use std::io::Write;
+use std::io::{self, Write};
 use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
-use std::process::Command;
-use std::process::Output;
-use std::thread;
+use std::process::{Command, Output};
+use std::{fs, thread};
 
 /// Every variable that the program reads, set to nothing, which is as good as unset.
 const VARIABLES: [&str; 22] = [

@@ -3,25 +3,18 @@
 #[path = "../src/codegen/mod.rs"]
 mod codegen;
 
-use countersign::claims::Audience;
-use countersign::claims::Scope;
+use codegen::annotations::{
+    AnnotationError, MethodRule, Problem, Rule, ServiceRule, read_annotations,
+};
+use codegen::emit::policy_table;
+use countersign::claims::{Audience, Scope};
 use countersign::guard::Access;
 use countersign::rpc;
 use prost_reflect::DescriptorPool;
 use protox::Compiler;
-use protox::file::ChainFileResolver;
-use protox::file::File;
-use protox::file::FileResolver;
-use protox::file::GoogleFileResolver;
-use protox::file::IncludeFileResolver;
-
-use codegen::annotations::AnnotationError;
-use codegen::annotations::MethodRule;
-use codegen::annotations::Problem;
-use codegen::annotations::Rule;
-use codegen::annotations::ServiceRule;
-use codegen::annotations::read_annotations;
-use codegen::emit::policy_table;
+use protox::file::{
+    ChainFileResolver, File, FileResolver, GoogleFileResolver, IncludeFileResolver,
+};
 
 /// Files that a test wrote, by name.
 struct Sources(Vec<(String, String)>);

@@ -3,38 +3,19 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use countersign::claims::Audience;
-use countersign::claims::Claims;
-use countersign::claims::ClientId;
-use countersign::claims::Clock;
-use countersign::claims::Issuer;
-use countersign::claims::ScopeSet;
-use countersign::claims::Timestamp;
-use countersign::claims::TokenId;
-use countersign::keys::KeySet;
-use countersign::keys::SigningKey;
-use countersign::token::Audiences;
-use countersign::token::Expected;
-use countersign::token::FormatError;
-use countersign::token::Minter;
-use countersign::token::Rejection;
-use countersign::token::VerifiedToken;
-use countersign::token::verify;
-use jsonwebtoken::Algorithm;
-use jsonwebtoken::DecodingKey;
-use jsonwebtoken::EncodingKey;
-use jsonwebtoken::Header;
-use jsonwebtoken::TokenData;
-use jsonwebtoken::Validation;
+use countersign::claims::{
+    Audience, Claims, ClientId, Clock, Issuer, ScopeSet, Timestamp, TokenId,
+};
+use countersign::keys::{KeySet, SigningKey};
+use countersign::token::{
+    Audiences, Expected, FormatError, Minter, Rejection, VerifiedToken, verify,
+};
 use jsonwebtoken::errors::ErrorKind;
-use jsonwebtoken::jwk::AlgorithmParameters;
-use jsonwebtoken::jwk::Jwk;
-use jsonwebtoken::jwk::JwkSet;
-use jsonwebtoken::jwk::KeyAlgorithm;
-use jsonwebtoken::jwk::PublicKeyUse;
-use jsonwebtoken::jwk::ThumbprintHash;
-use serde_json::Value;
-use serde_json::json;
+use jsonwebtoken::jwk::{
+    AlgorithmParameters, Jwk, JwkSet, KeyAlgorithm, PublicKeyUse, ThumbprintHash,
+};
+use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, TokenData, Validation};
+use serde_json::{Value, json};
 
 const ISSUER: &str = "https://issuer.test";
 

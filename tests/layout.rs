@@ -1,9 +1,7 @@
 //! The rooms and their arrows, and a few rules of the house: enforced, not hoped for.
 
-use std::fmt;
-use std::fs;
-use std::path::Path;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::{fmt, fs};
 
 /// Each room and the rooms that it may use. An arrow that is not here does not exist.
 const ROOMS: [(&str, &[&str]); 18] = [
@@ -155,7 +153,7 @@ fn may_use(room: &str, used: &str) -> Result<(), String> {
         .find(|(name, _)| *name == room)
         .ok_or_else(|| format!("the room `{room}` has no place in tests/layout.rs yet"))?;
     if used.is_empty() {
-        return Err("one `use crate::room::Thing` a line, without braces".to_owned());
+        return Err("a `use` of its own for each room: no braces after `crate::`".to_owned());
     }
     if used == room || used == "cow_map" || allowed.contains(&used) {
         return Ok(());
@@ -236,7 +234,7 @@ fn a_planted_arrow_is_found_where_it_stands() {
     assert_eq!(violations("src/keys/key_set.rs", "use super::key_ring::KeyRing;"), []);
     assert_eq!(violations("src/claims.rs", "use crate::cow_map::CowMap;"), []);
     assert_found("src/cow_map.rs", "use crate::claims::Kid;", 1, "`claims`");
-    assert_found("src/keys/mod.rs", "use crate::{claims, token};", 1, "without braces");
+    assert_found("src/keys/mod.rs", "use crate::{claims, token};", 1, "no braces");
     assert_found("src/attic.rs", "use crate::claims::Kid;", 1, "no place");
     assert_eq!(violations("src/main.rs", "countersign::cli::run(args)"), []);
     assert_found("src/main.rs", "countersign::server::serve()", 1, "`server`");

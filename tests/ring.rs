@@ -5,29 +5,14 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use countersign::authority::SIGNING_LEASE;
-use countersign::authority::SKEW_ALLOWANCE;
-use countersign::authority::TAIL;
-use countersign::claims::Audience;
-use countersign::claims::Claims;
-use countersign::claims::ClientId;
-use countersign::claims::DEFAULT_LEEWAY;
-use countersign::claims::Issuer;
-use countersign::claims::Kid;
-use countersign::claims::MAX_TOKEN_LIFE;
-use countersign::claims::ScopeSet;
-use countersign::claims::Timestamp;
-use countersign::claims::TokenId;
-use countersign::keys::KeyRing;
-use countersign::keys::KeyState;
-use countersign::keys::RevokeKeyError;
-use countersign::keys::SigningKey;
-use countersign::token::Audiences;
-use countersign::token::Minter;
-use countersign::token::Rejection;
-use countersign::token::VerifiedToken;
-use countersign::trust::Revocations;
-use countersign::trust::TrustBundle;
+use countersign::authority::{SIGNING_LEASE, SKEW_ALLOWANCE, TAIL};
+use countersign::claims::{
+    Audience, Claims, ClientId, DEFAULT_LEEWAY, Issuer, Kid, MAX_TOKEN_LIFE, ScopeSet, Timestamp,
+    TokenId,
+};
+use countersign::keys::{KeyRing, KeyState, RevokeKeyError, SigningKey};
+use countersign::token::{Audiences, Minter, Rejection, VerifiedToken};
+use countersign::trust::{Revocations, TrustBundle};
 use proptest::prelude::*;
 use proptest::sample::Index;
 

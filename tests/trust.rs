@@ -1,27 +1,18 @@
 //! What verifiers are told, through any history: whoever is fed deltas knows what a snapshot says, and
 //! no revocation is forgotten while its token could be accepted.
 
-use std::collections::BTreeMap;
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use countersign::authority::TAIL;
-use countersign::claims::Audience;
-use countersign::claims::ClientId;
-use countersign::claims::DEFAULT_LEEWAY;
-use countersign::claims::Issuer;
-use countersign::claims::MAX_TOKEN_LIFE;
-use countersign::claims::Timestamp;
-use countersign::claims::TokenId;
-use countersign::keys::KeySet;
-use countersign::keys::SigningKey;
-use countersign::trust::ClientRevocation;
-use countersign::trust::Revocations;
-use countersign::trust::TokenRevocation;
-use countersign::trust::TrustBundle;
-use countersign::trust::TrustDelta;
-use countersign::trust::WrongEpoch;
+use countersign::claims::{
+    Audience, ClientId, DEFAULT_LEEWAY, Issuer, MAX_TOKEN_LIFE, Timestamp, TokenId,
+};
+use countersign::keys::{KeySet, SigningKey};
+use countersign::trust::{
+    ClientRevocation, Revocations, TokenRevocation, TrustBundle, TrustDelta, WrongEpoch,
+};
 use proptest::prelude::*;
 use proptest::sample::Index;
 

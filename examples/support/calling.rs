@@ -2,9 +2,7 @@
 
 use std::path::PathBuf;
 
-use countersign::mesh::Session;
-use countersign::mesh::SessionBuilder;
-use countersign::mesh::SessionError;
+use countersign::mesh::{Session, SessionBuilder, SessionError};
 
 #[derive(clap::Args)]
 pub struct Calling {

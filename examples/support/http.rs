@@ -5,20 +5,15 @@ use std::error::Error;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::Request;
-use http::Response;
 use http::header::AUTHORIZATION;
-use http_body_util::BodyExt;
-use http_body_util::Full;
-use http_body_util::Limited;
-use hyper_rustls::HttpsConnector;
-use hyper_rustls::HttpsConnectorBuilder;
+use http::{Request, Response};
+use http_body_util::{BodyExt, Full, Limited};
+use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
-use rustls::ClientConfig;
-use rustls::RootCertStore;
 use rustls::crypto::ring;
+use rustls::{ClientConfig, RootCertStore};
 use tokio::time::timeout;
 
 const LONGEST_WAIT: Duration = Duration::from_secs(30);

@@ -2,8 +2,7 @@
 //! else puts a secret or a token there.
 
 use std::error::Error;
-use std::io;
-use std::io::IsTerminal;
+use std::io::{self, IsTerminal};
 use std::process::ExitCode;
 
 use tracing_subscriber::EnvFilter;

@@ -1,16 +1,12 @@
 //! What every server of the examples is told, so that it can stand behind any issuer.
 
-use std::io;
-use std::io::Write;
+use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use countersign::claims::Audience;
-use countersign::claims::Issuer;
-use countersign::guard::Guard;
-use countersign::guard::ServicePolicy;
-use countersign::mesh::SessionError;
-use countersign::mesh::trust_in;
+use countersign::claims::{Audience, Issuer};
+use countersign::guard::{Guard, ServicePolicy};
+use countersign::mesh::{SessionError, trust_in};
 use tokio::net::TcpListener;
 use tokio::time::timeout;
 

@@ -5,21 +5,12 @@ use std::time::Duration;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::authority::Authority;
-use crate::authority::Behind;
-use crate::authority::refusals::Refused;
-use crate::authority::refusals::Sort;
+use crate::authority::refusals::{Refused, Sort};
+use crate::authority::{Authority, Behind};
 use crate::claims::Timestamp;
 use crate::keys::ClockBehind;
-use crate::policy::ChangeDenial;
-use crate::policy::Operator;
-use crate::store::AuditEvent;
-use crate::store::Change;
-use crate::store::CommitError;
-use crate::store::Committed;
-use crate::store::Decision;
-use crate::store::RequestKey;
-use crate::store::State;
+use crate::policy::{ChangeDenial, Operator};
+use crate::store::{AuditEvent, Change, CommitError, Committed, Decision, RequestKey, State};
 
 /// An operator's act: who, from where, when, and as which request.
 #[derive(Debug, Clone)]

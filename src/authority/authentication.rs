@@ -1,16 +1,11 @@
 //! Who asks: a client that proves who it is with one of its credentials.
 
-use crate::authority::Authority;
-use crate::authority::IssueError;
-use crate::authority::refusals::Refused;
-use crate::authority::refusals::Sort;
-use crate::claims::ClientId;
-use crate::claims::Timestamp;
-use crate::client::AuthenticatedClient;
-use crate::client::AuthenticationError;
-use crate::client::Credential;
-use crate::client::NotAuthenticated;
-use crate::client::authenticate;
+use crate::authority::refusals::{Refused, Sort};
+use crate::authority::{Authority, IssueError};
+use crate::claims::{ClientId, Timestamp};
+use crate::client::{
+    AuthenticatedClient, AuthenticationError, Credential, NotAuthenticated, authenticate,
+};
 use crate::store::State;
 
 impl Authority {

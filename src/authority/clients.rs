@@ -1,43 +1,23 @@
 //! The administration of clients, their grants and their secrets.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use serde::Deserialize;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
-use crate::authority::Act;
-use crate::authority::ActError;
-use crate::authority::Authority;
-use crate::authority::MOST_AHEAD;
-use crate::authority::Refusal;
-use crate::authority::SKEW_ALLOWANCE;
-use crate::authority::TAIL;
-use crate::authority::no_randomness;
-use crate::claims::COUNTERSIGN;
-use crate::claims::ClientId;
-use crate::claims::Timestamp;
-use crate::client::Client;
-use crate::client::ClientInfo;
-use crate::client::ClientSecret;
-use crate::client::ClientSettings;
-use crate::client::Grants;
-use crate::client::LastUse;
-use crate::client::Resources;
-use crate::client::SecretHash;
-use crate::client::SecretId;
-use crate::client::SecretInfo;
-use crate::client::Serves;
-use crate::client::StoredSecret;
-use crate::policy::ADMINISTRATIVE_SCOPES;
-use crate::policy::can_administer_operators;
-use crate::policy::may_change;
-use crate::policy::may_make_credential;
-use crate::store::Change;
-use crate::store::Committed;
-use crate::store::State;
+use crate::authority::{
+    Act, ActError, Authority, MOST_AHEAD, Refusal, SKEW_ALLOWANCE, TAIL, no_randomness,
+};
+use crate::claims::{COUNTERSIGN, ClientId, Timestamp};
+use crate::client::{
+    Client, ClientInfo, ClientSecret, ClientSettings, Grants, LastUse, Resources, SecretHash,
+    SecretId, SecretInfo, Serves, StoredSecret,
+};
+use crate::policy::{
+    ADMINISTRATIVE_SCOPES, can_administer_operators, may_change, may_make_credential,
+};
+use crate::store::{Change, Committed, State};
 
 /// New values for some of a client's settings.
 #[derive(Debug, Clone, Default)]

@@ -3,26 +3,15 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::authority::Act;
-use crate::authority::ActError;
-use crate::authority::Authority;
-use crate::authority::Refusal;
-use crate::authority::clients::keep_an_operator;
-use crate::authority::clients::known;
-use crate::claims::ClientId;
-use crate::claims::Kid;
-use crate::client::CertificateInfo;
-use crate::client::CertificateName;
-use crate::client::Client;
-use crate::client::ClientKeyInfo;
-use crate::client::LastUse;
-use crate::client::StoredCertificate;
-use crate::client::StoredKey;
+use crate::authority::clients::{keep_an_operator, known};
+use crate::authority::{Act, ActError, Authority, Refusal};
+use crate::claims::{ClientId, Kid};
+use crate::client::{
+    CertificateInfo, CertificateName, Client, ClientKeyInfo, LastUse, StoredCertificate, StoredKey,
+};
 use crate::keys::PublicKey;
-use crate::policy::may_change;
-use crate::policy::may_make_credential;
-use crate::store::Change;
-use crate::store::Committed;
+use crate::policy::{may_change, may_make_credential};
+use crate::store::{Change, Committed};
 
 impl Authority {
     /// Registers a public key with which a client may sign assertions.

@@ -5,8 +5,7 @@ use std::sync::atomic::Ordering;
 use subtle::ConstantTimeEq;
 
 use crate::authority::Authority;
-use crate::claims::Audience;
-use crate::claims::Timestamp;
+use crate::claims::{Audience, Timestamp};
 use crate::store::AuditEvent;
 
 impl Authority {

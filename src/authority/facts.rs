@@ -1,9 +1,7 @@
 //! What others ask the authority about itself.
 
 use crate::authority::Authority;
-use crate::claims::Audience;
-use crate::claims::Issuer;
-use crate::claims::Timestamp;
+use crate::claims::{Audience, Issuer, Timestamp};
 use crate::client::ResourceUri;
 
 /// Why resources tell no audience.

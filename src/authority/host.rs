@@ -4,38 +4,17 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::authority::TAIL;
-use crate::claims::COUNTERSIGN;
-use crate::claims::ClientId;
-use crate::claims::Clock;
-use crate::claims::Issuer;
-use crate::claims::ScopeSet;
-use crate::claims::Timestamp;
-use crate::client::Client;
-use crate::client::ClientSecret;
-use crate::client::ClientSettings;
-use crate::client::GrantRule;
-use crate::client::Grants;
-use crate::client::LastUse;
-use crate::client::SecretHash;
-use crate::client::SecretId;
-use crate::client::Serves;
-use crate::client::StoredSecret;
-use crate::keys::ClockBehind;
-use crate::keys::KeyRing;
-use crate::keys::SigningKey;
+use crate::claims::{COUNTERSIGN, ClientId, Clock, Issuer, ScopeSet, Timestamp};
+use crate::client::{
+    Client, ClientSecret, ClientSettings, GrantRule, Grants, LastUse, SecretHash, SecretId, Serves,
+    StoredSecret,
+};
+use crate::keys::{ClockBehind, KeyRing, SigningKey};
 use crate::policy::ADMINISTRATIVE_SCOPES;
-use crate::store;
-use crate::store::AuditEvent;
-use crate::store::Change;
-use crate::store::CommitError;
-use crate::store::Decision;
-use crate::store::Kek;
-use crate::store::Reservation;
-use crate::store::Restored;
-use crate::store::State;
-use crate::store::Store;
-use crate::store::StoreError;
-use crate::store::Writes;
+use crate::store::{
+    self, AuditEvent, Change, CommitError, Decision, Kek, Reservation, Restored, State, Store,
+    StoreError, Writes,
+};
 
 /// A client to be made on the host, and the secret that it will have.
 pub struct NewClient {

@@ -2,30 +2,15 @@
 
 use std::sync::Arc;
 
-use metrics::counter;
-use metrics::gauge;
-use serde::Deserialize;
-use serde::Serialize;
+use metrics::{counter, gauge};
+use serde::{Deserialize, Serialize};
 
-use crate::authority::Act;
-use crate::authority::ActError;
-use crate::authority::Authority;
-use crate::authority::Refusal;
-use crate::authority::TAIL;
-use crate::authority::Verifiers;
-use crate::authority::act::Actor;
-use crate::authority::act::Outcome;
-use crate::authority::no_randomness;
+use crate::authority::act::{Actor, Outcome};
 use crate::authority::verifiers::brief;
+use crate::authority::{Act, ActError, Authority, Refusal, TAIL, Verifiers, no_randomness};
 use crate::claims::Timestamp;
-use crate::keys::KeyInfo;
-use crate::keys::KeyRing;
-use crate::keys::RevokeKeyError;
-use crate::keys::SigningKey;
-use crate::store::AuditEvent;
-use crate::store::Change;
-use crate::store::Committed;
-use crate::store::State;
+use crate::keys::{KeyInfo, KeyRing, RevokeKeyError, SigningKey};
+use crate::store::{AuditEvent, Change, Committed, State};
 
 /// Who rotates keys and retires secrets by schedule, in the audit log.
 pub(super) const SCHEDULE: &str = "schedule";
@@ -203,10 +188,7 @@ mod tests {
     use super::*;
     use crate::claims::Clock;
     use crate::cow_map::CowMap;
-    use crate::keys::ActiveKey;
-    use crate::keys::Listeners;
-    use crate::keys::NextKey;
-    use crate::keys::RetiredKey;
+    use crate::keys::{ActiveKey, Listeners, NextKey, RetiredKey};
     use crate::store::ResourceIndex;
     use crate::trust::Revocations;
 

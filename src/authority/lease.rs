@@ -1,15 +1,10 @@
 //! When the store was last reached, and for how long tokens are signed without a word from it.
 
-use std::sync::atomic::AtomicU64;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use crate::authority::Authority;
-use crate::authority::IssueError;
-use crate::authority::SIGNING_LEASE;
-use crate::claims::Clock;
-use crate::claims::SteadyClock;
-use crate::claims::Timestamp;
+use crate::authority::{Authority, IssueError, SIGNING_LEASE};
+use crate::claims::{Clock, SteadyClock, Timestamp};
 
 /// When the store was last reached, by the clock, and by one that nobody sets.
 pub(super) struct Reached {

@@ -4,19 +4,10 @@ use std::convert::Infallible;
 use std::sync::Arc;
 
 use crate::authority::Authority;
-use crate::authority::retirement::Idle;
-use crate::authority::retirement::IdleSecret;
-use crate::authority::retirement::idle;
+use crate::authority::retirement::{Idle, IdleSecret, idle};
 use crate::claims::Timestamp;
-use crate::client::LastUse;
-use crate::client::StoredCertificate;
-use crate::client::StoredKey;
-use crate::client::StoredSecret;
-use crate::store::Change;
-use crate::store::CommitError;
-use crate::store::Decision;
-use crate::store::State;
-use crate::store::StoreError;
+use crate::client::{LastUse, StoredCertificate, StoredKey, StoredSecret};
+use crate::store::{Change, CommitError, Decision, State, StoreError};
 
 impl Authority {
     /// Expired keys and revocations go, uses of credentials and refusals are written down, idle secrets

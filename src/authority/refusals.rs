@@ -2,9 +2,7 @@
 //! can neither fill the disk, nor slow anyone down, nor hide another's refusals among their own.
 
 use std::collections::HashMap;
-use std::sync::Mutex;
-use std::sync::MutexGuard;
-use std::sync::PoisonError;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::claims::Timestamp;
 use crate::store::AuditEvent;

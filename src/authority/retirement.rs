@@ -4,23 +4,14 @@ use std::collections::HashMap;
 use std::sync::PoisonError;
 use std::time::Duration;
 
-use serde::Deserialize;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::authority::Authority;
 use crate::authority::act::Actor;
 use crate::authority::keys::SCHEDULE;
-use crate::claims::ClientId;
-use crate::claims::Timestamp;
-use crate::client::Client;
-use crate::client::SecretId;
-use crate::client::StoredSecret;
-use crate::store::AuditEvent;
-use crate::store::Change;
-use crate::store::CommitError;
-use crate::store::Committed;
-use crate::store::State;
-use crate::store::StoreError;
+use crate::claims::{ClientId, Timestamp};
+use crate::client::{Client, SecretId, StoredSecret};
+use crate::store::{AuditEvent, Change, CommitError, Committed, State, StoreError};
 
 /// How often it is said of a secret that it is kept although it is idle.
 const WARN_EVERY: Duration = Duration::from_secs(24 * 60 * 60);

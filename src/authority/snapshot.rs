@@ -3,19 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use arc_swap::ArcSwap;
-use arc_swap::Guard;
+use arc_swap::{ArcSwap, Guard};
 use tokio::sync::watch;
 
-use crate::authority::IssuedToken;
-use crate::authority::MOST_AHEAD;
-use crate::authority::Verifiers;
-use crate::authority::Version;
 use crate::authority::lease::Reached;
-use crate::claims::Claims;
-use crate::claims::Clock;
-use crate::claims::Timestamp;
-use crate::claims::TokenId;
+use crate::authority::{IssuedToken, MOST_AHEAD, Verifiers, Version};
+use crate::claims::{Claims, Clock, Timestamp, TokenId};
 use crate::policy::Grant;
 use crate::store::State;
 use crate::token::Minter;
@@ -154,26 +147,14 @@ fn refresh_in(life: Duration, bits: [u8; 12]) -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::claims::Issuer;
-    use crate::claims::ScopeSet;
-    use crate::client::AssertionDesk;
-    use crate::client::Client;
-    use crate::client::ClientSecret;
-    use crate::client::ClientSettings;
-    use crate::client::Credential;
-    use crate::client::GrantRule;
-    use crate::client::Grants;
-    use crate::client::LastUse;
-    use crate::client::SecretHash;
-    use crate::client::SecretId;
-    use crate::client::StoredSecret;
-    use crate::client::authenticate;
+    use crate::claims::{Issuer, ScopeSet};
+    use crate::client::{
+        AssertionDesk, Client, ClientSecret, ClientSettings, Credential, GrantRule, Grants,
+        LastUse, SecretHash, SecretId, StoredSecret, authenticate,
+    };
     use crate::cow_map::CowMap;
-    use crate::keys::KeyRing;
-    use crate::keys::Listeners;
-    use crate::keys::SigningKey;
-    use crate::policy::TokenRequest;
-    use crate::policy::decide;
+    use crate::keys::{KeyRing, Listeners, SigningKey};
+    use crate::policy::{TokenRequest, decide};
     use crate::store::ResourceIndex;
     use crate::trust::Revocations;
 

@@ -1,28 +1,15 @@
 //! The verifiers on the trust stream: who is connected, what each holds, and who did not keep up.
 
-use std::collections::BTreeMap;
-use std::collections::VecDeque;
-use std::sync::Arc;
-use std::sync::Mutex;
-use std::sync::MutexGuard;
-use std::sync::PoisonError;
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use metrics::counter;
-use metrics::gauge;
+use metrics::{counter, gauge};
 
-use crate::claims::ClientId;
-use crate::claims::Clock;
-use crate::claims::Kid;
-use crate::claims::SteadyClock;
-use crate::claims::Timestamp;
-use crate::keys::ACK_DEADLINE;
-use crate::keys::Blocked;
-use crate::keys::KeyRing;
-use crate::keys::Listeners;
-use crate::keys::RECONNECT_WINDOW;
-use crate::keys::RotationGate;
-use crate::keys::StreamVerifier;
+use crate::claims::{ClientId, Clock, Kid, SteadyClock, Timestamp};
+use crate::keys::{
+    ACK_DEADLINE, Blocked, KeyRing, Listeners, RECONNECT_WINDOW, RotationGate, StreamVerifier,
+};
 
 /// How long a verifier that did not keep up is listed, unless it is back.
 const LISTED: Duration = Duration::from_secs(10 * 60);

@@ -1,31 +1,18 @@
 //! What those who listen need: verifiers on the trust stream, and whoever polls the JWKS.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
-use std::sync::Mutex;
-use std::sync::PoisonError;
-use std::sync::Weak;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use tokio::sync::watch;
 
-use crate::authority::Authority;
-use crate::authority::Seat;
-use crate::authority::TooManyStreams;
-use crate::authority::Verifiers;
-use crate::claims::Audience;
-use crate::claims::ClientId;
-use crate::claims::Timestamp;
+use crate::authority::{Authority, Seat, TooManyStreams, Verifiers};
+use crate::claims::{Audience, ClientId, Timestamp};
 use crate::client::Client;
 use crate::keys::Listeners;
-use crate::store::Change;
-use crate::store::CommitError;
-use crate::store::Decision;
-use crate::store::State;
-use crate::store::StoreError;
+use crate::store::{Change, CommitError, Decision, State, StoreError};
 use crate::token::VerifiedToken;
-use crate::trust::TrustBundle;
-use crate::trust::TrustDelta;
+use crate::trust::{TrustBundle, TrustDelta};
 
 /// Tells one published state from another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,21 +1,15 @@
 //! What a build script calls.
 
 use std::collections::HashMap;
-use std::env;
-use std::fs;
-use std::path::Path;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::{env, fs};
 
 use protox::Compiler;
 
-use crate::build::error::Error;
-use crate::build::error::Result;
+use crate::build::error::{Error, Result};
 use crate::build::generator::Generator;
 use crate::build::protos;
-use crate::codegen::annotations::AnnotationError;
-use crate::codegen::annotations::Declared;
-use crate::codegen::annotations::ServiceRule;
-use crate::codegen::annotations::read_file;
+use crate::codegen::annotations::{AnnotationError, Declared, ServiceRule, read_file};
 
 /// Compiles these protos, found in these directories, to Rust in `OUT_DIR`.
 ///

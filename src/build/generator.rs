@@ -2,12 +2,9 @@
 
 use std::collections::HashMap;
 
-use prost_build::Module;
-use prost_build::Service;
-use prost_build::ServiceGenerator;
+use prost_build::{Module, Service, ServiceGenerator};
 
-use crate::build::service::AnnotatedService;
-use crate::build::service::package_policies;
+use crate::build::service::{AnnotatedService, package_policies};
 use crate::codegen::annotations::ServiceRule;
 
 /// Tonic's generator, and ours at the end of each package, so that all that tonic writes comes

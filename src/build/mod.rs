@@ -117,8 +117,5 @@ mod service;
 pub use prost_build;
 pub use tonic_prost_build;
 
-pub use self::compile::Builder;
-pub use self::compile::compile;
-pub use self::compile::configure;
-pub use self::error::Error;
-pub use self::error::Result;
+pub use self::compile::{Builder, compile, configure};
+pub use self::error::{Error, Result};

@@ -1,18 +1,14 @@
 //! Finds and compiles protos: the user's own, the annotations, Google's.
 
-use std::path::Path;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use protox::Compiler;
-use protox::file::ChainFileResolver;
-use protox::file::File;
-use protox::file::FileResolver;
-use protox::file::GoogleFileResolver;
-use protox::file::IncludeFileResolver;
+use protox::file::{
+    ChainFileResolver, File, FileResolver, GoogleFileResolver, IncludeFileResolver,
+};
 use tonic_prost_build::FileDescriptorSet;
 
-use crate::build::error::Error;
-use crate::build::error::Result;
+use crate::build::error::{Error, Result};
 
 /// The annotations, as everyone imports them.
 const AUTH_NAME: &str = "countersign/v1/auth.proto";

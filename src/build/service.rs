@@ -1,9 +1,7 @@
 //! What is written for one service, and for all services of a package.
 
-use crate::codegen::annotations::Rule;
-use crate::codegen::annotations::ServiceRule;
-use crate::codegen::emit::indented;
-use crate::codegen::emit::service_policy;
+use crate::codegen::annotations::{Rule, ServiceRule};
+use crate::codegen::emit::{indented, service_policy};
 
 /// How generated code reaches the guard room.
 const GUARD: &str = "::countersign::guard";

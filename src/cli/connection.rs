@@ -1,45 +1,31 @@
 //! The connection to a server: each call carries a token for just what it needs.
 
 use std::collections::BTreeMap;
-use std::fmt;
-use std::fs;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::Context;
-use std::task::Poll;
+use std::task::{Context, Poll};
 use std::time::Duration;
+use std::{fmt, fs};
 
-use http::HeaderValue;
-use http::Uri;
 use http::header::AUTHORIZATION;
+use http::{HeaderValue, Uri};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use tokio::sync::Mutex;
-use tonic::Response;
-use tonic::Status;
 use tonic::body::Body;
-use tonic::transport::Certificate;
-use tonic::transport::Channel;
-use tonic::transport::ClientTlsConfig;
-use tonic::transport::Endpoint;
-use tonic::transport::Identity;
-use tower::Service;
-use tower::ServiceExt;
+use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
+use tonic::{Response, Status};
+use tower::{Service, ServiceExt};
 
-use crate::claims::ClientId;
-use crate::claims::Clock;
-use crate::cli::credentials::Credentials;
-use crate::cli::credentials::Means;
+use crate::claims::{ClientId, Clock};
+use crate::cli::credentials::{Credentials, Means};
 use crate::cli::error::Error;
 use crate::cli::status;
 use crate::guard::Access;
-use crate::rpc::IssueTokenRequest;
-use crate::rpc::IssueTokenResponse;
-use crate::rpc::POLICIES;
-use crate::rpc::is_loopback;
 use crate::rpc::issue_token_request::Credential;
 use crate::rpc::token_service_client::TokenServiceClient;
+use crate::rpc::{IssueTokenRequest, IssueTokenResponse, POLICIES, is_loopback};
 use crate::token::sign_assertion;
 
 /// A connection on behalf of one client. Cloning it shares the connection.

@@ -2,21 +2,16 @@
 
 mod new_file;
 
-pub use self::new_file::NewCredentialsFile;
-pub use self::new_file::point_to;
+pub use self::new_file::{NewCredentialsFile, point_to};
 
 use std::fmt;
-use std::fs;
-use std::fs::File;
-use std::io;
-use std::io::Read;
+use std::fs::{self, File};
+use std::io::{self, Read};
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use rustls::pki_types::CertificateDer;
-use rustls::pki_types::PrivateKeyDer;
 use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use zeroize::Zeroizing;
 
 use crate::claims::Issuer;

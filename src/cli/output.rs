@@ -1,9 +1,7 @@
 //! What commands print: aligned text for people, JSON for scripts.
 
-use std::io;
-use std::io::Write;
-use std::time::Duration;
-use std::time::SystemTime;
+use std::io::{self, Write};
+use std::time::{Duration, SystemTime};
 
 use clap::ValueEnum;
 use serde::Serialize;

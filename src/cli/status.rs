@@ -2,8 +2,7 @@
 
 use std::error::Error as StdError;
 
-use tonic::Code;
-use tonic::Status;
+use tonic::{Code, Status};
 use tonic_types::StatusExt;
 
 use crate::cli::error::Error;

@@ -4,20 +4,12 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use subtle::Choice;
-use subtle::ConstantTimeEq;
+use subtle::{Choice, ConstantTimeEq};
 
-use crate::claims::ClientId;
-use crate::claims::Issuer;
-use crate::claims::Timestamp;
-use crate::client::CertificateNames;
-use crate::client::Client;
-use crate::client::SecretHash;
-use crate::client::StoredKey;
-use crate::client::replay::Unusable;
-use crate::client::replay::UsedAssertions;
-use crate::keys::PublicKey;
-use crate::keys::SigningKey;
+use crate::claims::{ClientId, Issuer, Timestamp};
+use crate::client::replay::{Unusable, UsedAssertions};
+use crate::client::{CertificateNames, Client, SecretHash, StoredKey};
+use crate::keys::{PublicKey, SigningKey};
 use crate::token::Assertion;
 
 /// What a client presents to prove who it is.
@@ -320,11 +312,7 @@ fn by_certificate(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::client::ClientSecret;
-    use crate::client::ClientSettings;
-    use crate::client::LastUse;
-    use crate::client::SecretId;
-    use crate::client::StoredSecret;
+    use crate::client::{ClientSecret, ClientSettings, LastUse, SecretId, StoredSecret};
     use crate::token::sign_assertion;
 
     const NOW: Timestamp = Timestamp::from_unix(1000);

@@ -7,12 +7,10 @@ use std::fmt;
 use std::net::IpAddr;
 use std::str::FromStr;
 
-use serde::Deserialize;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use x509_cert::Certificate;
 use x509_cert::attr::AttributeTypeAndValue;
-use x509_cert::der::Decode;
-use x509_cert::der::Encode;
+use x509_cert::der::{Decode, Encode};
 use x509_cert::ext::pkix::SubjectAltName;
 use x509_cert::ext::pkix::name::GeneralName;
 use x509_cert::name::Name;
@@ -300,11 +298,7 @@ fn ip_address(octets: &[u8]) -> Option<IpAddr> {
 
 #[cfg(test)]
 mod tests {
-    use rcgen::CertificateParams;
-    use rcgen::DistinguishedName;
-    use rcgen::DnType;
-    use rcgen::DnValue;
-    use rcgen::KeyPair;
+    use rcgen::{CertificateParams, DistinguishedName, DnType, DnValue, KeyPair};
 
     use super::*;
 

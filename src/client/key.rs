@@ -1,10 +1,8 @@
 //! The public keys that a client signs assertions with (`private_key_jwt`, RFC 7523).
 
-use serde::Deserialize;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
-use crate::claims::Kid;
-use crate::claims::Timestamp;
+use crate::claims::{Kid, Timestamp};
 use crate::client::LastUse;
 use crate::keys::PublicKey;
 

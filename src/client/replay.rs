@@ -3,17 +3,12 @@
 //! The memory is of this process alone. What another may have accepted before it started is refused by
 //! when it was signed, and replicas need clients to sign for one of them at a time.
 
-use std::collections::BTreeMap;
-use std::collections::HashMap;
-use std::collections::HashSet;
-use std::sync::Mutex;
-use std::sync::PoisonError;
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::{Mutex, PoisonError};
 
-use sha2::Digest;
-use sha2::Sha256;
+use sha2::{Digest, Sha256};
 
-use crate::claims::ClientId;
-use crate::claims::Timestamp;
+use crate::claims::{ClientId, Timestamp};
 
 /// How many are remembered at a time, of all clients: some twenty megabytes.
 const MAX_REMEMBERED: usize = 1 << 18;

@@ -2,13 +2,10 @@
 
 use std::fmt;
 
-use prost_reflect::DescriptorPool;
-use prost_reflect::DynamicMessage;
-use prost_reflect::ExtensionDescriptor;
-use prost_reflect::FileDescriptor;
-use prost_reflect::MethodDescriptor;
-use prost_reflect::ServiceDescriptor;
-use prost_reflect::Value;
+use prost_reflect::{
+    DescriptorPool, DynamicMessage, ExtensionDescriptor, FileDescriptor, MethodDescriptor,
+    ServiceDescriptor, Value,
+};
 
 /// What one service demands, as its `.proto` says.
 #[derive(Debug, Clone, PartialEq, Eq)]

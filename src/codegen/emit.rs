@@ -2,8 +2,7 @@
 
 use std::fmt::Write;
 
-use super::annotations::Rule;
-use super::annotations::ServiceRule;
+use super::annotations::{Rule, ServiceRule};
 
 /// The policy table of some services as the source of a `POLICIES` constant.
 ///

@@ -7,18 +7,12 @@ use http::HeaderMap;
 use http::header::AUTHORIZATION;
 use quick_cache::sync::Cache;
 
-use crate::claims::Audience;
-use crate::claims::ClientId;
-use crate::claims::Clock;
-use crate::claims::ScopeSet;
-use crate::claims::Timestamp;
+use crate::claims::{Audience, ClientId, Clock, ScopeSet, Timestamp};
 use crate::guard::policy_table::PolicyTable;
 use crate::guard::refusal::Refusal;
 use crate::guard::report::Reports;
 use crate::guard::trust::Trust;
-use crate::token::Audiences;
-use crate::token::Rejection;
-use crate::token::VerifiedToken;
+use crate::token::{Audiences, Rejection, VerifiedToken};
 use crate::trust::TrustBundle;
 
 /// How many verified tokens are remembered. Each bearer brings the same one many times.

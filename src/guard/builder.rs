@@ -2,18 +2,11 @@
 
 use std::sync::Arc;
 
-use crate::claims::Audience;
-use crate::claims::Clock;
-use crate::claims::DEFAULT_LEEWAY;
-use crate::claims::Timestamp;
-use crate::guard::Guard;
-use crate::guard::ServicePolicy;
-use crate::guard::Trust;
-use crate::guard::WhenStale;
+use crate::claims::{Audience, Clock, DEFAULT_LEEWAY, Timestamp};
 use crate::guard::admission::Checks;
 use crate::guard::policy_table::PolicyTable;
-use crate::guard::report::RefusalLog;
-use crate::guard::report::Reports;
+use crate::guard::report::{RefusalLog, Reports};
+use crate::guard::{Guard, ServicePolicy, Trust, WhenStale};
 
 /// Makes a [`Guard`] of more than the usual.
 pub struct GuardBuilder {

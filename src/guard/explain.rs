@@ -3,19 +3,13 @@
 use std::fmt;
 use std::time::Duration;
 
-use crate::claims::Audience;
-use crate::claims::ScopeSet;
-use crate::claims::Timestamp;
+use crate::claims::{Audience, ScopeSet, Timestamp};
 use crate::guard::layer::Guard;
 use crate::guard::policy_table::Demand;
 use crate::guard::refusal::Refusal;
-use crate::token::Audiences;
-use crate::token::Expected;
-use crate::token::Rejection;
-use crate::token::UnverifiedToken;
-use crate::token::VerifiedToken;
-use crate::token::unverified_claims;
-use crate::token::verify;
+use crate::token::{
+    Audiences, Expected, Rejection, UnverifiedToken, VerifiedToken, unverified_claims, verify,
+};
 use crate::trust::TrustBundle;
 
 /// With this leeway no token is too old or too new.

@@ -1,32 +1,20 @@
 //! The same guard before HTTP routes: axum's, or any other tower service.
 
-use std::future::Ready;
-use std::future::ready;
-use std::sync::Arc;
-use std::sync::OnceLock;
-use std::task::Context;
-use std::task::Poll;
+use std::future::{Ready, ready};
+use std::sync::{Arc, OnceLock};
+use std::task::{Context, Poll};
 
 use futures_util::future::Either;
-use http::HeaderValue;
-use http::Request;
-use http::Response;
-use http::StatusCode;
-use http::header::CACHE_CONTROL;
-use http::header::CONTENT_TYPE;
-use http::header::WWW_AUTHENTICATE;
+use http::header::{CACHE_CONTROL, CONTENT_TYPE, WWW_AUTHENTICATE};
+use http::{HeaderValue, Request, Response, StatusCode};
 use metrics::Counter;
-use tower::Layer;
-use tower::Service;
+use tower::{Layer, Service};
 
-use crate::claims::Audience;
-use crate::claims::ScopeSet;
-use crate::claims::Timestamp;
+use crate::claims::{Audience, ScopeSet, Timestamp};
 use crate::guard::admission::Refused;
 use crate::guard::layer::Guard;
 use crate::guard::refusal::Refusal;
-use crate::guard::report::Enforcement;
-use crate::guard::report::HTTP_ROUTE;
+use crate::guard::report::{Enforcement, HTTP_ROUTE};
 use crate::token::VerifiedToken;
 
 /// Lets requests through that bring a token with certain scopes: a tower [`Layer`], made by

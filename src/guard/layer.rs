@@ -3,34 +3,22 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::Context;
-use std::task::Poll;
-use std::task::ready;
+use std::task::{Context, Poll, ready};
 
-use http::Request;
-use http::Response;
 use http::header::AUTHORIZATION;
+use http::{Request, Response};
 use metrics::SharedString;
 use pin_project_lite::pin_project;
 use tonic::server::NamedService;
-use tower::Layer;
-use tower::Service;
+use tower::{Layer, Service};
 
-use crate::claims::Audience;
-use crate::claims::Timestamp;
-use crate::guard::GuardBuilder;
-use crate::guard::ServicePolicy;
-use crate::guard::Trust;
-use crate::guard::admission::Checks;
-use crate::guard::admission::Refused;
-use crate::guard::policy_table::Demand;
-use crate::guard::policy_table::Streams;
-use crate::guard::refusal::Refusal;
-use crate::guard::refusal::RefusedClient;
-use crate::guard::report::Enforcement;
-use crate::guard::report::UNDECLARED;
-use crate::guard::stream::GuardedBody;
-use crate::guard::stream::Lease;
+use crate::claims::{Audience, Timestamp};
+use crate::guard::admission::{Checks, Refused};
+use crate::guard::policy_table::{Demand, Streams};
+use crate::guard::refusal::{Refusal, RefusedClient};
+use crate::guard::report::{Enforcement, UNDECLARED};
+use crate::guard::stream::{GuardedBody, Lease};
+use crate::guard::{GuardBuilder, ServicePolicy, Trust};
 use crate::token::VerifiedToken;
 
 /// Verifies and enforces: a tower [`Layer`] over a whole gRPC server. Cheap to clone.
@@ -227,32 +215,20 @@ where
 #[cfg(test)]
 mod tests {
     use std::convert::Infallible;
-    use std::future::Future;
-    use std::future::ready;
+    use std::future::{Future, ready};
     use std::pin::pin;
     use std::task::Waker;
     use std::time::Duration;
 
-    use tower::ServiceExt;
-    use tower::service_fn;
-
     use tokio::sync::watch;
+    use tower::{ServiceExt, service_fn};
 
     use super::*;
-    use crate::claims::Claims;
-    use crate::claims::ClientId;
-    use crate::claims::Clock;
-    use crate::claims::Issuer;
-    use crate::claims::ScopeSet;
-    use crate::claims::TokenId;
-    use crate::guard::Access;
-    use crate::guard::MethodPolicy;
+    use crate::claims::{Claims, ClientId, Clock, Issuer, ScopeSet, TokenId};
+    use crate::guard::{Access, MethodPolicy};
     use crate::keys::SigningKey;
     use crate::token::Minter;
-    use crate::trust::ClientRevocation;
-    use crate::trust::Revocations;
-    use crate::trust::TokenRevocation;
-    use crate::trust::TrustBundle;
+    use crate::trust::{ClientRevocation, Revocations, TokenRevocation, TrustBundle};
 
     const NOW: Timestamp = Timestamp::from_unix(1_800_000_000);
 

@@ -136,24 +136,13 @@ use http::Extensions;
 use crate::token::VerifiedToken;
 
 pub use self::builder::GuardBuilder;
-pub use self::explain::Check;
-pub use self::explain::Explanation;
-pub use self::explain::Outcome;
-pub use self::http_routes::RequireScopes;
-pub use self::http_routes::ScopesRequired;
-pub use self::layer::Guard;
-pub use self::layer::Guarded;
-pub use self::layer::GuardedCall;
-pub use self::policy_table::Access;
-pub use self::policy_table::MethodPolicy;
-pub use self::policy_table::ServicePolicy;
-pub use self::refusal::ERROR_DOMAIN;
-pub use self::refusal::Refusal;
-pub use self::refusal::RefusedClient;
+pub use self::explain::{Check, Explanation, Outcome};
+pub use self::http_routes::{RequireScopes, ScopesRequired};
+pub use self::layer::{Guard, Guarded, GuardedCall};
+pub use self::policy_table::{Access, MethodPolicy, ServicePolicy};
+pub use self::refusal::{ERROR_DOMAIN, Refusal, RefusedClient};
 pub use self::stream::GuardedBody;
-pub use self::trust::Freshness;
-pub use self::trust::Trust;
-pub use self::trust::WhenStale;
+pub use self::trust::{Freshness, Trust, WhenStale};
 
 /// The verified token of a call, from the extensions of its request: tonic's
 /// `request.extensions()`, or those of an HTTP request. None where none is demanded, and where a

@@ -3,12 +3,9 @@
 use std::collections::HashMap;
 use std::sync::OnceLock;
 
-use metrics::Counter;
-use metrics::SharedString;
+use metrics::{Counter, SharedString};
 
-use crate::claims::Audience;
-use crate::claims::InvalidName;
-use crate::claims::ScopeSet;
+use crate::claims::{Audience, InvalidName, ScopeSet};
 
 /// What one service demands of its callers. Generated from the service's `.proto`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

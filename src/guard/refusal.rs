@@ -2,13 +2,10 @@
 
 use std::collections::HashMap;
 
-use tonic::Code;
-use tonic::Status;
-use tonic_types::ErrorDetails;
-use tonic_types::StatusExt;
+use tonic::{Code, Status};
+use tonic_types::{ErrorDetails, StatusExt};
 
-use crate::claims::Audience;
-use crate::claims::ClientId;
+use crate::claims::{Audience, ClientId};
 use crate::token::Rejection;
 
 /// The domain of every reason in `google.rpc.ErrorInfo`.

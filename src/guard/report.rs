@@ -2,14 +2,11 @@
 //! and whether it only reports.
 
 use std::sync::OnceLock;
-use std::sync::atomic::AtomicU8;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU8, Ordering};
 
-use metrics::Counter;
-use metrics::SharedString;
+use metrics::{Counter, SharedString};
 
-use crate::claims::ClientId;
-use crate::claims::Timestamp;
+use crate::claims::{ClientId, Timestamp};
 use crate::guard::admission::Refused;
 use crate::guard::refusal::Refusal;
 use crate::token::VerifiedToken;

@@ -3,8 +3,7 @@
 
 use std::sync::Arc;
 
-use tokio::sync::Notify;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 use crate::trust::TrustBundle;
 

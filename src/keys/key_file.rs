@@ -4,14 +4,12 @@
 use std::fmt;
 
 use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 use zeroize::Zeroizing;
 
-use crate::keys::PublicKey;
-use crate::keys::SigningKey;
+use crate::keys::{PublicKey, SigningKey};
 
 /// Why text is not the key that it should be. It is never repeated: it may be a private key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

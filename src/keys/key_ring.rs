@@ -9,14 +9,10 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde::Deserialize;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
-use crate::claims::Kid;
-use crate::claims::Timestamp;
-use crate::keys::KeySet;
-use crate::keys::PublicKey;
-use crate::keys::SigningKey;
+use crate::claims::{Kid, Timestamp};
+use crate::keys::{KeySet, PublicKey, SigningKey};
 
 /// The private keys with their lifecycle. There is always one `next` and one `active`.
 #[derive(Debug, Clone)]

@@ -5,13 +5,10 @@ use std::fmt;
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use serde::Deserialize;
-use serde::Serialize;
-use serde::Serializer;
 use serde::ser::SerializeSeq;
+use serde::{Deserialize, Serialize, Serializer};
 
-use crate::claims::Kid;
-use crate::claims::base64_url;
+use crate::claims::{Kid, base64_url};
 use crate::keys::PublicKey;
 
 /// Public keys by name.

@@ -7,26 +7,13 @@ mod rotation_gate;
 mod signing_key;
 
 pub use self::key_file::InvalidKeyFile;
-pub use self::key_ring::ActiveKey;
-pub use self::key_ring::ClockBehind;
-pub use self::key_ring::KeyInfo;
-pub use self::key_ring::KeyRing;
-pub use self::key_ring::KeyState;
-pub use self::key_ring::NextKey;
-pub use self::key_ring::RetiredKey;
-pub use self::key_ring::RevokeKeyError;
-pub use self::key_ring::RevokedKey;
-pub use self::key_set::InvalidKeySet;
-pub use self::key_set::KeySet;
-pub use self::rotation_gate::ACK_DEADLINE;
-pub use self::rotation_gate::Behind;
-pub use self::rotation_gate::Blocked;
-pub use self::rotation_gate::JWKS_GONE;
-pub use self::rotation_gate::JWKS_MAX_AGE;
-pub use self::rotation_gate::Listeners;
-pub use self::rotation_gate::RECONNECT_WINDOW;
-pub use self::rotation_gate::RotationGate;
-pub use self::rotation_gate::StreamVerifier;
-pub use self::signing_key::InvalidPublicKey;
-pub use self::signing_key::PublicKey;
-pub use self::signing_key::SigningKey;
+pub use self::key_ring::{
+    ActiveKey, ClockBehind, KeyInfo, KeyRing, KeyState, NextKey, RetiredKey, RevokeKeyError,
+    RevokedKey,
+};
+pub use self::key_set::{InvalidKeySet, KeySet};
+pub use self::rotation_gate::{
+    ACK_DEADLINE, Behind, Blocked, JWKS_GONE, JWKS_MAX_AGE, Listeners, RECONNECT_WINDOW,
+    RotationGate, StreamVerifier,
+};
+pub use self::signing_key::{InvalidPublicKey, PublicKey, SigningKey};

@@ -11,14 +11,10 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use serde::Deserialize;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
-use crate::claims::Kid;
-use crate::claims::Timestamp;
-use crate::keys::KeyInfo;
-use crate::keys::KeyRing;
-use crate::keys::KeyState;
+use crate::claims::{Kid, Timestamp};
+use crate::keys::{KeyInfo, KeyRing, KeyState};
 
 /// How long a verifier on the stream may take to acknowledge what it was sent. Then it is let go, so
 /// that it delays no rotation for longer.

@@ -3,12 +3,10 @@
 use std::fmt;
 
 use ed25519_dalek::Signer;
-use sha2::Digest;
-use sha2::Sha256;
+use sha2::{Digest, Sha256};
 use zeroize::Zeroizing;
 
-use crate::claims::Kid;
-use crate::claims::base64_url;
+use crate::claims::{Kid, base64_url};
 
 /// A private key. It is erased when dropped, and `Debug` shows only its name.
 pub struct SigningKey {

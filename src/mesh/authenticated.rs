@@ -3,22 +3,16 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::Context;
-use std::task::Poll;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
-use http::HeaderMap;
-use http::HeaderValue;
-use http::Request;
-use http::Response;
 use http::header::AUTHORIZATION;
+use http::{HeaderMap, HeaderValue, Request, Response};
 use tokio::time::Instant;
-use tonic::Code;
-use tonic::Status;
 use tonic::body::Body;
+use tonic::{Code, Status};
 use tonic_types::StatusExt;
-use tower::Service;
-use tower::ServiceExt;
+use tower::{Service, ServiceExt};
 
 use crate::guard::ERROR_DOMAIN;
 use crate::mesh::bearer_token::BearerToken;

@@ -1,34 +1,22 @@
 //! From what a program knows to a session.
 
-use std::fmt;
-use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
+use std::{fmt, io};
 
 use tonic::transport::Channel;
 
-use crate::claims::Clock;
-use crate::claims::Issuer;
+use crate::claims::{Clock, Issuer};
 use crate::guard::WhenStale;
-use crate::mesh::address::Plaintext;
-use crate::mesh::address::Roots;
-use crate::mesh::address::address;
-use crate::mesh::address::channel;
-use crate::mesh::address::server_address;
-use crate::mesh::credentials::Credentials;
-use crate::mesh::credentials::CredentialsError;
-use crate::mesh::credentials::Proof;
-use crate::mesh::credentials::variable;
-use crate::mesh::credentials_file;
+use crate::mesh::address::{Plaintext, Roots, address, channel, server_address};
+use crate::mesh::credentials::{Credentials, CredentialsError, Proof, variable};
 use crate::mesh::endpoint::Countersign;
 use crate::mesh::http_client::HttpClient;
 use crate::mesh::jitter::Jitter;
 use crate::mesh::presenting::Presenting;
 use crate::mesh::session::Session;
-use crate::mesh::trust_source::Jwks;
-use crate::mesh::trust_source::KeysOf;
-use crate::mesh::trust_source::TrustSource;
-use crate::mesh::verifier_name;
+use crate::mesh::trust_source::{Jwks, KeysOf, TrustSource};
+use crate::mesh::{credentials_file, verifier_name};
 
 /// How long Countersign may take for a token.
 const LONGEST_ANSWER: Duration = Duration::from_secs(10);

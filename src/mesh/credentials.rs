@@ -1,21 +1,16 @@
 //! Who a service is, and what it proves that with. What is in a file is read when it is used, so that
 //! a secret or a key that was rolled over is picked up without a restart.
 
-use std::fmt;
-use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::{fmt, io};
 
 use zeroize::Zeroizing;
 
-use crate::claims::ClientId;
-use crate::claims::Issuer;
-use crate::claims::Timestamp;
-use crate::keys::InvalidKeyFile;
-use crate::keys::SigningKey;
+use crate::claims::{ClientId, Issuer, Timestamp};
+use crate::keys::{InvalidKeyFile, SigningKey};
 use crate::mesh::credentials_file;
-use crate::token::Token;
-use crate::token::sign_assertion;
+use crate::token::{Token, sign_assertion};
 
 /// A client's name, and its secret or where its private key is. `Debug` shows neither.
 #[derive(Debug, Clone)]

@@ -2,20 +2,15 @@
 //! of our secrets.
 
 use std::fs::File;
-use std::io;
-use std::io::Read;
+use std::io::{self, Read};
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use toml::Table;
-use toml::Value;
+use toml::{Table, Value};
 use zeroize::Zeroizing;
 
-use crate::claims::ClientId;
-use crate::claims::Issuer;
-use crate::mesh::credentials::Credentials;
-use crate::mesh::credentials::CredentialsError;
+use crate::claims::{ClientId, Issuer};
+use crate::mesh::credentials::{Credentials, CredentialsError};
 
 /// The largest file that is read.
 const MAX_FILE: u64 = 16 * 1024;

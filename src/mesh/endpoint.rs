@@ -4,16 +4,11 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tonic::Code;
-use tonic::Status;
 use tonic::transport::Channel;
+use tonic::{Code, Status};
 
-use crate::claims::Audience;
-use crate::claims::Clock;
-use crate::claims::Issuer;
-use crate::claims::ScopeSet;
-use crate::mesh::credentials::Credentials;
-use crate::mesh::credentials::Proof;
+use crate::claims::{Audience, Clock, Issuer, ScopeSet};
+use crate::mesh::credentials::{Credentials, Proof};
 use crate::mesh::oauth::OAuthEndpoint;
 use crate::mesh::presenting::Presenting;
 use crate::rpc::IssueTokenRequest;

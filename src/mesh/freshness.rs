@@ -1,20 +1,14 @@
 //! How old what a guard knows is, and what operators see of that.
 
-use std::sync::Mutex;
-use std::sync::PoisonError;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use metrics::Label;
-use metrics::counter;
-use metrics::gauge;
-use tokio::sync::Notify;
-use tokio::sync::watch;
-use tokio::time::Instant;
-use tokio::time::sleep_until;
+use metrics::{Label, counter, gauge};
+use tokio::sync::{Notify, watch};
+use tokio::time::{Instant, sleep_until};
 
 use crate::claims::MAX_TOKEN_LIFE;
-use crate::guard::Freshness;
-use crate::guard::WhenStale;
+use crate::guard::{Freshness, WhenStale};
 
 /// How old keys and revocations may become where nobody says: neither the server nor the program.
 pub(super) const DEFAULT_MAX_STALENESS: Duration = Duration::from_secs(5 * 60);

@@ -2,11 +2,9 @@
 
 use std::sync::Arc;
 
-use tonic::GrpcMethod;
-use tonic::Request;
-use tonic::Status;
 use tonic::metadata::MetadataValue;
 use tonic::service::Interceptor;
+use tonic::{GrpcMethod, Request, Status};
 
 use crate::mesh::outgoing::OutgoingPolicy;
 

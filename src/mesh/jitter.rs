@@ -1,8 +1,7 @@
 //! Chance in waits, so that a fleet that was cut off together does not come back together.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 /// Where a session's waits get their spread from. Cheap to clone; its clones draw from one sequence.

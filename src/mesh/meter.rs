@@ -2,10 +2,7 @@
 
 use std::time::Duration;
 
-use metrics::Label;
-use metrics::counter;
-use metrics::gauge;
-use metrics::histogram;
+use metrics::{Label, counter, gauge, histogram};
 
 use crate::claims::ScopeSet;
 

@@ -1,29 +1,22 @@
 //! Any issuer's OAuth 2.0 token endpoint, over HTTP.
 
-use std::fmt;
-use std::fmt::Write;
+use std::fmt::{self, Write};
 use std::path::PathBuf;
 use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use http::HeaderValue;
-use http::StatusCode;
-use http::Uri;
+use http::{HeaderValue, StatusCode, Uri};
 use serde::Deserialize;
 use tonic::Status;
 use zeroize::Zeroizing;
 
-use crate::claims::MAX_TOKEN_LIFE;
-use crate::claims::ScopeSet;
-use crate::mesh::address::Plaintext;
-use crate::mesh::address::Roots;
-use crate::mesh::address::address;
+use crate::claims::{MAX_TOKEN_LIFE, ScopeSet};
+use crate::mesh::address::{Plaintext, Roots, address};
 use crate::mesh::builder::SessionError;
 use crate::mesh::credentials::ClientSecret;
 use crate::mesh::credentials_file;
-use crate::mesh::endpoint::FetchError;
-use crate::mesh::endpoint::Fetched;
+use crate::mesh::endpoint::{FetchError, Fetched};
 use crate::mesh::http_client::HttpClient;
 use crate::mesh::jitter::Jitter;
 use crate::token::Token;

@@ -5,11 +5,8 @@ use std::sync::OnceLock;
 
 use tonic::Status;
 
-use crate::claims::Audience;
-use crate::claims::InvalidName;
-use crate::claims::ScopeSet;
-use crate::guard::Access;
-use crate::guard::ServicePolicy;
+use crate::claims::{Audience, InvalidName, ScopeSet};
+use crate::guard::{Access, ServicePolicy};
 use crate::mesh::session::Session;
 use crate::mesh::token_source::TokenSource;
 

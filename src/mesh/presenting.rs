@@ -2,18 +2,14 @@
 //! renewed more often than services are started.
 
 use std::fmt;
-use std::sync::Mutex;
-use std::sync::PoisonError;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use http::Uri;
-use sha2::Digest;
-use sha2::Sha256;
-use tonic::transport::Channel;
-use tonic::transport::Identity;
+use sha2::{Digest, Sha256};
+use tonic::transport::{Channel, Identity};
 
-use crate::mesh::address::Roots;
-use crate::mesh::address::channel_presenting;
+use crate::mesh::address::{Roots, channel_presenting};
 use crate::mesh::builder::SessionError;
 use crate::mesh::credentials::CertifiedKey;
 

@@ -4,19 +4,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::watch;
-use tokio::time::Instant;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 use tonic::Status;
 
 use crate::claims::MAX_TOKEN_LIFE;
 use crate::mesh::bearer_token::BearerToken;
-use crate::mesh::endpoint::Endpoint;
-use crate::mesh::endpoint::FetchError;
-use crate::mesh::endpoint::Fetched;
+use crate::mesh::endpoint::{Endpoint, FetchError, Fetched};
 use crate::mesh::jitter::Jitter;
 use crate::mesh::meter::Meter;
-use crate::mesh::token_source::Current;
-use crate::mesh::token_source::Wishes;
+use crate::mesh::token_source::{Current, Wishes};
 
 /// The first wait after a failure.
 const RETRY_AFTER: Duration = Duration::from_millis(200);

@@ -1,43 +1,26 @@
 //! A workload's link to Countersign.
 
-use std::collections::BTreeMap;
-use std::collections::HashMap;
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt;
-use std::sync::Arc;
-use std::sync::Mutex;
-use std::sync::OnceLock;
-use std::sync::PoisonError;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
-use tokio::time::Instant;
-use tokio::time::timeout_at;
+use tokio::time::{Instant, timeout_at};
 use tonic::Status;
 use tonic::transport::Channel;
 
-use crate::claims::Audience;
-use crate::claims::COUNTERSIGN;
-use crate::claims::MAX_TOKEN_LIFE;
-use crate::claims::ScopeSet;
-use crate::guard::ServicePolicy;
-use crate::guard::Trust;
-use crate::mesh::address::Plaintext;
-use crate::mesh::address::Roots;
-use crate::mesh::address::channel;
-use crate::mesh::address::server_address;
+use crate::claims::{Audience, COUNTERSIGN, MAX_TOKEN_LIFE, ScopeSet};
+use crate::guard::{ServicePolicy, Trust};
+use crate::mesh::address::{Plaintext, Roots, channel, server_address};
 use crate::mesh::authenticated::Authenticated;
-use crate::mesh::builder::SessionBuilder;
-use crate::mesh::builder::SessionError;
+use crate::mesh::builder::{SessionBuilder, SessionError};
 use crate::mesh::credentials::Credentials;
-use crate::mesh::endpoint::Countersign;
-use crate::mesh::endpoint::Endpoint;
+use crate::mesh::endpoint::{Countersign, Endpoint};
 use crate::mesh::health::Health;
 use crate::mesh::interceptor::AuthInterceptor;
 use crate::mesh::outgoing::OutgoingPolicy;
-use crate::mesh::token_source::NoToken;
-use crate::mesh::token_source::TokenSource;
-use crate::mesh::trust_source::LiveTrust;
-use crate::mesh::trust_source::TrustSource;
+use crate::mesh::token_source::{NoToken, TokenSource};
+use crate::mesh::trust_source::{LiveTrust, TrustSource};
 use crate::mesh::trust_stream::TrustStream;
 
 /// One for a process. Cheap to clone; everything that it keeps fresh stops when the last clone, and

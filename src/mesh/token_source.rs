@@ -1,21 +1,16 @@
 //! One token that keeps itself fresh.
 
 use std::fmt;
-use std::sync::Arc;
-use std::sync::Mutex;
-use std::sync::PoisonError;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::Notify;
-use tokio::sync::watch;
-use tokio::time::Instant;
-use tokio::time::timeout_at;
+use tokio::sync::{Notify, watch};
+use tokio::time::{Instant, timeout_at};
 use tonic::Status;
 
 use crate::claims::ScopeSet;
 use crate::mesh::bearer_token::BearerToken;
-use crate::mesh::endpoint::Endpoint;
-use crate::mesh::endpoint::FetchError;
+use crate::mesh::endpoint::{Endpoint, FetchError};
 use crate::mesh::jitter::Jitter;
 use crate::mesh::meter::Meter;
 use crate::mesh::oauth::OAuthEndpoint;

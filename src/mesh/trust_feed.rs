@@ -3,26 +3,18 @@
 
 use std::fmt;
 use std::path::PathBuf;
-use std::sync::Arc;
-use std::sync::Mutex;
-use std::sync::PoisonError;
-use std::sync::atomic::AtomicBool;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::Notify;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::time::sleep;
 
-use crate::claims::Clock;
-use crate::claims::Issuer;
+use crate::claims::{Clock, Issuer};
 use crate::guard::WhenStale;
 use crate::mesh::freshness::Watch;
-use crate::mesh::trust_file;
-use crate::mesh::trust_file::Disbelief;
-use crate::mesh::trust_file::Kept;
-use crate::trust::TrustBundle;
-use crate::trust::TrustDelta;
+use crate::mesh::trust_file::{self, Disbelief, Kept};
+use crate::trust::{TrustBundle, TrustDelta};
 
 /// How often the trust file is written at most, while a stream brings revocations one by one.
 const WRITE_AT_MOST_EVERY: Duration = Duration::from_secs(1);
@@ -331,11 +323,9 @@ fn kept(issuer: Option<&Issuer>, file: Option<&PathBuf>) -> Option<Kept> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::claims::Timestamp;
-    use crate::claims::TokenId;
+    use crate::claims::{Timestamp, TokenId};
     use crate::guard::WhenStale;
-    use crate::keys::KeySet;
-    use crate::keys::SigningKey;
+    use crate::keys::{KeySet, SigningKey};
 
     #[test]
     fn what_has_expired_is_forgotten_without_waking_anyone() {

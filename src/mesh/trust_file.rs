@@ -6,30 +6,19 @@
 //! version, or from polling.
 
 use std::fmt;
-use std::fs;
-use std::fs::File;
-use std::io;
-use std::io::Read;
-use std::io::Write;
-use std::os::unix::fs::OpenOptionsExt;
-use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
-use std::path::PathBuf;
+use std::fs::{self, File};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use serde::Deserialize;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
-use crate::claims::ClientId;
-use crate::claims::Issuer;
-use crate::claims::Kid;
-use crate::claims::Timestamp;
-use crate::claims::TokenId;
+use crate::claims::{ClientId, Issuer, Kid, Timestamp, TokenId};
 use crate::keys::KeySet;
 use crate::mesh::trust_feed::Complete;
-use crate::trust::TrustBundle;
-use crate::trust::TrustDelta;
+use crate::trust::{TrustBundle, TrustDelta};
 
 /// The largest file that is read: a million revocations and the names around them.
 const MAX_FILE: u64 = 128 * 1024 * 1024;

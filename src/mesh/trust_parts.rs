@@ -2,15 +2,10 @@
 
 use std::time::Duration;
 
-use crate::claims::ClientId;
-use crate::claims::Kid;
-use crate::claims::Timestamp;
-use crate::claims::TokenId;
+use crate::claims::{ClientId, Kid, Timestamp, TokenId};
 use crate::keys::KeySet;
-use crate::rpc;
-use crate::rpc::TrustContent;
-use crate::rpc::WatchTrustBundleResponse;
 use crate::rpc::watch_trust_bundle_response::Event;
+use crate::rpc::{self, TrustContent, WatchTrustBundleResponse};
 use crate::trust::TrustDelta;
 
 /// The most revocations that are taken at once.
@@ -174,9 +169,7 @@ pub(super) fn proof(message: &mut WatchTrustBundleResponse) -> Result<Vec<u8>, N
 mod tests {
     use super::*;
     use crate::keys::SigningKey;
-    use crate::rpc::RevokedClient;
-    use crate::rpc::RevokedToken;
-    use crate::rpc::TrustSnapshot;
+    use crate::rpc::{RevokedClient, RevokedToken, TrustSnapshot};
 
     fn first() -> TrustContent {
         let keys = KeySet::from_iter([SigningKey::from_seed(&[1; 32]).public().clone()]);

@@ -5,36 +5,25 @@
 
 use std::path::PathBuf;
 use std::pin::pin;
-use std::sync::Arc;
-use std::sync::Weak;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use http::Uri;
-use tokio::sync::Notify;
-use tokio::sync::watch;
-use tokio::time::Instant;
-use tokio::time::sleep;
-use tokio::time::sleep_until;
+use tokio::sync::{Notify, watch};
+use tokio::time::{Instant, sleep, sleep_until};
 
-use crate::claims::Clock;
-use crate::claims::Issuer;
-use crate::guard::Trust;
-use crate::guard::WhenStale;
-use crate::keys::InvalidKeySet;
-use crate::keys::KeySet;
-use crate::mesh::address::Plaintext;
-use crate::mesh::address::Roots;
-use crate::mesh::address::address;
+use crate::claims::{Clock, Issuer};
+use crate::guard::{Trust, WhenStale};
+use crate::keys::{InvalidKeySet, KeySet};
+use crate::mesh::address::{Plaintext, Roots, address};
 use crate::mesh::builder::SessionError;
 use crate::mesh::freshness::Watch;
 use crate::mesh::health::Health;
 use crate::mesh::http_client::HttpClient;
 use crate::mesh::jitter::Jitter;
-use crate::mesh::trust_feed::FedBy;
-use crate::mesh::trust_feed::Feed;
+use crate::mesh::trust_feed::{FedBy, Feed};
 use crate::mesh::trust_stream::TrustStream;
-use crate::trust::Revocations;
-use crate::trust::TrustBundle;
+use crate::trust::{Revocations, TrustBundle};
 
 /// How often keys are fetched: Countersign lets them be kept for a minute.
 const POLL_EVERY: Duration = Duration::from_secs(60);

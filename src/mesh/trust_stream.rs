@@ -6,34 +6,20 @@ use std::time::Duration;
 
 use futures_util::stream::poll_fn;
 use tokio::sync::mpsc;
-use tokio::time::Instant;
-use tokio::time::sleep;
-use tokio::time::timeout;
-use tonic::Code;
-use tonic::Request;
-use tonic::Status;
-use tonic::Streaming;
+use tokio::time::{Instant, sleep, timeout};
 use tonic::metadata::AsciiMetadataValue;
 use tonic::transport::Channel;
+use tonic::{Code, Request, Status, Streaming};
 
 use crate::claims::Issuer;
 use crate::mesh::bearer_token::BearerToken;
 use crate::mesh::jitter::Jitter;
-use crate::mesh::token_source::NoToken;
-use crate::mesh::token_source::TokenSource;
-use crate::mesh::trust_feed::FedBy;
-use crate::mesh::trust_feed::Feed;
-use crate::mesh::trust_feed::NotTaken;
-use crate::mesh::trust_parts;
-use crate::mesh::trust_parts::Nonsense;
-use crate::mesh::trust_parts::Parts;
-use crate::mesh::trust_parts::Told;
-use crate::rpc::TrustAck;
-use crate::rpc::TrustHello;
-use crate::rpc::WatchTrustBundleRequest;
-use crate::rpc::WatchTrustBundleResponse;
+use crate::mesh::token_source::{NoToken, TokenSource};
+use crate::mesh::trust_feed::{FedBy, Feed, NotTaken};
+use crate::mesh::trust_parts::{self, Nonsense, Parts, Told};
 use crate::rpc::trust_service_client::TrustServiceClient;
 use crate::rpc::watch_trust_bundle_request::Event;
+use crate::rpc::{TrustAck, TrustHello, WatchTrustBundleRequest, WatchTrustBundleResponse};
 
 /// How often the server says that nothing changed.
 const HEARTBEAT_EVERY: Duration = Duration::from_secs(5);

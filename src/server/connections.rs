@@ -18,32 +18,22 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
-use futures_util::Stream;
-use futures_util::StreamExt;
-use http::Request;
-use http::Response;
+use futures_util::{Stream, StreamExt};
+use http::{Request, Response};
 use hyper::body::Incoming;
-use hyper_util::rt::TokioExecutor;
-use hyper_util::rt::TokioIo;
-use hyper_util::rt::TokioTimer;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
-use tokio::io::AsyncRead;
-use tokio::io::AsyncWrite;
-use tokio::sync::Semaphore;
-use tokio::sync::watch;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
-use tonic::transport::server::Connected;
-use tonic::transport::server::TcpConnectInfo;
+use tonic::transport::server::{Connected, TcpConnectInfo};
 use tower::Service;
 
 use crate::claims::Clock;
 use crate::server::limits::Shares;
-use crate::server::peer::Activity;
-use crate::server::peer::Peer;
-use crate::server::peer::PeerService;
-use crate::server::tls::Presented;
-use crate::server::tls::Tls;
+use crate::server::peer::{Activity, Peer, PeerService};
+use crate::server::tls::{Presented, Tls};
 
 /// How long a TLS handshake may take.
 const HANDSHAKE: Duration = Duration::from_secs(10);

@@ -5,8 +5,7 @@
 
 use std::future::Future;
 
-use http::HeaderMap;
-use http::Response;
+use http::{HeaderMap, Response};
 use tokio::time::Sleep;
 use tonic::Status;
 

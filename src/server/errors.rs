@@ -6,23 +6,15 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use http::Response;
-use tonic::Code;
-use tonic::Status;
-use tonic_types::ErrorDetails;
-use tonic_types::StatusExt;
+use tonic::{Code, Status};
+use tonic_types::{ErrorDetails, StatusExt};
 
-use crate::authority::ActError;
-use crate::authority::IssueError;
-use crate::authority::NotServed;
-use crate::authority::Refusal;
-use crate::authority::TooManyStreams;
+use crate::authority::{ActError, IssueError, NotServed, Refusal, TooManyStreams};
 use crate::guard::ERROR_DOMAIN;
-use crate::policy::ChangeDenial;
-use crate::policy::Denial;
+use crate::policy::{ChangeDenial, Denial};
 use crate::server::fields::InvalidField;
 use crate::server::limits::Throttled;
-use crate::store::CommitError;
-use crate::store::StoreError;
+use crate::store::{CommitError, StoreError};
 
 /// Everything that a call can fail with, once the guard has admitted it.
 #[derive(Debug)]

@@ -5,11 +5,7 @@ use std::time::Duration;
 use prost_types::Timestamp as WireTimestamp;
 use tonic_types::FieldViolation;
 
-use crate::claims::InvalidName;
-use crate::claims::Name;
-use crate::claims::NameRule;
-use crate::claims::ScopeSet;
-use crate::claims::Timestamp;
+use crate::claims::{InvalidName, Name, NameRule, ScopeSet, Timestamp};
 
 /// A field that cannot be what it should be.
 #[derive(Debug, Clone, PartialEq, Eq)]

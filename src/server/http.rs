@@ -1,8 +1,6 @@
 //! What there is over plain HTTP, beside gRPC on the same port.
 
-use ::http::HeaderMap;
-use ::http::StatusCode;
-use ::http::header;
+use ::http::{HeaderMap, StatusCode, header};
 use axum::Router;
 use axum::extract::Request;
 use axum::response::IntoResponse;

@@ -19,15 +19,6 @@ mod tls;
 mod wiring;
 
 pub use self::limits::LimitSettings;
-pub use self::oauth::BasicCredentials;
-pub use self::oauth::Form;
-pub use self::oauth::FormError;
-pub use self::tls::Tls;
-pub use self::tls::TlsError;
-pub use self::tls::TlsFiles;
-pub use self::tls::TlsProblem;
-pub use self::wiring::Options;
-pub use self::wiring::ServeError;
-pub use self::wiring::serve;
-pub use self::wiring::serve_on;
-pub use self::wiring::serve_with;
+pub use self::oauth::{BasicCredentials, Form, FormError};
+pub use self::tls::{Tls, TlsError, TlsFiles, TlsProblem};
+pub use self::wiring::{Options, ServeError, serve, serve_on, serve_with};

@@ -3,31 +3,19 @@
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::Arc;
-use std::sync::OnceLock;
-use std::sync::atomic::AtomicU64;
-use std::sync::atomic::Ordering;
-use std::task::Context;
-use std::task::Poll;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::task::{Context, Poll};
 use std::time::Instant;
 
-use http::HeaderValue;
-use http::Request;
-use http::Response;
-use http::StatusCode;
-use http::Uri;
-use tonic::Code;
-use tonic::Status;
+use http::{HeaderValue, Request, Response, StatusCode, Uri};
 use tonic::transport::server::TcpConnectInfo;
-use tower::Layer;
-use tower::Service;
+use tonic::{Code, Status};
+use tower::{Layer, Service};
 
-use crate::claims::Audience;
-use crate::claims::ClientId;
-use crate::guard::Refusal;
-use crate::guard::RefusedClient;
-use crate::server::deadline::deadline;
-use crate::server::deadline::keep;
+use crate::claims::{Audience, ClientId};
+use crate::guard::{Refusal, RefusedClient};
+use crate::server::deadline::{deadline, keep};
 use crate::server::errors;
 
 /// Why a request was turned away before anything was done for it. Not an error of ours, and too many
@@ -208,8 +196,7 @@ impl Drop for Line {
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
-    use std::fs::File;
+    use std::fs::{self, File};
 
     use futures_util::FutureExt;
 

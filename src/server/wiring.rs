@@ -1,37 +1,28 @@
 //! From a listener to a running server, and to its orderly end.
 
-use std::fmt;
 use std::future::Future;
-use std::io;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
+use std::{fmt, io};
 
 use futures_util::Stream;
-use tokio::io::AsyncRead;
-use tokio::io::AsyncWrite;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
-use tokio::task::JoinError;
-use tokio::task::JoinHandle;
+use tokio::task::{JoinError, JoinHandle};
 use tokio::time::Instant;
 use tonic::server::NamedService;
 use tonic::service::Routes;
-use tonic::transport::server::Connected;
-use tonic::transport::server::TcpConnectInfo;
-use tonic::transport::server::TcpIncoming;
+use tonic::transport::server::{Connected, TcpConnectInfo, TcpIncoming};
 use tonic_health::ServingStatus;
 use tonic_health::pb::health_server::HealthServer;
-use tonic_health::server::HealthReporter;
-use tonic_health::server::HealthService;
+use tonic_health::server::{HealthReporter, HealthService};
 use tower::Layer;
 
-use crate::authority::ActError;
-use crate::authority::Authority;
-use crate::authority::Refusal;
+use crate::authority::{ActError, Authority, Refusal};
 use crate::claims::Clock;
-use crate::guard::Guard;
-use crate::guard::Trust;
+use crate::guard::{Guard, Trust};
 use crate::rpc;
 use crate::rpc::audit_service_server::AuditServiceServer;
 use crate::rpc::client_service_server::ClientServiceServer;
@@ -39,20 +30,11 @@ use crate::rpc::key_service_server::KeyServiceServer;
 use crate::rpc::token_service_server::TokenServiceServer;
 use crate::rpc::trust_service_server::TrustServiceServer;
 use crate::server::connections::Connections;
-use crate::server::grpc::Audit;
-use crate::server::grpc::Clients;
-use crate::server::grpc::Desk;
-use crate::server::grpc::Keys;
-use crate::server::grpc::Tokens;
-use crate::server::grpc::TrustStreams;
+use crate::server::grpc::{Audit, Clients, Desk, Keys, Tokens, TrustStreams};
 use crate::server::http;
-use crate::server::limits::LimitSettings;
-use crate::server::limits::Limits;
-use crate::server::limits::Overload;
-use crate::server::oauth;
-use crate::server::oauth::Endpoints;
-use crate::server::request_log::NoteRefused;
-use crate::server::request_log::RequestLog;
+use crate::server::limits::{LimitSettings, Limits, Overload};
+use crate::server::oauth::{self, Endpoints};
+use crate::server::request_log::{NoteRefused, RequestLog};
 use crate::server::tls::Tls;
 
 /// Services that anyone may call: whether we are up, and what there is to call.

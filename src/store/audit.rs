@@ -7,17 +7,12 @@
 
 use std::fmt;
 
-use rusqlite::Connection;
-use rusqlite::OptionalExtension;
-use rusqlite::Row;
-use rusqlite::params;
-use serde::Deserialize;
-use serde::Serialize;
+use rusqlite::{Connection, OptionalExtension, Row, params};
+use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
 use crate::claims::Timestamp;
-use crate::store::kek::Kek;
-use crate::store::kek::hmac_sha256;
+use crate::store::kek::{Kek, hmac_sha256};
 
 /// Something that an operator did, or that was refused. Never holds a secret or a token.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -6,20 +6,14 @@ use std::str::FromStr;
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use chacha20poly1305::KeyInit;
-use chacha20poly1305::XChaCha20Poly1305;
-use chacha20poly1305::aead::Aead;
-use chacha20poly1305::aead::Payload;
+use chacha20poly1305::aead::{Aead, Payload};
+use chacha20poly1305::{KeyInit, XChaCha20Poly1305};
 use hkdf::Hkdf;
-use hmac::Hmac;
-use hmac::Mac;
+use hmac::{Hmac, Mac};
 use sha2::Sha256;
-use zeroize::Zeroize;
-use zeroize::Zeroizing;
+use zeroize::{Zeroize, Zeroizing};
 
-use crate::keys::KeyRing;
-use crate::keys::PublicKey;
-use crate::keys::SigningKey;
+use crate::keys::{KeyRing, PublicKey, SigningKey};
 
 /// 256 random bits from which the keys that protect a store are derived (HKDF-SHA-256, RFC 5869).
 ///

@@ -1,21 +1,16 @@
 //! The high-water mark: the highest epoch that anyone can have been told, kept beside the KEK and not
 //! with the database. A database that is behind it is an old copy that was put back.
 
-use std::fs;
-use std::fs::File;
-use std::io;
-use std::io::Read;
-use std::io::Write;
+use std::fs::{self, File};
+use std::io::{self, Read, Write};
 use std::os::unix::fs::FileExt;
-use std::path::Path;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use subtle::ConstantTimeEq;
 use zeroize::Zeroizing;
 
 use crate::store::durable::sync_name;
-use crate::store::kek::Kek;
-use crate::store::kek::hmac_sha256;
+use crate::store::kek::{Kek, hmac_sha256};
 use crate::store::reservation::private_options;
 use crate::store::sqlite::StoreError;
 

@@ -1,7 +1,6 @@
 //! The schema, and how a database comes to it: one transaction a step, numbered by `user_version`.
 
-use rusqlite::Connection;
-use rusqlite::TransactionBehavior;
+use rusqlite::{Connection, TransactionBehavior};
 
 /// Marks the file as ours (`PRAGMA application_id`): "CSGN".
 pub(super) const APPLICATION_ID: i32 = 0x4353_474e;

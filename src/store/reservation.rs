@@ -1,11 +1,8 @@
 //! The lock beside the database: one process at a time, from before there is a database.
 
-use std::fs::File;
-use std::fs::OpenOptions;
-use std::fs::TryLockError;
+use std::fs::{File, OpenOptions, TryLockError};
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::store::sqlite::StoreError;
 

@@ -2,11 +2,8 @@
 
 use std::sync::Arc;
 
-use crate::claims::Audience;
-use crate::claims::ClientId;
-use crate::client::Client;
-use crate::client::ResourceAlias;
-use crate::client::ResourceUri;
+use crate::claims::{Audience, ClientId};
+use crate::client::{Client, ResourceAlias, ResourceUri};
 use crate::cow_map::CowMap;
 
 /// What the clients' resources come to. Cheap to clone.
@@ -68,8 +65,7 @@ impl ResourceIndex {
 mod tests {
     use super::*;
     use crate::claims::Timestamp;
-    use crate::client::ClientSettings;
-    use crate::client::Resources;
+    use crate::client::{ClientSettings, Resources};
 
     fn client(id: &str, aliases: &[(&str, &str)]) -> Client {
         let aliases = aliases.iter().map(|(uri, audience)| ResourceAlias {

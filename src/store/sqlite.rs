@@ -1,43 +1,26 @@
 //! The database: opened with care, read whole at the start, written by changes.
 
 use std::collections::BTreeMap;
-use std::fs;
-use std::fs::File;
-use std::path::Path;
-use std::path::PathBuf;
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use rusqlite::Connection;
-use rusqlite::ErrorCode;
-use rusqlite::OpenFlags;
-use rusqlite::OptionalExtension;
 use rusqlite::config::DbConfig;
-use rusqlite::params;
+use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, params};
 use zeroize::Zeroizing;
 
-use crate::claims::ClientId;
-use crate::claims::Issuer;
-use crate::claims::Timestamp;
+use crate::claims::{ClientId, Issuer, Timestamp};
 use crate::client::Client;
-use crate::keys::KeyRing;
-use crate::keys::Listeners;
-use crate::store::audit;
-use crate::store::audit::AuditEvent;
-use crate::store::audit::AuditHead;
-use crate::store::audit::AuditReport;
-use crate::store::audit::Chain;
-use crate::store::audit::ChainError;
+use crate::keys::{KeyRing, Listeners};
+use crate::store::audit::{self, AuditEvent, AuditHead, AuditReport, Chain, ChainError};
 use crate::store::commit::RequestKey;
 use crate::store::durable::sync_name;
 use crate::store::kek::Kek;
 use crate::store::mark::Mark;
 use crate::store::migrations;
-use crate::store::reservation::Reservation;
-use crate::store::reservation::lock;
-use crate::store::reservation::private_options;
-use crate::store::state::Change;
-use crate::store::state::State;
+use crate::store::reservation::{Reservation, lock, private_options};
+use crate::store::state::{Change, State};
 
 mod error;
 mod load;
@@ -45,9 +28,7 @@ mod restore;
 mod rows;
 
 pub use self::error::StoreError;
-pub use self::restore::Restored;
-pub use self::restore::back_up;
-pub use self::restore::restore;
+pub use self::restore::{Restored, back_up, restore};
 
 /// The epoch of a new store. Epochs are numbers of 53 bits, so that JSON carries them: a generation,
 /// which a restored backup begins, and 32 bits that count within it.

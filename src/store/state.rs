@@ -2,22 +2,12 @@
 
 use std::sync::Arc;
 
-use crate::claims::Audience;
-use crate::claims::ClientId;
-use crate::claims::Issuer;
-use crate::claims::Kid;
-use crate::claims::Timestamp;
-use crate::claims::TokenId;
-use crate::client::CertificateName;
-use crate::client::Client;
-use crate::client::SecretId;
+use crate::claims::{Audience, ClientId, Issuer, Kid, Timestamp, TokenId};
+use crate::client::{CertificateName, Client, SecretId};
 use crate::cow_map::CowMap;
-use crate::keys::KeyRing;
-use crate::keys::Listeners;
+use crate::keys::{KeyRing, Listeners};
 use crate::store::ResourceIndex;
-use crate::trust::ClientRevocation;
-use crate::trust::Revocations;
-use crate::trust::TokenRevocation;
+use crate::trust::{ClientRevocation, Revocations, TokenRevocation};
 
 /// One committed state. Cheap to clone: its parts are shared.
 #[derive(Debug, Clone)]

@@ -2,9 +2,7 @@
 
 use std::convert::Infallible;
 use std::path::Path;
-use std::sync::Arc;
-use std::sync::Mutex;
-use std::sync::mpsc;
+use std::sync::{Arc, Mutex, mpsc};
 use std::thread::JoinHandle;
 
 use rusqlite::Connection;
@@ -13,22 +11,12 @@ use serde::de::DeserializeOwned;
 use tokio::sync::oneshot;
 use zeroize::Zeroizing;
 
-use crate::claims::Audience;
-use crate::claims::Clock;
-use crate::claims::Timestamp;
-use crate::store::audit;
-use crate::store::audit::AuditEvent;
-use crate::store::audit::AuditRow;
-use crate::store::commit::CommitError;
-use crate::store::commit::Committed;
-use crate::store::commit::Decision;
-use crate::store::commit::RequestKey;
-use crate::store::kek::Kek;
-use crate::store::kek::hmac_sha256;
-use crate::store::sqlite::Database;
-use crate::store::sqlite::StoreError;
-use crate::store::state::Change;
-use crate::store::state::State;
+use crate::claims::{Audience, Clock, Timestamp};
+use crate::store::audit::{self, AuditEvent, AuditRow};
+use crate::store::commit::{CommitError, Committed, Decision, RequestKey};
+use crate::store::kek::{Kek, hmac_sha256};
+use crate::store::sqlite::{Database, StoreError};
+use crate::store::state::{Change, State};
 
 /// How many queued jobs are committed together at the most.
 const BATCH: usize = 256;

@@ -7,27 +7,15 @@ use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use serde::Deserialize;
-use serde::Deserializer;
-use serde::Serialize;
-use serde::de::MapAccess;
-use serde::de::SeqAccess;
-use serde::de::Visitor;
+use serde::de::{MapAccess, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
 
-use crate::claims::ClientId;
-use crate::claims::Timestamp;
-use crate::claims::base64_url;
-use crate::keys::PublicKey;
-use crate::keys::SigningKey;
+use crate::claims::{ClientId, Timestamp, base64_url};
+use crate::keys::{PublicKey, SigningKey};
 use crate::token::Token;
-use crate::token::format::FormatError;
-use crate::token::format::Members;
-use crate::token::format::Parts;
-use crate::token::format::Text;
-use crate::token::format::UniqueMembers;
-use crate::token::format::encode;
-use crate::token::format::once;
-use crate::token::format::required;
+use crate::token::format::{
+    FormatError, Members, Parts, Text, UniqueMembers, encode, once, required,
+};
 
 /// An assertion, split and decoded. Nothing of it is believed before
 /// [`is_signed_by`](Assertion::is_signed_by) says so.

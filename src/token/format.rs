@@ -8,22 +8,10 @@ use std::fmt;
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use serde::Deserialize;
-use serde::Deserializer;
-use serde::Serialize;
-use serde::de::DeserializeOwned;
-use serde::de::Error;
-use serde::de::MapAccess;
-use serde::de::SeqAccess;
-use serde::de::Visitor;
+use serde::de::{DeserializeOwned, Error, MapAccess, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
 
-use crate::claims::Audience;
-use crate::claims::Claims;
-use crate::claims::ClientId;
-use crate::claims::Issuer;
-use crate::claims::ScopeSet;
-use crate::claims::Timestamp;
-use crate::claims::TokenId;
+use crate::claims::{Audience, Claims, ClientId, Issuer, ScopeSet, Timestamp, TokenId};
 
 /// The longest token that is read at all, in bytes. The longest that can be minted is shorter.
 pub const MAX_LEN: usize = 8192;

@@ -9,8 +9,7 @@ use zeroize::Zeroize;
 
 use crate::claims::Claims;
 use crate::keys::SigningKey;
-use crate::token::format::encode_claims;
-use crate::token::format::encode_header;
+use crate::token::format::{encode_claims, encode_header};
 
 /// A signing key with the token header that goes with it, encoded once.
 #[derive(Debug, Clone)]

@@ -2,15 +2,9 @@
 
 use std::time::Duration;
 
-use crate::claims::Audience;
-use crate::claims::Claims;
-use crate::claims::Issuer;
-use crate::claims::Kid;
-use crate::claims::Timestamp;
+use crate::claims::{Audience, Claims, Issuer, Kid, Timestamp};
 use crate::keys::KeySet;
-use crate::token::format::FormatError;
-use crate::token::format::Parts;
-use crate::token::format::TimedClaims;
+use crate::token::format::{FormatError, Parts, TimedClaims};
 
 /// A token whose signature, issuer, audience and time were right when it was verified.
 ///
@@ -136,10 +130,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::claims::ClientId;
-    use crate::claims::ScopeSet;
-    use crate::claims::TokenId;
-    use crate::claims::base64_url;
+    use crate::claims::{ClientId, ScopeSet, TokenId, base64_url};
     use crate::keys::SigningKey;
     use crate::token::Minter;
 

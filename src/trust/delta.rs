@@ -2,17 +2,9 @@
 
 use std::fmt;
 
-use crate::claims::Audience;
-use crate::claims::ClientId;
-use crate::claims::Issuer;
-use crate::claims::Kid;
-use crate::claims::Timestamp;
-use crate::claims::TokenId;
+use crate::claims::{Audience, ClientId, Issuer, Kid, Timestamp, TokenId};
 use crate::keys::KeySet;
-use crate::trust::ClientRevocation;
-use crate::trust::Revocations;
-use crate::trust::TokenRevocation;
-use crate::trust::TrustBundle;
+use crate::trust::{ClientRevocation, Revocations, TokenRevocation, TrustBundle};
 
 /// What changed in a bundle after an epoch, as far as one verifier is told. A snapshot is what changed
 /// since epoch 0.

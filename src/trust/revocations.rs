@@ -3,11 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use crate::claims::Audience;
-use crate::claims::ClientId;
-use crate::claims::Kid;
-use crate::claims::Timestamp;
-use crate::claims::TokenId;
+use crate::claims::{Audience, ClientId, Kid, Timestamp, TokenId};
 use crate::cow_map::CowMap;
 
 /// How many of the latest revocations are found without looking at all of them.

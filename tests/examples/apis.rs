@@ -1,10 +1,8 @@
 //! The servers that scripts and partners call.
 
-use serde_json::Value;
-use serde_json::json;
+use serde_json::{Value, json};
 
-use crate::shop::Shop;
-use crate::shop::call;
+use crate::shop::{Shop, call};
 
 #[test]
 fn expired_sessions_go_when_an_admin_script_may_clean_up() {

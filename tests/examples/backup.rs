@@ -2,23 +2,16 @@
 
 use std::collections::VecDeque;
 use std::fs;
-use std::sync::Arc;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
 use axum::Router;
 use axum::extract::State;
-use axum::http::HeaderMap;
-use axum::http::HeaderValue;
-use axum::http::StatusCode;
 use axum::http::header::AUTHORIZATION;
+use axum::http::{HeaderMap, HeaderValue, StatusCode};
 
 use crate::night::seconds_until_two;
-use crate::process::Sandbox;
-use crate::process::Server;
-use crate::process::listing;
-use crate::shop::Shop;
-use crate::shop::call;
-use crate::shop::serve;
+use crate::process::{Sandbox, Server, listing};
+use crate::shop::{Shop, call, serve};
 
 fn data(sandbox: &Sandbox) {
     fs::create_dir(sandbox.path("data")).expect("it is not there yet");

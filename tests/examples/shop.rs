@@ -1,8 +1,7 @@
 //! A token service, and the examples around it.
 
 use std::env;
-use std::io::Read;
-use std::io::Write;
+use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::path::PathBuf;
 use std::process::Command;
@@ -10,11 +9,7 @@ use std::process::Command;
 use axum::Router;
 use tokio::net::TcpListener;
 
-use crate::process::Finished;
-use crate::process::PROGRAM;
-use crate::process::Sandbox;
-use crate::process::Server;
-use crate::process::finish;
+use crate::process::{Finished, PROGRAM, Sandbox, Server, finish};
 
 const OPERATOR: &str = "countersign-dev/operator.toml";
 

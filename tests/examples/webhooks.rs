@@ -2,31 +2,21 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
-use std::sync::Arc;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
-use axum::Json;
-use axum::Router;
 use axum::extract::State;
-use axum::http::HeaderMap;
-use axum::http::StatusCode;
 use axum::http::header::AUTHORIZATION;
-use axum::routing::get;
-use axum::routing::post;
+use axum::http::{HeaderMap, StatusCode};
+use axum::routing::{get, post};
+use axum::{Json, Router};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use countersign::claims::Clock;
-use countersign::testing::ISSUER;
-use countersign::testing::TestIssuer;
-use serde_json::Value;
-use serde_json::json;
+use countersign::testing::{ISSUER, TestIssuer};
+use serde_json::{Value, json};
 
-use crate::process::Finished;
-use crate::process::Server;
-use crate::shop::Answer;
-use crate::shop::Shop;
-use crate::shop::call;
-use crate::shop::serve;
+use crate::process::{Finished, Server};
+use crate::shop::{Answer, Shop, call, serve};
 
 const PAID: &str = r#"{"order":1001,"cents":250}"#;
 

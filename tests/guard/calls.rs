@@ -3,28 +3,15 @@
 use std::future::Future;
 use std::pin::pin;
 use std::sync::Arc;
-use std::task::Context;
-use std::task::Poll;
-use std::task::Waker;
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use countersign::guard::Guard;
-use countersign::guard::Trust;
-use countersign::testing::TestIssuer;
-use countersign::testing::TestToken;
-use countersign::testing::TokenRequest;
-use tokio::sync::Notify;
-use tokio::sync::watch;
-use tonic::Code;
-use tonic::Request;
+use countersign::guard::{Guard, Trust};
+use countersign::testing::{TestIssuer, TestToken, TokenRequest};
+use tokio::sync::{Notify, watch};
+use tonic::{Code, Request};
 
-use crate::support::POLICIES;
-use crate::support::PUBLIC;
-use crate::support::Rig;
-use crate::support::UNARY;
-use crate::support::UNDECLARED;
-use crate::support::audience;
-use crate::support::reason;
+use crate::support::{POLICIES, PUBLIC, Rig, UNARY, UNDECLARED, audience, reason};
 
 #[tokio::test]
 async fn the_handler_learns_who_calls() {

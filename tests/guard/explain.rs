@@ -1,14 +1,9 @@
 //! What people who debug are shown.
 
-use countersign::guard::Guard;
-use countersign::guard::Outcome;
-use countersign::testing::TestIssuer;
-use countersign::testing::TokenRequest;
+use countersign::guard::{Guard, Outcome};
+use countersign::testing::{TestIssuer, TokenRequest};
 
-use crate::support::POLICIES;
-use crate::support::PUBLIC;
-use crate::support::UNARY;
-use crate::support::UNDECLARED;
+use crate::support::{POLICIES, PUBLIC, UNARY, UNDECLARED};
 
 fn rig() -> (TestIssuer, Guard) {
     let issuer = TestIssuer::new();

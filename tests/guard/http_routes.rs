@@ -2,28 +2,18 @@
 
 use std::sync::Arc;
 
-use axum::Extension;
-use axum::Router;
 use axum::routing::get;
-use countersign::guard::Access;
-use countersign::guard::Guard;
-use countersign::guard::MethodPolicy;
-use countersign::guard::Refusal;
-use countersign::guard::ServicePolicy;
-use countersign::guard::Trust;
+use axum::{Extension, Router};
+use countersign::guard::{Access, Guard, MethodPolicy, Refusal, ServicePolicy, Trust};
 use countersign::testing::TestIssuer;
 use countersign::token::VerifiedToken;
-use http::Request;
-use http::Response;
-use http::StatusCode;
-use http::header::AUTHORIZATION;
-use http::header::WWW_AUTHENTICATE;
+use http::header::{AUTHORIZATION, WWW_AUTHENTICATE};
+use http::{Request, Response, StatusCode};
 use http_body_util::BodyExt;
 use tokio::sync::watch;
 use tower::ServiceExt;
 
-use crate::support::POLICIES;
-use crate::support::audience;
+use crate::support::{POLICIES, audience};
 
 fn routes(guard: &Guard) -> Router {
     let customers = |Extension(caller): Extension<Arc<VerifiedToken>>| async move {

@@ -2,32 +2,17 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::sync::Arc;
-use std::sync::Mutex;
-use std::sync::atomic::AtomicU64;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use countersign::testing::START;
 use countersign::token::Audiences;
-use metrics::Counter;
-use metrics::Gauge;
-use metrics::Histogram;
-use metrics::Key;
-use metrics::KeyName;
-use metrics::Metadata;
-use metrics::Recorder;
-use metrics::SharedString;
-use metrics::Unit;
+use metrics::{Counter, Gauge, Histogram, Key, KeyName, Metadata, Recorder, SharedString, Unit};
 use tonic::Request;
 use tracing::subscriber::DefaultGuard;
 
-use crate::support::Rig;
-use crate::support::SERVER_STREAM;
-use crate::support::UNARY;
-use crate::support::UNDECLARED;
-use crate::support::next;
-use crate::support::reason;
+use crate::support::{Rig, SERVER_STREAM, UNARY, UNDECLARED, next, reason};
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 

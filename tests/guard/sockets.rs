@@ -3,16 +3,12 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use countersign::guard::Access;
-use countersign::guard::MethodPolicy;
-use countersign::guard::ServicePolicy;
+use countersign::guard::{Access, MethodPolicy, ServicePolicy};
 use countersign::testing::TestIssuer;
 use tokio::net::TcpListener;
-use tonic::Code;
-use tonic::Request;
-use tonic::transport::Endpoint;
-use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
+use tonic::transport::{Endpoint, Server};
+use tonic::{Code, Request};
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_client::HealthClient;
 

@@ -4,27 +4,14 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::routing::get;
-use countersign::guard::Freshness;
-use countersign::guard::GuardBuilder;
-use countersign::guard::Refusal;
-use countersign::guard::WhenStale;
-use countersign::testing::START;
-use countersign::testing::TestIssuer;
+use countersign::guard::{Freshness, GuardBuilder, Refusal, WhenStale};
+use countersign::testing::{START, TestIssuer};
 use http::StatusCode;
 use http::header::WWW_AUTHENTICATE;
-use tonic::Code;
-use tonic::Request;
+use tonic::{Code, Request};
 use tower::ServiceExt;
 
-use crate::support::BIDI;
-use crate::support::POLICIES;
-use crate::support::PUBLIC;
-use crate::support::Rig;
-use crate::support::SERVER_STREAM;
-use crate::support::UNARY;
-use crate::support::audience;
-use crate::support::next;
-use crate::support::reason;
+use crate::support::{BIDI, POLICIES, PUBLIC, Rig, SERVER_STREAM, UNARY, audience, next, reason};
 
 fn fail_closed(guard: GuardBuilder) -> GuardBuilder {
     guard.when_stale(WhenStale::FailClosed)

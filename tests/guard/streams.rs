@@ -3,19 +3,10 @@
 use std::time::Duration;
 
 use countersign::testing::TestToken;
-use tokio::time::Instant;
-use tokio::time::advance;
-use tonic::Code;
-use tonic::Status;
+use tokio::time::{Instant, advance};
+use tonic::{Code, Status};
 
-use crate::support::BUSY_STREAM;
-use crate::support::Rig;
-use crate::support::SERVER_STREAM;
-use crate::support::Seen;
-use crate::support::UNARY;
-use crate::support::in_time;
-use crate::support::next;
-use crate::support::reason;
+use crate::support::{BUSY_STREAM, Rig, SERVER_STREAM, Seen, UNARY, in_time, next, reason};
 
 /// The life of a token, and the leeway.
 const OVER: Duration = Duration::from_secs(15 * 60 + 30);

@@ -3,10 +3,7 @@
 use std::fs;
 use std::process::Command;
 
-use crate::mesh::Mesh;
-use crate::mesh::Node;
-use crate::mesh::Python;
-use crate::mesh::run;
+use crate::mesh::{Mesh, Node, Python, run};
 use crate::support::Finished;
 use crate::tools::tools;
 

@@ -2,18 +2,14 @@
 
 use std::fs;
 use std::os::unix::fs::symlink;
-use std::path::Path;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use countersign::rpc::CreateClientKeyRequest;
 use countersign::rpc::client_service_client::ClientServiceClient;
 use tonic::Request;
 
-use crate::support::Finished;
-use crate::support::Sandbox;
-use crate::support::Server;
-use crate::support::finish;
+use crate::support::{Finished, Sandbox, Server, finish};
 use crate::tools::Tools;
 
 const OPERATOR: &str = "countersign-dev/operator.toml";

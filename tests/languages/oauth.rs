@@ -4,11 +4,8 @@ use std::fs;
 use std::os::unix::fs::symlink;
 use std::process::Command;
 
-use crate::mesh::Mesh;
-use crate::mesh::run;
-use crate::mesh::source;
-use crate::tools::Tools;
-use crate::tools::tools;
+use crate::mesh::{Mesh, run, source};
+use crate::tools::{Tools, tools};
 
 /// A client that may call the warehouse and be it: so it can ask about its own tokens. It has a
 /// secret, and a key in `key.pem`.

@@ -1,21 +1,14 @@
 //! The admin script and the partner's CRM, against the APIs that they call.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::process::Command;
 
 use serde_json::Value;
 
-use crate::mesh::Mesh;
-use crate::mesh::run;
-use crate::mesh::source;
+use crate::mesh::{Mesh, run, source};
 use crate::support::Finished;
-use crate::tools::Tools;
-use crate::tools::example;
-use crate::tools::program;
-use crate::tools::shell;
-use crate::tools::tools;
+use crate::tools::{Tools, example, program, shell, tools};
 
 /// Nobody listens there.
 const NOWHERE: &str = "http://127.0.0.1:1";

@@ -1,7 +1,6 @@
 //! What the tests run that is not ours, and that need not be there.
 
-use std::path::Path;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// The interpreters, with the packages that the scripts use.

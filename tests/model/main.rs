@@ -15,19 +15,10 @@ mod world;
 use std::time::Duration;
 
 use countersign::keys::Blocked;
-use stateright::Checker;
-use stateright::HasDiscoveries;
-use stateright::Model;
-use stateright::Property;
+use stateright::{Checker, HasDiscoveries, Model, Property};
 
-use crate::steps::Protocol;
-use crate::steps::Step;
-use crate::steps::Variant;
-use crate::world::Budget;
-use crate::world::Kind;
-use crate::world::MAX_STALENESS;
-use crate::world::TICK;
-use crate::world::World;
+use crate::steps::{Protocol, Step, Variant};
+use crate::world::{Budget, Kind, MAX_STALENESS, TICK, World};
 
 const VALID_IS_ACCEPTED: &str = "no good token is refused by a verifier that keeps up";
 const REVOKED_IS_REFUSED: &str = "no revoked token is accepted past its bound";

@@ -1,47 +1,21 @@
 //! What can happen next, and what comes of it.
 
-use std::collections::BTreeSet;
-use std::collections::HashMap;
-use std::collections::VecDeque;
-use std::sync::Arc;
-use std::sync::Mutex;
-use std::sync::PoisonError;
+use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use countersign::claims::Claims;
-use countersign::claims::ScopeSet;
-use countersign::claims::Timestamp;
-use countersign::claims::TokenId;
-use countersign::keys::ACK_DEADLINE;
-use countersign::keys::Blocked;
-use countersign::keys::JWKS_GONE;
-use countersign::keys::JWKS_MAX_AGE;
-use countersign::keys::KeySet;
-use countersign::keys::RECONNECT_WINDOW;
-use countersign::keys::RotationGate;
-use countersign::keys::StreamVerifier;
-use countersign::token::Audiences;
-use countersign::token::Expected;
-use countersign::token::Minter;
-use countersign::token::VerifiedToken;
-use countersign::token::verify;
-use countersign::trust::TokenRevocation;
-use countersign::trust::TrustBundle;
+use countersign::claims::{Claims, ScopeSet, Timestamp, TokenId};
+use countersign::keys::{
+    ACK_DEADLINE, Blocked, JWKS_GONE, JWKS_MAX_AGE, KeySet, RECONNECT_WINDOW, RotationGate,
+    StreamVerifier,
+};
+use countersign::token::{Audiences, Expected, Minter, VerifiedToken, verify};
+use countersign::trust::{TokenRevocation, TrustBundle};
 
-use crate::world::Budget;
-use crate::world::Committed;
-use crate::world::Issued;
-use crate::world::Kind;
-use crate::world::LEASE;
-use crate::world::LEEWAY;
-use crate::world::Link;
-use crate::world::Message;
-use crate::world::TAIL;
-use crate::world::TICK;
-use crate::world::TOKEN_LIFE;
-use crate::world::World;
-use crate::world::issuer;
-use crate::world::key;
+use crate::world::{
+    Budget, Committed, Issued, Kind, LEASE, LEEWAY, Link, Message, TAIL, TICK, TOKEN_LIFE, World,
+    issuer, key,
+};
 
 /// How the service is built. All but the first are broken, each in one way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

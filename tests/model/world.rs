@@ -1,25 +1,15 @@
 //! What there is at one moment: a store, replicas of the service, verifiers, and what is under way between
 //! them. Keys, gate and bundles are the real ones; time goes in steps of [`TICK`].
 
-use std::collections::BTreeSet;
-use std::collections::VecDeque;
-use std::hash::Hash;
-use std::hash::Hasher;
+use std::collections::{BTreeSet, VecDeque};
+use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 use std::time::Duration;
 
-use countersign::claims::Issuer;
-use countersign::claims::Kid;
-use countersign::claims::Timestamp;
-use countersign::keys::KeyRing;
-use countersign::keys::KeySet;
-use countersign::keys::Listeners;
-use countersign::keys::RotationGate;
-use countersign::keys::SigningKey;
+use countersign::claims::{Issuer, Kid, Timestamp};
+use countersign::keys::{KeyRing, KeySet, Listeners, RotationGate, SigningKey};
 use countersign::token::VerifiedToken;
-use countersign::trust::Revocations;
-use countersign::trust::TrustBundle;
-use countersign::trust::TrustDelta;
+use countersign::trust::{Revocations, TrustBundle, TrustDelta};
 
 /// The step of time, in seconds: whatever is due within a shorter time happens in any order within one.
 pub const TICK: u64 = 30;

@@ -2,11 +2,9 @@
 
 use std::fs;
 
-use serde_json::Value;
-use serde_json::json;
+use serde_json::{Value, json};
 
-use crate::support::Finished;
-use crate::support::Sandbox;
+use crate::support::{Finished, Sandbox};
 
 const DEV: &str = "countersign-dev";
 const DEMO: &str = "countersign-dev/demo.toml";

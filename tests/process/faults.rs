@@ -1,13 +1,9 @@
 //! A disk that takes nothing more, and one that takes nothing at all: tokens are issued all the same.
 
-use std::os::unix::fs::MetadataExt;
-use std::os::unix::fs::chown;
+use std::os::unix::fs::{MetadataExt, chown};
 use std::os::unix::process::CommandExt;
 
-use crate::support::PROGRAM;
-use crate::support::Sandbox;
-use crate::support::Server;
-use crate::support::listing;
+use crate::support::{PROGRAM, Sandbox, Server, listing};
 
 const DEV: &str = "countersign-dev";
 const DEMO: &str = "countersign-dev/demo.toml";

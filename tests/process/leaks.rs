@@ -4,12 +4,9 @@ use std::collections::BTreeSet;
 use std::fs;
 
 use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 
-use crate::support::Sandbox;
-use crate::support::listing;
-use crate::support::post;
+use crate::support::{Sandbox, listing, post};
 
 const DEV: &str = "countersign-dev";
 const DEMO: &str = "countersign-dev/demo.toml";

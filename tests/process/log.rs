@@ -2,8 +2,7 @@
 
 use serde_json::Value;
 
-use crate::support::Sandbox;
-use crate::support::post;
+use crate::support::{Sandbox, post};
 
 const DEMO: &str = "countersign-dev/demo.toml";
 

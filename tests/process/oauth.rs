@@ -1,10 +1,8 @@
 //! OAuth 2.0 over plain HTTP, with what the command line makes for it.
 
-use serde_json::Value;
-use serde_json::json;
+use serde_json::{Value, json};
 
-use crate::support::Sandbox;
-use crate::support::post;
+use crate::support::{Sandbox, post};
 
 const DEMO: &str = "countersign-dev/demo.toml";
 const OPERATOR: &str = "countersign-dev/operator.toml";

@@ -4,10 +4,7 @@ use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::Path;
 
-use crate::support::Finished;
-use crate::support::PROGRAM;
-use crate::support::Sandbox;
-use crate::support::finish;
+use crate::support::{Finished, PROGRAM, Sandbox, finish};
 
 /// Types a line into a shell of another directory.
 fn paste(sandbox: &Sandbox, line: &str) -> Finished {

@@ -1,14 +1,10 @@
 //! Starting: what is made, what is found again, and what stands in the way.
 
-use std::fs;
-use std::fs::File;
+use std::fs::{self, File};
 use std::net::TcpListener;
 use std::process::Stdio;
 
-use crate::support::PROGRAM;
-use crate::support::Sandbox;
-use crate::support::Server;
-use crate::support::finish;
+use crate::support::{PROGRAM, Sandbox, Server, finish};
 
 const DEV: &str = "countersign-dev";
 const DEMO: &str = "countersign-dev/demo.toml";

@@ -1,8 +1,7 @@
 //! Stopping: in order, with calls still under way, and at once.
 
 use std::net::TcpStream;
-use std::time::Duration;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -10,13 +9,11 @@ use tonic::Streaming;
 use tonic_health::ServingStatus;
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_client::HealthClient;
-use tonic_reflection::pb::v1::ServerReflectionRequest;
-use tonic_reflection::pb::v1::ServerReflectionResponse;
 use tonic_reflection::pb::v1::server_reflection_client::ServerReflectionClient;
 use tonic_reflection::pb::v1::server_reflection_request::MessageRequest;
+use tonic_reflection::pb::v1::{ServerReflectionRequest, ServerReflectionResponse};
 
-use crate::support::Sandbox;
-use crate::support::Server;
+use crate::support::{Sandbox, Server};
 
 /// A call that is under way until one side goes: it answered once, and could be asked again.
 struct CallUnderWay {

@@ -2,15 +2,9 @@
 
 use std::fs;
 
-use rcgen::BasicConstraints;
-use rcgen::CertificateParams;
-use rcgen::IsCa;
-use rcgen::Issuer;
-use rcgen::KeyPair;
-use rcgen::date_time_ymd;
+use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, date_time_ymd};
 
-use crate::support::Sandbox;
-use crate::support::Server;
+use crate::support::{Sandbox, Server};
 
 const SERVE: [&str; 8] = [
     "--data-dir",

@@ -1,7 +1,6 @@
 //! A rotation that waits, on the command line.
 
-use std::io::BufRead;
-use std::io::BufReader;
+use std::io::{BufRead, BufReader};
 use std::process::Stdio;
 
 use countersign::rpc;
@@ -11,8 +10,7 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Request;
 
-use crate::support::PROGRAM;
-use crate::support::Sandbox;
+use crate::support::{PROGRAM, Sandbox};
 
 const OPERATOR: &str = "countersign-dev/operator.toml";
 

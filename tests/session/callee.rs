@@ -1,27 +1,17 @@
 //! A service that is called: it remembers what it saw, and refuses the tokens that it is told to.
 
 use std::collections::HashMap;
-use std::sync::Arc;
-use std::sync::Mutex;
-use std::task::Context;
-use std::task::Poll;
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll};
 
-use countersign::guard::Access;
-use countersign::guard::ERROR_DOMAIN;
-use countersign::guard::MethodPolicy;
-use countersign::guard::ServicePolicy;
+use countersign::guard::{Access, ERROR_DOMAIN, MethodPolicy, ServicePolicy};
 use countersign::mesh::Authenticated;
-use http::Request;
-use http::Response;
-use http_body_util::BodyExt;
-use http_body_util::Full;
-use tonic::Code;
-use tonic::Status;
+use http::{Request, Response};
+use http_body_util::{BodyExt, Full};
 use tonic::body::Body;
-use tonic_types::ErrorDetails;
-use tonic_types::StatusExt;
-use tower::Service;
-use tower::ServiceExt;
+use tonic::{Code, Status};
+use tonic_types::{ErrorDetails, StatusExt};
+use tower::{Service, ServiceExt};
 
 pub const READ: &str = "/shop.Shop/Read";
 pub const LIST: &str = "/shop.Shop/List";

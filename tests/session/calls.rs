@@ -10,17 +10,8 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tonic::Code;
 
-use crate::callee::Callee;
-use crate::callee::LIST;
-use crate::callee::PING;
-use crate::callee::POLICIES;
-use crate::callee::READ;
-use crate::callee::WRITE;
-use crate::callee::call;
-use crate::callee::call_within;
-use crate::countersign::Answer;
-use crate::countersign::FakeCountersign;
-use crate::countersign::USUAL;
+use crate::callee::{Callee, LIST, PING, POLICIES, READ, WRITE, call, call_within};
+use crate::countersign::{Answer, FakeCountersign, USUAL};
 
 #[tokio::test(start_paused = true)]
 async fn a_thousand_first_calls_cost_one_token_each_for_what_they_need() {

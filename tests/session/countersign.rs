@@ -1,29 +1,21 @@
 //! A Countersign in memory that answers as it is told, and counts. No sockets, so time can be paused.
 
-use std::sync::Arc;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use countersign::claims::ClientId;
-use countersign::mesh::Credentials;
-use countersign::mesh::Session;
+use countersign::mesh::{Credentials, Session};
 use countersign::rpc;
 use countersign::rpc::issue_token_request::Credential;
-use countersign::rpc::token_service_server::TokenService;
-use countersign::rpc::token_service_server::TokenServiceServer;
+use countersign::rpc::token_service_server::{TokenService, TokenServiceServer};
 use hyper_util::rt::TokioIo;
 use tokio::io::DuplexStream;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_stream::wrappers::UnboundedReceiverStream;
-use tonic::Code;
-use tonic::Request;
-use tonic::Response;
-use tonic::Status;
-use tonic::transport::Channel;
-use tonic::transport::Endpoint;
-use tonic::transport::Server;
 use tonic::transport::server::Router;
+use tonic::transport::{Channel, Endpoint, Server};
+use tonic::{Code, Request, Response, Status};
 
 use crate::trust_server::FakeTrust;
 

@@ -1,13 +1,9 @@
 //! Who we are, from the file that the command line writes.
 
-use std::fs;
-use std::fs::Permissions;
+use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
 
-use countersign::mesh::CredentialsError;
-use countersign::mesh::OAuthEndpoint;
-use countersign::mesh::SessionBuilder;
-use countersign::mesh::SessionError;
+use countersign::mesh::{CredentialsError, OAuthEndpoint, SessionBuilder, SessionError};
 
 #[tokio::test]
 async fn a_credentials_file_of_the_command_line_is_enough_and_is_its_owners_only() {

@@ -1,41 +1,24 @@
 //! The last good keys in a file.
 
-use std::fs;
-use std::fs::Permissions;
+use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::time::Duration;
 
 use countersign::claims::TokenId;
 use countersign::guard::WhenStale;
-use countersign::mesh::Credentials;
-use countersign::mesh::Session;
-use countersign::mesh::SessionBuilder;
-use countersign::mesh::SessionError;
+use countersign::mesh::{Credentials, Session, SessionBuilder, SessionError};
 use countersign::rpc::TrustContent;
 use countersign::trust::TrustBundle;
 use tonic::Code;
 
-use crate::countersign::FakeCountersign;
-use crate::countersign::USUAL;
-use crate::countersign::client;
+use crate::countersign::{FakeCountersign, USUAL, client};
 use crate::endpoint::FakeEndpoint;
-use crate::trust::ISSUER;
-use crate::trust::builder;
-use crate::trust::bundle;
-use crate::trust::call;
-use crate::trust::issuer;
-use crate::trust::until_known;
-use crate::trust_server::FakeTrust;
-use crate::trust_server::and_client;
-use crate::trust_server::and_token;
-use crate::trust_server::delta;
-use crate::trust_server::heartbeat;
-use crate::trust_server::keys;
-use crate::trust_server::proof;
-use crate::trust_server::snapshot;
-use crate::trust_stream::Rig;
-use crate::trust_stream::later;
+use crate::trust::{ISSUER, builder, bundle, call, issuer, until_known};
+use crate::trust_server::{
+    FakeTrust, and_client, and_token, delta, heartbeat, keys, proof, snapshot,
+};
+use crate::trust_stream::{Rig, later};
 
 fn write(path: &Path, bundle: &TrustBundle, mode: u32) {
     fs::write(path, bundle.to_jwks()).expect("written");

@@ -3,16 +3,12 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use countersign::claims::Audience;
-use countersign::claims::ScopeSet;
-use metrics_util::debugging::DebugValue;
-use metrics_util::debugging::DebuggingRecorder;
-use metrics_util::debugging::Snapshotter;
+use countersign::claims::{Audience, ScopeSet};
+use metrics_util::debugging::{DebugValue, DebuggingRecorder, Snapshotter};
 use tokio::time::Instant;
 use tonic::Code;
 
-use crate::countersign::Answer;
-use crate::countersign::FakeCountersign;
+use crate::countersign::{Answer, FakeCountersign};
 use crate::trust_stream::Rig;
 
 /// The metrics of the one source that there is, by name.

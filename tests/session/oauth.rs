@@ -3,16 +3,12 @@
 use std::time::Duration;
 
 use countersign::claims::ScopeSet;
-use countersign::mesh::BearerToken;
-use countersign::mesh::ClientSecret;
-use countersign::mesh::NoToken;
-use countersign::mesh::OAuthEndpoint;
-use countersign::mesh::SessionError;
-use countersign::mesh::TokenSource;
+use countersign::mesh::{
+    BearerToken, ClientSecret, NoToken, OAuthEndpoint, SessionError, TokenSource,
+};
 use tokio::time::Instant;
 
-use crate::endpoint::FakeEndpoint;
-use crate::endpoint::pass;
+use crate::endpoint::{FakeEndpoint, pass};
 
 const TOKEN: &str = r#"{"access_token":"abc.def","token_type":"bearer","expires_in":1000}"#;
 

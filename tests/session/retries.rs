@@ -7,19 +7,11 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_stream::wrappers::UnboundedReceiverStream;
-use tonic::Code;
-use tonic::Status;
 use tonic::body::Body;
+use tonic::{Code, Status};
 
-use crate::callee::Callee;
-use crate::callee::POLICIES;
-use crate::callee::READ;
-use crate::callee::body;
-use crate::callee::call;
-use crate::callee::call_with;
-use crate::countersign::Answer;
-use crate::countersign::FakeCountersign;
-use crate::countersign::USUAL;
+use crate::callee::{Callee, POLICIES, READ, body, call, call_with};
+use crate::countersign::{Answer, FakeCountersign, USUAL};
 
 /// A callee that refuses the first token of a session, and no other.
 fn refuses_the_first(code: Code, reason: &'static str) -> Callee {

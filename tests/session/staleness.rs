@@ -3,20 +3,15 @@
 use std::time::Duration;
 
 use countersign::guard::WhenStale;
-use countersign::mesh::FedBy;
-use countersign::mesh::SessionBuilder;
+use countersign::mesh::{FedBy, SessionBuilder};
 use countersign::rpc::WatchTrustBundleResponse;
 use tokio::time::Instant;
 use tonic::Code;
 
-use crate::countersign::Answer;
-use crate::countersign::USUAL;
+use crate::countersign::{Answer, USUAL};
 use crate::trust::call;
-use crate::trust_server::duration;
-use crate::trust_server::heartbeat;
-use crate::trust_stream::Rig;
-use crate::trust_stream::beat;
-use crate::trust_stream::pass;
+use crate::trust_server::{duration, heartbeat};
+use crate::trust_stream::{Rig, beat, pass};
 
 #[tokio::test(start_paused = true)]
 async fn stale_trust_is_served_or_refused_as_the_owner_chose() {

@@ -3,17 +3,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use countersign::claims::Audience;
-use countersign::claims::ScopeSet;
-use countersign::mesh::BearerToken;
-use countersign::mesh::ClientSecret;
-use countersign::mesh::Credentials;
-use countersign::mesh::NoToken;
-use countersign::mesh::OAuthEndpoint;
-use countersign::mesh::Session;
-use countersign::mesh::SessionBuilder;
-use countersign::mesh::SessionError;
-use countersign::mesh::TokenSource;
+use countersign::claims::{Audience, ScopeSet};
+use countersign::mesh::{
+    BearerToken, ClientSecret, Credentials, NoToken, OAuthEndpoint, Session, SessionBuilder,
+    SessionError, TokenSource,
+};
 use rcgen::CertifiedKey;
 use tokio::net::TcpListener;
 use tokio::time::Instant;
@@ -25,13 +19,9 @@ use tokio_stream::StreamExt;
 use tokio_stream::wrappers::TcpListenerStream;
 use tonic::transport::Server;
 
-use crate::countersign::FakeCountersign;
-use crate::countersign::USUAL;
-use crate::countersign::client;
+use crate::countersign::{FakeCountersign, USUAL, client};
 use crate::endpoint::FakeEndpoint;
-use crate::trust::ISSUER;
-use crate::trust::bundle;
-use crate::trust::until_known;
+use crate::trust::{ISSUER, bundle, until_known};
 
 /// A server's TLS, and its certificate in PEM.
 fn server(protocol: &[u8]) -> (TlsAcceptor, String) {

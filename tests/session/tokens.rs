@@ -3,28 +3,16 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use countersign::claims::Audience;
-use countersign::claims::Clock;
-use countersign::claims::ScopeSet;
+use countersign::claims::{Audience, Clock, ScopeSet};
 use countersign::keys::SigningKey;
-use countersign::mesh::Credentials;
-use countersign::mesh::NoToken;
-use countersign::mesh::Session;
-use countersign::mesh::TokenSource;
+use countersign::mesh::{Credentials, NoToken, Session, TokenSource};
 use countersign::token::Assertion;
 use tokio::runtime::Handle;
 use tokio::time::Instant;
 use tonic::Code;
 
-use crate::callee::Callee;
-use crate::callee::POLICIES;
-use crate::callee::READ;
-use crate::callee::call;
-use crate::callee::call_within;
-use crate::countersign::Answer;
-use crate::countersign::FakeCountersign;
-use crate::countersign::USUAL;
-use crate::countersign::client;
+use crate::callee::{Callee, POLICIES, READ, call, call_within};
+use crate::countersign::{Answer, FakeCountersign, USUAL, client};
 
 /// Time passes at once when it is paused.
 async fn pass(seconds: u64) {

@@ -3,40 +3,20 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use countersign::claims::Audience;
-use countersign::claims::Claims;
-use countersign::claims::Clock;
-use countersign::claims::Issuer;
-use countersign::claims::ScopeSet;
-use countersign::claims::TokenId;
-use countersign::guard::Guard;
-use countersign::guard::GuardedBody;
-use countersign::guard::Trust;
-use countersign::keys::KeySet;
-use countersign::keys::SigningKey;
-use countersign::mesh::Credentials;
-use countersign::mesh::Session;
-use countersign::mesh::SessionBuilder;
-use countersign::mesh::SessionError;
-use countersign::mesh::trust_in;
+use countersign::claims::{Audience, Claims, Clock, Issuer, ScopeSet, TokenId};
+use countersign::guard::{Guard, GuardedBody, Trust};
+use countersign::keys::{KeySet, SigningKey};
+use countersign::mesh::{Credentials, Session, SessionBuilder, SessionError, trust_in};
 use countersign::token::Minter;
-use countersign::trust::Revocations;
-use countersign::trust::TrustBundle;
+use countersign::trust::{Revocations, TrustBundle};
 use http::Request;
-use tonic::Code;
-use tonic::Status;
 use tonic::body::Body;
-use tower::Layer;
-use tower::ServiceExt;
+use tonic::{Code, Status};
+use tower::{Layer, ServiceExt};
 
-use crate::callee::Callee;
-use crate::callee::POLICIES;
-use crate::callee::READ;
-use crate::countersign::FakeCountersign;
-use crate::countersign::USUAL;
-use crate::countersign::client;
-use crate::endpoint::FakeEndpoint;
-use crate::endpoint::pass;
+use crate::callee::{Callee, POLICIES, READ};
+use crate::countersign::{FakeCountersign, USUAL, client};
+use crate::endpoint::{FakeEndpoint, pass};
 
 pub const ISSUER: &str = "https://issuer.test";
 

@@ -1,34 +1,21 @@
 //! A trust stream whose other end is in the hands of a test.
 
 use std::pin::Pin;
-use std::sync::Arc;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use countersign::keys::KeySet;
-use countersign::keys::SigningKey;
-use countersign::rpc::RevokedClient;
-use countersign::rpc::RevokedToken;
-use countersign::rpc::TrustContent;
-use countersign::rpc::TrustDelta;
-use countersign::rpc::TrustHeartbeat;
-use countersign::rpc::TrustHello;
-use countersign::rpc::TrustSnapshot;
-use countersign::rpc::WatchTrustBundleRequest;
-use countersign::rpc::WatchTrustBundleResponse;
-use countersign::rpc::trust_service_server::TrustService;
-use countersign::rpc::trust_service_server::TrustServiceServer;
-use countersign::rpc::watch_trust_bundle_request;
+use countersign::keys::{KeySet, SigningKey};
+use countersign::rpc::trust_service_server::{TrustService, TrustServiceServer};
 use countersign::rpc::watch_trust_bundle_response::Event;
+use countersign::rpc::{
+    RevokedClient, RevokedToken, TrustContent, TrustDelta, TrustHeartbeat, TrustHello,
+    TrustSnapshot, WatchTrustBundleRequest, WatchTrustBundleResponse, watch_trust_bundle_request,
+};
 use futures_util::Stream;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_stream::wrappers::UnboundedReceiverStream;
-use tonic::Code;
-use tonic::Request;
-use tonic::Response;
-use tonic::Status;
-use tonic::Streaming;
+use tonic::{Code, Request, Response, Status, Streaming};
 
 use crate::trust::ISSUER;
 

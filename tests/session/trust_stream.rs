@@ -2,40 +2,19 @@
 
 use std::time::Duration;
 
-use countersign::claims::ClientId;
-use countersign::claims::Clock;
-use countersign::claims::TokenId;
-use countersign::guard::Trust;
-use countersign::guard::WhenStale;
-use countersign::mesh::Credentials;
-use countersign::mesh::FedBy;
-use countersign::mesh::Session;
-use countersign::mesh::SessionBuilder;
-use countersign::rpc::TrustContent;
-use countersign::rpc::WatchTrustBundleResponse;
+use countersign::claims::{ClientId, Clock, TokenId};
+use countersign::guard::{Trust, WhenStale};
+use countersign::mesh::{Credentials, FedBy, Session, SessionBuilder};
+use countersign::rpc::{TrustContent, WatchTrustBundleResponse};
 use tokio::time::Instant;
 use tonic::Code;
 
-use crate::countersign::Answer;
-use crate::countersign::FakeCountersign;
-use crate::countersign::USUAL;
-use crate::countersign::client;
+use crate::countersign::{Answer, FakeCountersign, USUAL, client};
 use crate::endpoint::FakeEndpoint;
-use crate::trust::ISSUER;
-use crate::trust::bundle;
-use crate::trust::call;
-use crate::trust::issuer;
-use crate::trust::until_known;
-use crate::trust_server::FakeTrust;
-use crate::trust_server::Openings;
-use crate::trust_server::Watcher;
-use crate::trust_server::and_client;
-use crate::trust_server::and_token;
-use crate::trust_server::delta;
-use crate::trust_server::heartbeat;
-use crate::trust_server::keys;
-use crate::trust_server::proof;
-use crate::trust_server::snapshot;
+use crate::trust::{ISSUER, bundle, call, issuer, until_known};
+use crate::trust_server::{
+    FakeTrust, Openings, Watcher, and_client, and_token, delta, heartbeat, keys, proof, snapshot,
+};
 
 /// A verifier, and the Countersign that it watches.
 pub struct Rig {

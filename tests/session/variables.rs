@@ -1,10 +1,7 @@
 //! A session from the environment.
 
 use countersign::guard::WhenStale;
-use countersign::mesh::CredentialsError;
-use countersign::mesh::Session;
-use countersign::mesh::SessionBuilder;
-use countersign::mesh::SessionError;
+use countersign::mesh::{CredentialsError, Session, SessionBuilder, SessionError};
 
 const URL: (&str, &str) = ("COUNTERSIGN_URL", "http://127.0.0.1:1");
 const ID: (&str, &str) = ("COUNTERSIGN_CLIENT_ID", "order");

@@ -19,8 +19,7 @@ mod world;
 use std::sync::Mutex;
 
 use crate::oracle::Counts;
-use crate::world::Run;
-use crate::world::run;
+use crate::world::{Run, run};
 
 /// How many seeds without being told.
 const SEEDS: u64 = 10;

@@ -2,22 +2,15 @@
 
 use std::io;
 use std::pin::Pin;
-use std::task::Context;
-use std::task::Poll;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
-use futures_util::Stream;
-use futures_util::stream;
+use futures_util::{Stream, stream};
 use hyper_util::rt::TokioIo;
-use tokio::io::AsyncRead;
-use tokio::io::AsyncWrite;
-use tokio::io::ReadBuf;
-use tonic::transport::Channel;
-use tonic::transport::Endpoint;
-use tonic::transport::server::Connected;
-use tonic::transport::server::TcpConnectInfo;
-use turmoil::net::TcpListener;
-use turmoil::net::TcpStream;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tonic::transport::server::{Connected, TcpConnectInfo};
+use tonic::transport::{Channel, Endpoint};
+use turmoil::net::{TcpListener, TcpStream};
 
 /// Where every host listens.
 const PORT: u16 = 9443;

@@ -1,25 +1,17 @@
 //! What Countersign promises, held against each thing that happens.
 
-use std::collections::BTreeMap;
-use std::collections::BTreeSet;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
-use std::sync::Arc;
-use std::sync::Mutex;
-use std::sync::MutexGuard;
-use std::sync::Weak;
+use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use countersign::authority::Authority;
-use countersign::claims::DEFAULT_LEEWAY;
-use countersign::claims::Timestamp;
-use countersign::guard::Refusal;
-use countersign::guard::WhenStale;
+use countersign::claims::{DEFAULT_LEEWAY, Timestamp};
+use countersign::guard::{Refusal, WhenStale};
 use countersign::keys::KeyState;
-use countersign::mesh::FedBy;
-use countersign::mesh::Health;
+use countersign::mesh::{FedBy, Health};
 
 /// How old what a verifier holds may become: the least that can be configured.
 pub const MAX_STALENESS: Duration = Duration::from_secs(120);

@@ -2,29 +2,18 @@
 
 use std::time::Duration;
 
-use countersign::authority::host;
-use countersign::authority::host::NewClient;
-use countersign::claims::Clock;
-use countersign::claims::ScopeSet;
-use countersign::claims::Timestamp;
-use countersign::client::GrantRule;
-use countersign::client::Grants;
-use countersign::client::Serves;
+use countersign::authority::host::{self, NewClient};
+use countersign::claims::{Clock, ScopeSet, Timestamp};
+use countersign::client::{GrantRule, Grants, Serves};
 use countersign::guard::WhenStale;
 use countersign::mesh::Jitter;
-use countersign::store;
-use countersign::store::Kek;
+use countersign::store::{self, Kek};
 use tempfile::TempDir;
 use turmoil::Sim;
 
 use crate::dice::Dice;
-use crate::hosts;
-use crate::hosts::Operator;
-use crate::hosts::Place;
-use crate::hosts::Tokens;
-use crate::oracle::Counts;
-use crate::oracle::MAX_SKEW;
-use crate::oracle::Oracle;
+use crate::hosts::{self, Operator, Place, Tokens};
+use crate::oracle::{Counts, MAX_SKEW, Oracle};
 
 const START: Timestamp = Timestamp::from_unix(1_800_000_000);
 

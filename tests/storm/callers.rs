@@ -2,38 +2,27 @@
 
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::Arc;
-use std::sync::Mutex;
-use std::sync::atomic::AtomicBool;
-use std::sync::atomic::Ordering;
-use std::task::Context;
-use std::task::Poll;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use countersign::claims::Audience;
-use countersign::claims::ClientId;
-use countersign::mesh::Credentials;
-use countersign::mesh::Session;
+use countersign::claims::{Audience, ClientId};
+use countersign::mesh::{Credentials, Session};
 use countersign::rpc;
-use http::Request;
-use http::Response;
+use http::{Request, Response};
 use tokio::time::Instant;
-use tonic::Code;
-use tonic::Status;
 use tonic::body::Body;
 use tonic::transport::Channel;
+use tonic::{Code, Status};
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_client::HealthClient;
 use tower::Service;
 
-use crate::figures::Figures;
-use crate::figures::random;
-use crate::guards::Mesh;
-use crate::guards::SCOPE;
-use crate::guards::SERVICE;
-use crate::guards::reason;
+use crate::figures::{Figures, random};
+use crate::guards::{Mesh, SCOPE, SERVICE, reason};
 use crate::operator::Operator;
 
 /// The life of their tokens: so short that new ones come all the time, and so long that these outlast a

@@ -1,8 +1,7 @@
 //! What is counted, and what must be zero.
 
 use std::sync::Mutex;
-use std::sync::atomic::AtomicU64;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 /// How many of a kind of failure are told.

@@ -2,23 +2,15 @@
 
 use std::time::Duration;
 
-use countersign::claims::Audience;
-use countersign::claims::ClientId;
-use countersign::guard::Access;
-use countersign::guard::Guard;
-use countersign::guard::MethodPolicy;
-use countersign::guard::ServicePolicy;
-use countersign::mesh::Credentials;
-use countersign::mesh::FedBy;
-use countersign::mesh::Session;
+use countersign::claims::{Audience, ClientId};
+use countersign::guard::{Access, Guard, MethodPolicy, ServicePolicy};
+use countersign::mesh::{Credentials, FedBy, Session};
 use countersign::rpc;
 use tokio::net::TcpListener;
 use tokio::time::Instant;
-use tonic::Request;
-use tonic::Status;
-use tonic::transport::Channel;
-use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
+use tonic::transport::{Channel, Server};
+use tonic::{Request, Status};
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_client::HealthClient;
 use tonic_types::StatusExt;

@@ -1,18 +1,12 @@
 //! The operator: rotates the keys, revokes tokens, and looks whether that is seen.
 
 use std::future::Future;
-use std::sync::Arc;
-use std::sync::Mutex;
-use std::sync::OnceLock;
-use std::sync::atomic::AtomicBool;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
-use countersign::claims::COUNTERSIGN;
-use countersign::claims::ClientId;
-use countersign::claims::ScopeSet;
-use countersign::mesh::Credentials;
-use countersign::mesh::Session;
+use countersign::claims::{COUNTERSIGN, ClientId, ScopeSet};
+use countersign::mesh::{Credentials, Session};
 use countersign::rpc;
 use countersign::rpc::client_service_client::ClientServiceClient;
 use countersign::rpc::issue_token_request::Credential;
@@ -20,18 +14,13 @@ use countersign::rpc::key_service_client::KeyServiceClient;
 use countersign::rpc::revoke_token_request::Target;
 use countersign::rpc::token_service_client::TokenServiceClient;
 use tokio::time::Instant;
-use tonic::Request;
-use tonic::Status;
 use tonic::transport::Channel;
+use tonic::{Request, Status};
 use tonic_types::StatusExt;
 
-use crate::callers::Caller;
-use crate::callers::client;
-use crate::figures::Figures;
-use crate::figures::random;
-use crate::guards::Guarded;
-use crate::guards::Mesh;
-use crate::guards::reason;
+use crate::callers::{Caller, client};
+use crate::figures::{Figures, random};
+use crate::guards::{Guarded, Mesh, reason};
 
 /// Whose tokens are revoked one by one.
 const VICTIM: &str = "victim";

@@ -7,23 +7,11 @@ use countersign::keys::SigningKey;
 use countersign::rpc;
 use countersign::rpc::issue_token_request::Credential;
 use countersign::token::sign_assertion;
-use tonic::Code;
-use tonic::Response;
-use tonic::Status;
+use tonic::{Code, Response, Status};
 use tonic_types::StatusExt;
 
-use crate::caller::ALL_SCOPES;
-use crate::caller::Caller;
-use crate::caller::client;
-use crate::caller::seconds;
-use crate::support::ISSUER;
-use crate::support::START;
-use crate::support::TestServer;
-use crate::support::ask;
-use crate::support::assert_field;
-use crate::support::assert_refused;
-use crate::support::bearing;
-use crate::support::id;
+use crate::caller::{ALL_SCOPES, Caller, client, seconds};
+use crate::support::{ISSUER, START, TestServer, ask, assert_field, assert_refused, bearing, id};
 
 const STOCK: &[(&str, &[&str])] = &[("inventory", &["stock:read"])];
 const HEADER: &str = r#"{"alg":"EdDSA","kid":"KID","typ":"JWT"}"#;

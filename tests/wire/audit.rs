@@ -2,17 +2,10 @@
 
 use countersign::rpc;
 use countersign::rpc::revoke_token_request::Target;
-use tonic::Code;
-use tonic::Response;
-use tonic::Status;
+use tonic::{Code, Response, Status};
 
-use crate::caller::Caller;
-use crate::caller::client;
-use crate::support::TestServer;
-use crate::support::ask;
-use crate::support::assert_field;
-use crate::support::assert_refused;
-use crate::support::bearing;
+use crate::caller::{Caller, client};
+use crate::support::{TestServer, ask, assert_field, assert_refused, bearing};
 
 const STOCK: &[(&str, &[&str])] = &[("inventory", &["stock:read"])];
 

@@ -1,25 +1,16 @@
 //! The audit log: nobody changes it unseen, and it forgets only what is past retention.
 
-use std::path::Path;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use countersign::authority::Authority;
-use countersign::authority::Settings;
-use countersign::claims::Clock;
-use countersign::claims::Timestamp;
+use countersign::authority::{Authority, Settings};
+use countersign::claims::{Clock, Timestamp};
 use countersign::rpc;
-use countersign::store;
-use countersign::store::AuditHead;
-use countersign::store::AuditReport;
-use countersign::store::ChainError;
-use countersign::store::Kek;
-use countersign::store::StoreError;
+use countersign::store::{self, AuditHead, AuditReport, ChainError, Kek, StoreError};
 use rusqlite::Connection;
 use tempfile::TempDir;
 
-use crate::support::START;
-use crate::support::TestServer;
+use crate::support::{START, TestServer};
 
 /// A closed store whose audit log has five rows, to be tampered with.
 struct Log {

@@ -3,10 +3,7 @@
 use countersign::rpc;
 use tonic::Code;
 
-use crate::support::TestServer;
-use crate::support::ask;
-use crate::support::assert_refused;
-use crate::support::bearing;
+use crate::support::{TestServer, ask, assert_refused, bearing};
 
 const STOCK: &[(&str, &[&str])] = &[("inventory", &["stock:read"])];
 

@@ -2,15 +2,9 @@
 
 use countersign::rpc;
 use countersign::rpc::revoke_token_request::Target;
-use tonic::Code;
-use tonic::Response;
-use tonic::Status;
+use tonic::{Code, Response, Status};
 
-use crate::support::TestServer;
-use crate::support::ask;
-use crate::support::assert_refused;
-use crate::support::bearing;
-use crate::support::grant;
+use crate::support::{TestServer, ask, assert_refused, bearing, grant};
 
 /// What an operator needs for tests that are not about what an operator lacks.
 pub const ALL_SCOPES: &[&str] = &[

@@ -1,34 +1,17 @@
 //! Clients that prove who they are with the certificate of their connection: `tls_client_auth` (RFC 8705
 //! §2.1). Names are registered over the wire; the handshake itself is tested where TLS is.
 
-use countersign::authority::IssueError;
-use countersign::authority::IssueRequest;
-use countersign::authority::IssuedToken;
+use countersign::authority::{IssueError, IssueRequest, IssuedToken};
 use countersign::claims::ScopeSet;
-use countersign::client::CertificateNames;
-use countersign::client::Credential;
-use countersign::client::NotAuthenticated;
+use countersign::client::{CertificateNames, Credential, NotAuthenticated};
 use countersign::policy::TokenRequest;
 use countersign::rpc;
 use countersign::rpc::client_certificate::Name;
-use rcgen::CertificateParams;
-use rcgen::DistinguishedName;
-use rcgen::DnType;
-use rcgen::KeyPair;
-use rcgen::SanType;
-use tonic::Code;
-use tonic::Status;
+use rcgen::{CertificateParams, DistinguishedName, DnType, KeyPair, SanType};
+use tonic::{Code, Status};
 
-use crate::caller::Caller;
-use crate::caller::client;
-use crate::caller::seconds;
-use crate::support::START;
-use crate::support::TestServer;
-use crate::support::ask;
-use crate::support::assert_field;
-use crate::support::assert_refused;
-use crate::support::bearing;
-use crate::support::id;
+use crate::caller::{Caller, client, seconds};
+use crate::support::{START, TestServer, ask, assert_field, assert_refused, bearing, id};
 
 const STOCK: &[(&str, &[&str])] = &[("inventory", &["stock:read"])];
 

@@ -3,45 +3,26 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use countersign::claims::ScopeSet;
-use countersign::claims::Timestamp;
-use countersign::mesh::Credentials;
-use countersign::mesh::NoToken;
-use countersign::mesh::Session;
-use countersign::mesh::SessionError;
+use countersign::claims::{ScopeSet, Timestamp};
+use countersign::mesh::{Credentials, NoToken, Session, SessionError};
 use countersign::rpc;
 use countersign::rpc::client_certificate::Name;
 use countersign::rpc::token_service_client::TokenServiceClient;
-use countersign::server::Options;
-use countersign::server::Tls;
+use countersign::server::{Options, Tls};
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
-use tokio_rustls::rustls::ClientConfig;
-use tokio_rustls::rustls::RootCertStore;
 use tokio_rustls::rustls::crypto::ring;
-use tokio_rustls::rustls::pki_types::CertificateDer;
-use tokio_rustls::rustls::pki_types::PrivateKeyDer;
-use tokio_rustls::rustls::pki_types::ServerName;
 use tokio_rustls::rustls::pki_types::pem::PemObject;
-use tonic::Code;
-use tonic::Status;
-use tonic::transport::Certificate;
-use tonic::transport::Channel;
-use tonic::transport::ClientTlsConfig;
-use tonic::transport::Error;
-use tonic::transport::Identity;
+use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use tokio_rustls::rustls::{ClientConfig, RootCertStore};
+use tonic::transport::{Certificate, Channel, ClientTlsConfig, Error, Identity};
+use tonic::{Code, Status};
 
-use crate::pki::Ca;
-use crate::pki::Certified;
-use crate::pki::Files;
-use crate::support::START;
-use crate::support::TestServer;
-use crate::support::ask;
-use crate::support::assert_refused;
-use crate::support::id;
+use crate::pki::{Ca, Certified, Files};
+use crate::support::{START, TestServer, ask, assert_refused, id};
 
 /// A server that asks for client certificates, and who signs those that it takes.
 pub struct Mutual {

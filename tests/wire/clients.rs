@@ -1,18 +1,10 @@
 //! Clients: made, read, changed, deleted, and made again.
 
-use countersign::rpc;
-use countersign::rpc::InactiveReason;
-use tonic::Code;
-use tonic::Status;
+use countersign::rpc::{self, InactiveReason};
+use tonic::{Code, Status};
 
 use crate::caller::client;
-use crate::support::START;
-use crate::support::TestServer;
-use crate::support::ask;
-use crate::support::assert_field;
-use crate::support::assert_refused;
-use crate::support::bearing;
-use crate::support::grant;
+use crate::support::{START, TestServer, ask, assert_field, assert_refused, bearing, grant};
 
 const STOCK: &[(&str, &[&str])] = &[("inventory", &["stock:read"])];
 

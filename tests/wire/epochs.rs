@@ -6,35 +6,21 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use countersign::authority::Authority;
-use countersign::authority::IssueError;
-use countersign::authority::IssueRequest;
-use countersign::authority::OpenError;
-use countersign::authority::Settings;
-use countersign::authority::TAIL;
-use countersign::authority::host;
-use countersign::claims::Audience;
-use countersign::claims::ScopeSet;
-use countersign::claims::Timestamp;
+use countersign::authority::{
+    Authority, IssueError, IssueRequest, OpenError, Settings, TAIL, host,
+};
+use countersign::claims::{Audience, ScopeSet, Timestamp};
 use countersign::client::Credential;
 use countersign::policy::TokenRequest;
-use countersign::rpc;
 use countersign::rpc::revoke_token_request::Target;
-use countersign::server;
-use countersign::store::Kek;
-use countersign::store::StoreError;
+use countersign::store::{Kek, StoreError};
 use countersign::trust::TrustBundle;
+use countersign::{rpc, server};
 use tokio::net::TcpListener;
 use tonic::Code;
 use tonic::transport::Channel;
 
-use crate::support::START;
-use crate::support::TestServer;
-use crate::support::ask;
-use crate::support::assert_refused;
-use crate::support::bearing;
-use crate::support::grant;
-use crate::support::id;
+use crate::support::{START, TestServer, ask, assert_refused, bearing, grant, id};
 
 /// The key with the marks where the server has them.
 fn kek(server: &TestServer) -> Kek {

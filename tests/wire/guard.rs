@@ -5,10 +5,7 @@ use std::time::Duration;
 use countersign::guard::Access;
 use countersign::rpc;
 use http::uri::PathAndQuery;
-use tonic::Code;
-use tonic::Request;
-use tonic::Response;
-use tonic::Status;
+use tonic::{Code, Request, Response, Status};
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
@@ -16,13 +13,8 @@ use tonic_prost::ProstCodec;
 use tonic_reflection::pb::v1 as reflection;
 use tonic_types::StatusExt;
 
-use crate::caller::ALL_SCOPES;
-use crate::caller::tampered;
-use crate::support::START;
-use crate::support::TestServer;
-use crate::support::ask;
-use crate::support::assert_refused;
-use crate::support::bearing;
+use crate::caller::{ALL_SCOPES, tampered};
+use crate::support::{START, TestServer, ask, assert_refused, bearing};
 
 const LIST_KEYS: &str = "/countersign.v1.KeyService/ListKeys";
 

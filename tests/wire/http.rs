@@ -2,12 +2,10 @@
 
 use countersign::keys::KeySet;
 use countersign::trust::TrustBundle;
-use tokio::io::AsyncReadExt;
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use crate::support::ISSUER;
-use crate::support::TestServer;
+use crate::support::{ISSUER, TestServer};
 
 /// Sends a request as it is, and returns head and body of the answer.
 async fn send(server: &TestServer, request: &str) -> (String, String) {

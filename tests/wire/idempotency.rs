@@ -2,19 +2,11 @@
 
 use countersign::rpc;
 use prost_types::FieldMask;
-use tonic::Code;
-use tonic::Response;
-use tonic::Status;
+use tonic::{Code, Response, Status};
 use tonic_types::StatusExt;
 
-use crate::caller::ALL_SCOPES;
-use crate::caller::Caller;
-use crate::caller::client;
-use crate::support::TestServer;
-use crate::support::ask;
-use crate::support::assert_field;
-use crate::support::assert_refused;
-use crate::support::bearing;
+use crate::caller::{ALL_SCOPES, Caller, client};
+use crate::support::{TestServer, ask, assert_field, assert_refused, bearing};
 
 const STOCK: &[(&str, &[&str])] = &[("inventory", &["stock:read"])];
 const DAY: u64 = 24 * 60 * 60;

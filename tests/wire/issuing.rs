@@ -6,12 +6,8 @@ use countersign::rpc;
 use tonic::Code;
 use tonic_types::StatusExt;
 
-use crate::caller::client;
-use crate::caller::seconds;
-use crate::support::TestServer;
-use crate::support::ask;
-use crate::support::assert_field;
-use crate::support::assert_refused;
+use crate::caller::{client, seconds};
+use crate::support::{TestServer, ask, assert_field, assert_refused};
 
 const STOCK: &[(&str, &[&str])] = &[("inventory", &["stock:read", "stock:write"])];
 

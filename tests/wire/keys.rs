@@ -2,23 +2,13 @@
 
 use std::time::Duration;
 
-use countersign::authority::Authority;
-use countersign::authority::OpenError;
-use countersign::authority::Settings;
+use countersign::authority::{Authority, OpenError, Settings};
 use countersign::claims::Clock;
-use countersign::rpc;
-use countersign::rpc::InactiveReason;
-use countersign::rpc::KeyState;
-use tonic::Code;
-use tonic::Response;
+use countersign::rpc::{self, InactiveReason, KeyState};
+use tonic::{Code, Response};
 
 use crate::caller::Caller;
-use crate::support::START;
-use crate::support::TestServer;
-use crate::support::ask;
-use crate::support::assert_field;
-use crate::support::assert_refused;
-use crate::support::bearing;
+use crate::support::{START, TestServer, ask, assert_field, assert_refused, bearing};
 
 const STOCK: &[(&str, &[&str])] = &[("inventory", &["stock:read"])];
 

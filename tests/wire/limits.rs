@@ -4,23 +4,17 @@ use std::num::NonZeroU32;
 use std::time::Duration;
 
 use countersign::rpc;
-use countersign::server::LimitSettings;
-use countersign::server::Options;
+use countersign::server::{LimitSettings, Options};
 use h2::Reason;
-use tokio::io::AsyncReadExt;
-use tokio::io::AsyncWriteExt;
-use tokio::net::TcpSocket;
-use tokio::net::TcpStream;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::Instant;
-use tonic::Code;
-use tonic::Status;
+use tonic::{Code, Status};
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_client::HealthClient;
 use tonic_types::StatusExt;
 
-use crate::support::TestServer;
-use crate::support::ask;
-use crate::support::assert_refused;
+use crate::support::{TestServer, ask, assert_refused};
 
 async fn server(limits: LimitSettings) -> TestServer {
     TestServer::start_with(Options { limits, ..Options::default() }, None).await

@@ -3,22 +3,15 @@
 use countersign::rpc;
 use http::uri::PathAndQuery;
 use prost::Message;
-use tonic::Code;
-use tonic::Request;
-use tonic::Response;
-use tonic::Status;
+use tonic::{Code, Request, Response, Status};
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_client::HealthClient;
 use tonic_prost::ProstCodec;
-use tonic_reflection::pb::v1;
-use tonic_reflection::pb::v1alpha;
+use tonic_reflection::pb::{v1, v1alpha};
 use tonic_types::StatusExt;
 
 use crate::caller::client;
-use crate::support::TestServer;
-use crate::support::assert_field;
-use crate::support::assert_refused;
-use crate::support::bearing;
+use crate::support::{TestServer, assert_field, assert_refused, bearing};
 
 /// Sends any message to any method.
 async fn send<M: Message + Default + 'static>(

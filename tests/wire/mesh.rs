@@ -1,21 +1,13 @@
 //! A session's calls, against Countersign's own services: they are protected like anyone's.
 
-use std::fs;
-use std::fs::Permissions;
+use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::time::Duration;
 
-use countersign::claims::Audience;
-use countersign::claims::ScopeSet;
-use countersign::guard::Access;
-use countersign::guard::Guard;
-use countersign::guard::MethodPolicy;
-use countersign::guard::ServicePolicy;
-use countersign::mesh::Credentials;
-use countersign::mesh::Session;
-use countersign::mesh::SessionBuilder;
-use countersign::mesh::TokenSource;
+use countersign::claims::{Audience, ScopeSet};
+use countersign::guard::{Access, Guard, MethodPolicy, ServicePolicy};
+use countersign::mesh::{Credentials, Session, SessionBuilder, TokenSource};
 use countersign::rpc;
 use countersign::rpc::key_service_client::KeyServiceClient;
 use countersign::rpc::token_service_client::TokenServiceClient;
@@ -26,11 +18,7 @@ use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_client::HealthClient;
 
 use crate::caller::seconds;
-use crate::support::ISSUER;
-use crate::support::TestServer;
-use crate::support::ask;
-use crate::support::assert_refused;
-use crate::support::id;
+use crate::support::{ISSUER, TestServer, ask, assert_refused, id};
 
 fn session(server: &TestServer, client: &str, secret: &str) -> Session {
     Session::builder(&server.url, Credentials::new(id(client), secret))

@@ -3,17 +3,10 @@
 use std::future::Future;
 
 use countersign::rpc;
-use tonic::Code;
-use tonic::Status;
+use tonic::{Code, Status};
 
-use crate::caller::ALL_SCOPES;
-use crate::caller::Caller;
-use crate::caller::client;
-use crate::support::TestServer;
-use crate::support::ask;
-use crate::support::assert_field;
-use crate::support::assert_refused;
-use crate::support::grant;
+use crate::caller::{ALL_SCOPES, Caller, client};
+use crate::support::{TestServer, ask, assert_field, assert_refused, grant};
 
 const STOCK: &[(&str, &[&str])] = &[("inventory", &["stock:read"])];
 const READER: &[(&str, &[&str])] = &[("countersign", &["keys:read"])];

@@ -2,18 +2,12 @@
 
 use std::time::Duration;
 
-use countersign::rpc;
-use countersign::rpc::InactiveReason;
 use countersign::rpc::revoke_token_request::Target;
+use countersign::rpc::{self, InactiveReason};
 use tonic::Code;
 
-use crate::caller::Caller;
-use crate::caller::tampered;
-use crate::support::START;
-use crate::support::TestServer;
-use crate::support::ask;
-use crate::support::assert_field;
-use crate::support::assert_refused;
+use crate::caller::{Caller, tampered};
+use crate::support::{START, TestServer, ask, assert_field, assert_refused};
 
 const STOCK: &[(&str, &[&str])] = &[("inventory", &["stock:read"])];
 

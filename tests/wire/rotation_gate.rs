@@ -2,23 +2,15 @@
 
 use std::time::Duration;
 
-use countersign::authority::ActError;
-use countersign::authority::Refusal;
-use countersign::authority::Settings;
+use countersign::authority::{ActError, Refusal, Settings};
 use countersign::rpc;
-use tokio::io::AsyncReadExt;
-use tokio::io::AsyncWriteExt;
-use tonic::Code;
-use tonic::Status;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tonic::{Code, Status};
 use tonic_types::StatusExt;
 
 use crate::caller::Caller;
-use crate::support::TestServer;
-use crate::support::assert_refused;
-use crate::support::bearing;
-use crate::verifier::Verifier;
-use crate::verifier::ack;
-use crate::verifier::hello;
+use crate::support::{TestServer, assert_refused, bearing};
+use crate::verifier::{Verifier, ack, hello};
 
 /// Holds that a rotation is blocked: by whom, and for how long it says so.
 #[track_caller]

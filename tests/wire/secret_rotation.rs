@@ -4,11 +4,7 @@ use countersign::rpc;
 use tonic::Code;
 
 use crate::caller::seconds;
-use crate::support::TestServer;
-use crate::support::ask;
-use crate::support::assert_field;
-use crate::support::assert_refused;
-use crate::support::bearing;
+use crate::support::{TestServer, ask, assert_field, assert_refused, bearing};
 
 const STOCK: &[(&str, &[&str])] = &[("inventory", &["stock:read", "stock:write"])];
 const HOUR: u64 = 60 * 60;

@@ -5,12 +5,7 @@ use countersign::rpc;
 use tonic::Code;
 
 use crate::caller::client;
-use crate::support::START;
-use crate::support::TestServer;
-use crate::support::ask;
-use crate::support::assert_field;
-use crate::support::assert_refused;
-use crate::support::bearing;
+use crate::support::{START, TestServer, ask, assert_field, assert_refused, bearing};
 
 const STOCK: &[(&str, &[&str])] = &[("inventory", &["stock:read"])];
 

@@ -2,31 +2,21 @@
 //! acknowledged is there.
 
 use std::fs;
-use std::path::Path;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use countersign::authority::Authority;
-use countersign::authority::OpenError;
-use countersign::authority::Settings;
+use countersign::authority::{Authority, OpenError, Settings};
 use countersign::claims::Clock;
 use countersign::keys::SigningKey;
 use countersign::rpc;
-use countersign::store::Kek;
-use countersign::store::StoreError;
-use rusqlite::Connection;
-use rusqlite::params;
+use countersign::store::{Kek, StoreError};
+use rusqlite::{Connection, params};
 use tempfile::TempDir;
 use tokio::task::JoinSet;
-use tonic::Code;
-use tonic::Status;
+use tonic::{Code, Status};
 use tonic_types::StatusExt;
 
-use crate::support::START;
-use crate::support::TestServer;
-use crate::support::ask;
-use crate::support::assert_refused;
-use crate::support::bearing;
+use crate::support::{START, TestServer, ask, assert_refused, bearing};
 
 const STOCK: &[(&str, &[&str])] = &[("inventory", &["stock:read"])];
 

@@ -1,41 +1,27 @@
 //! A real server over a real socket and a store in a temporary directory, at a time that tests set.
 
 use std::net::SocketAddr;
-use std::path::Path;
-use std::path::PathBuf;
-use std::sync::Arc;
-use std::sync::Weak;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use countersign::authority::Authority;
-use countersign::authority::Settings;
-use countersign::authority::host;
-use countersign::authority::host::NewClient;
-use countersign::claims::ClientId;
-use countersign::claims::Clock;
-use countersign::claims::Issuer;
-use countersign::claims::Timestamp;
+use countersign::authority::host::{self, NewClient};
+use countersign::authority::{Authority, Settings};
+use countersign::claims::{ClientId, Clock, Issuer, Timestamp};
 use countersign::rpc;
 use countersign::rpc::audit_service_client::AuditServiceClient;
 use countersign::rpc::client_service_client::ClientServiceClient;
 use countersign::rpc::issue_token_request::Credential;
 use countersign::rpc::key_service_client::KeyServiceClient;
 use countersign::rpc::token_service_client::TokenServiceClient;
-use countersign::server;
-use countersign::server::LimitSettings;
-use countersign::server::Options;
-use countersign::store;
-use countersign::store::Kek;
+use countersign::server::{self, LimitSettings, Options};
+use countersign::store::{self, Kek};
 use tempfile::TempDir;
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
-use tonic::Code;
-use tonic::Request;
-use tonic::Status;
-use tonic::transport::Certificate;
-use tonic::transport::Channel;
-use tonic::transport::ClientTlsConfig;
+use tonic::transport::{Certificate, Channel, ClientTlsConfig};
+use tonic::{Code, Request, Status};
 use tonic_types::StatusExt;
 
 /// The time at which every server starts: 2027-01-15T08:00:00Z.

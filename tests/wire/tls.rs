@@ -3,29 +3,21 @@
 use std::fs;
 use std::sync::Arc;
 
-use countersign::server::Options;
-use countersign::server::Tls;
-use tokio::io::AsyncReadExt;
-use tokio::io::AsyncWriteExt;
+use countersign::server::{Options, Tls};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
-use tokio_rustls::rustls::ClientConfig;
-use tokio_rustls::rustls::ProtocolVersion;
-use tokio_rustls::rustls::RootCertStore;
-use tokio_rustls::rustls::SupportedProtocolVersion;
 use tokio_rustls::rustls::crypto::ring;
-use tokio_rustls::rustls::pki_types::CertificateDer;
-use tokio_rustls::rustls::pki_types::ServerName;
 use tokio_rustls::rustls::pki_types::pem::PemObject;
-use tokio_rustls::rustls::version::TLS12;
-use tokio_rustls::rustls::version::TLS13;
+use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName};
+use tokio_rustls::rustls::version::{TLS12, TLS13};
+use tokio_rustls::rustls::{
+    ClientConfig, ProtocolVersion, RootCertStore, SupportedProtocolVersion,
+};
 
-use crate::pki::Ca;
-use crate::pki::Files;
-use crate::support::START;
-use crate::support::TestServer;
-use crate::support::ask;
+use crate::pki::{Ca, Files};
+use crate::support::{START, TestServer, ask};
 
 /// A server over TLS, its authority, its files and what it keeps of them.
 struct Secured {

@@ -1,13 +1,9 @@
 //! Issuing and validating tokens, through the wire.
 
-use crate::support::TestServer;
-use crate::support::ask;
-use crate::support::assert_field;
-use crate::support::assert_refused;
-use crate::support::bearing;
-use countersign::rpc;
-use countersign::rpc::InactiveReason;
+use countersign::rpc::{self, InactiveReason};
 use tonic::Code;
+
+use crate::support::{TestServer, ask, assert_field, assert_refused, bearing};
 
 const STOCK: &[(&str, &[&str])] = &[("inventory", &["stock:read", "stock:write"])];
 

@@ -4,42 +4,23 @@
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
-use std::sync::Mutex;
-use std::sync::atomic::AtomicUsize;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use countersign::guard::Access;
-use countersign::guard::Guard;
-use countersign::guard::MethodPolicy;
-use countersign::guard::ServicePolicy;
-use countersign::guard::Trust;
-use countersign::mesh::Credentials;
-use countersign::mesh::FedBy;
-use countersign::mesh::Session;
+use countersign::guard::{Access, Guard, MethodPolicy, ServicePolicy, Trust};
+use countersign::mesh::{Credentials, FedBy, Session};
 use countersign::rpc::revoke_token_request::Target;
 use hyper_util::rt::TokioIo;
-use tokio::io::AsyncReadExt;
-use tokio::io::AsyncWriteExt;
-use tokio::io::DuplexStream;
-use tokio::net::TcpListener;
-use tokio::net::TcpStream;
-use tonic::Code;
-use tonic::Status;
-use tonic::Streaming;
-use tonic::transport::Channel;
-use tonic::transport::Endpoint;
-use tonic::transport::Server;
+use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
+use tokio::net::{TcpListener, TcpStream};
 use tonic::transport::server::TcpIncoming;
-use tonic_health::pb::HealthCheckRequest;
-use tonic_health::pb::HealthCheckResponse;
+use tonic::transport::{Channel, Endpoint, Server};
+use tonic::{Code, Status, Streaming};
 use tonic_health::pb::health_client::HealthClient;
+use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse};
 
-use crate::support::TestServer;
-use crate::support::assert_refused;
-use crate::support::bearing;
-use crate::support::id;
+use crate::support::{TestServer, assert_refused, bearing, id};
 
 /// Any service will do for a callee: this one answers, and has a stream that stays open.
 const SHOP: &[ServicePolicy] = &[ServicePolicy {

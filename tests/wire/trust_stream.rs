@@ -6,18 +6,10 @@ use countersign::authority::Settings;
 use countersign::rpc;
 use countersign::rpc::revoke_token_request::Target;
 use countersign::rpc::watch_trust_bundle_response::Event;
-use tonic::Code;
-use tonic::Status;
+use tonic::{Code, Status};
 
-use crate::support::START;
-use crate::support::TestServer;
-use crate::support::ask;
-use crate::support::assert_field;
-use crate::support::assert_refused;
-use crate::verifier::Verifier;
-use crate::verifier::ack;
-use crate::verifier::going_on;
-use crate::verifier::hello;
+use crate::support::{START, TestServer, ask, assert_field, assert_refused};
+use crate::verifier::{Verifier, ack, going_on, hello};
 
 const STOCK: &[(&str, &[&str])] = &[("inventory", &["stock:read"])];
 

@@ -8,11 +8,9 @@ use countersign::rpc::watch_trust_bundle_request::Event as Said;
 use countersign::rpc::watch_trust_bundle_response::Event;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::Status;
-use tonic::Streaming;
+use tonic::{Status, Streaming};
 
-use crate::support::TestServer;
-use crate::support::bearing;
+use crate::support::{TestServer, bearing};
 
 /// How long a test waits for what must come at once.
 const AT_ONCE: Duration = Duration::from_secs(20);

@@ -3,13 +3,10 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::Args;
-use clap::Subcommand;
+use clap::{Args, Subcommand};
 
 use crate::cli::args::clients::SecretArgs;
-use crate::cli::args::host::AuditHeadArgs;
-use crate::cli::args::host::AuditVerifyArgs;
-use crate::cli::args::host::RecoverArgs;
+use crate::cli::args::host::{AuditHeadArgs, AuditVerifyArgs, RecoverArgs};
 
 /// What there is to do with operators.
 #[derive(Debug, Subcommand)]

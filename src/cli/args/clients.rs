@@ -3,13 +3,9 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::Args;
-use clap::Subcommand;
+use clap::{Args, Subcommand};
 
-use crate::cli::args::client_credentials::CERT_EXAMPLES;
-use crate::cli::args::client_credentials::CertCommand;
-use crate::cli::args::client_credentials::KEY_EXAMPLES;
-use crate::cli::args::client_credentials::KeyCommand;
+use crate::cli::args::client_credentials::{CERT_EXAMPLES, CertCommand, KEY_EXAMPLES, KeyCommand};
 
 /// What there is to do with clients.
 #[derive(Debug, Subcommand)]

@@ -6,8 +6,7 @@ use clap::Args;
 
 use crate::cli::config::Mode;
 use crate::cli::config::layers::Flags;
-use crate::cli::config::settings;
-use crate::cli::config::settings::Setting;
+use crate::cli::config::settings::{self, Setting};
 
 /// Where the store is, and the key that opens it. Read as settings.
 #[derive(Args, Debug)]

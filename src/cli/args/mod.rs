@@ -8,20 +8,12 @@ pub mod tokens;
 
 use std::path::PathBuf;
 
-use clap::Args;
-use clap::Parser;
-use clap::Subcommand;
+use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
 
-use crate::cli::args::admin::AuditCommand;
-use crate::cli::args::admin::KeysCommand;
-use crate::cli::args::admin::OperatorCommand;
-use crate::cli::args::admin::PolicyCommand;
+use crate::cli::args::admin::{AuditCommand, KeysCommand, OperatorCommand, PolicyCommand};
 use crate::cli::args::clients::ClientCommand;
-use crate::cli::args::host::BackupArgs;
-use crate::cli::args::host::InitArgs;
-use crate::cli::args::host::RestoreArgs;
-use crate::cli::args::host::ServeArgs;
+use crate::cli::args::host::{BackupArgs, InitArgs, RestoreArgs, ServeArgs};
 use crate::cli::args::tokens::TokenCommand;
 use crate::cli::output::Format;
 

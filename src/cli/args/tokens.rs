@@ -4,9 +4,7 @@ use std::convert::Infallible;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::ArgGroup;
-use clap::Args;
-use clap::Subcommand;
+use clap::{ArgGroup, Args, Subcommand};
 
 /// What there is to do with tokens.
 #[derive(Debug, Subcommand)]

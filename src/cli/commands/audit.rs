@@ -2,15 +2,11 @@
 
 use serde::Serialize;
 
-use crate::cli::commands::PAGE_SIZE;
-use crate::cli::commands::Server;
+use crate::cli::commands::{PAGE_SIZE, Server};
 use crate::cli::error::Error;
-use crate::cli::output;
-use crate::cli::output::Output;
-use crate::cli::output::View;
-use crate::rpc::AuditEvent;
-use crate::rpc::ListAuditEventsRequest;
+use crate::cli::output::{self, Output, View};
 use crate::rpc::audit_service_client::AuditServiceClient;
+use crate::rpc::{AuditEvent, ListAuditEventsRequest};
 
 /// Lists the newest events, at most `limit`.
 pub async fn list(limit: u32, server: &Server<'_>, output: &mut Output<'_>) -> Result<(), Error> {

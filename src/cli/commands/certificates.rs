@@ -2,22 +2,17 @@
 
 use serde::Serialize;
 
-use crate::cli::args::client_credentials::CertCommand;
-use crate::cli::args::client_credentials::CertNameArgs;
+use crate::cli::args::client_credentials::{CertCommand, CertNameArgs};
 use crate::cli::commands::Server;
-use crate::cli::commands::clients;
-use crate::cli::commands::clients::proto_duration;
+use crate::cli::commands::clients::{self, proto_duration};
 use crate::cli::connection::request_id;
 use crate::cli::error::Error;
-use crate::cli::output;
-use crate::cli::output::Output;
-use crate::cli::output::View;
-use crate::rpc;
-use crate::rpc::ClientCertificate;
-use crate::rpc::CreateClientCertificateRequest;
-use crate::rpc::RevokeClientCertificateRequest;
+use crate::cli::output::{self, Output, View};
 use crate::rpc::client_certificate::Name;
 use crate::rpc::client_service_client::ClientServiceClient;
+use crate::rpc::{
+    self, ClientCertificate, CreateClientCertificateRequest, RevokeClientCertificateRequest,
+};
 
 /// Registers, lists or revokes the names in a client's certificates.
 pub async fn run(

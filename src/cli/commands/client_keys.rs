@@ -9,19 +9,13 @@ use zeroize::Zeroizing;
 
 use crate::cli::args::client_credentials::KeyCommand;
 use crate::cli::commands::Server;
-use crate::cli::commands::clients;
-use crate::cli::commands::clients::proto_duration;
+use crate::cli::commands::clients::{self, proto_duration};
 use crate::cli::connection::request_id;
 use crate::cli::error::Error;
-use crate::cli::output;
-use crate::cli::output::Output;
-use crate::cli::output::View;
-use crate::keys::InvalidKeyFile;
-use crate::keys::PublicKey;
-use crate::rpc;
-use crate::rpc::CreateClientKeyRequest;
-use crate::rpc::RevokeClientKeyRequest;
+use crate::cli::output::{self, Output, View};
+use crate::keys::{InvalidKeyFile, PublicKey};
 use crate::rpc::client_service_client::ClientServiceClient;
+use crate::rpc::{self, CreateClientKeyRequest, RevokeClientKeyRequest};
 
 /// Registers, lists or revokes a client's public keys.
 pub async fn run(

@@ -4,34 +4,19 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use crate::cli::args::clients::ClientCommand;
-use crate::cli::args::clients::CreateArgs;
-use crate::cli::args::clients::SecretArgs;
-use crate::cli::commands::PAGE_SIZE;
-use crate::cli::commands::Server;
-use crate::cli::commands::certificates;
-use crate::cli::commands::certificates::CertificateInfo;
-use crate::cli::commands::client_keys;
-use crate::cli::commands::client_keys::KeyInfo;
-use crate::cli::commands::secrets;
-use crate::cli::commands::secrets::Delivery;
-use crate::cli::commands::secrets::SecretInfo;
-use crate::cli::commands::update;
-use crate::cli::connection::Connection;
-use crate::cli::connection::request_id;
+use crate::cli::args::clients::{ClientCommand, CreateArgs, SecretArgs};
+use crate::cli::commands::certificates::{self, CertificateInfo};
+use crate::cli::commands::client_keys::{self, KeyInfo};
+use crate::cli::commands::secrets::{self, Delivery, SecretInfo};
+use crate::cli::commands::{PAGE_SIZE, Server, update};
+use crate::cli::connection::{Connection, request_id};
 use crate::cli::error::Error;
-use crate::cli::output;
-use crate::cli::output::Output;
-use crate::cli::output::View;
-use crate::rpc;
-use crate::rpc::CreateClientRequest;
-use crate::rpc::DeleteClientRequest;
-use crate::rpc::GetClientRequest;
-use crate::rpc::Grant;
-use crate::rpc::ListClientsRequest;
-use crate::rpc::ResourceAlias;
-use crate::rpc::RevokeClientTokensRequest;
+use crate::cli::output::{self, Output, View};
 use crate::rpc::client_service_client::ClientServiceClient;
+use crate::rpc::{
+    self, CreateClientRequest, DeleteClientRequest, GetClientRequest, Grant, ListClientsRequest,
+    ResourceAlias, RevokeClientTokensRequest,
+};
 
 /// Runs a command about clients.
 pub async fn run(

@@ -1,8 +1,6 @@
 //! `keys`: the signing keys.
 
-use std::time::Duration;
-use std::time::Instant;
-use std::time::SystemTime;
+use std::time::{Duration, Instant, SystemTime};
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -11,21 +9,14 @@ use tonic::Status;
 use tonic_types::StatusExt;
 
 use crate::cli::args::admin::KeysCommand;
-use crate::cli::commands::PAGE_SIZE;
-use crate::cli::commands::Server;
-use crate::cli::connection::Connection;
-use crate::cli::connection::request_id;
+use crate::cli::commands::{PAGE_SIZE, Server};
+use crate::cli::connection::{Connection, request_id};
 use crate::cli::error::Error;
-use crate::cli::output;
-use crate::cli::output::Output;
-use crate::cli::output::View;
-use crate::rpc;
-use crate::rpc::KeyState;
-use crate::rpc::ListKeysRequest;
-use crate::rpc::RevokeKeyRequest;
-use crate::rpc::RotateKeysRequest;
-use crate::rpc::RotateKeysResponse;
+use crate::cli::output::{self, Output, View};
 use crate::rpc::key_service_client::KeyServiceClient;
+use crate::rpc::{
+    self, KeyState, ListKeysRequest, RevokeKeyRequest, RotateKeysRequest, RotateKeysResponse,
+};
 
 /// Lists, rotates or revokes keys.
 pub async fn run(

@@ -14,8 +14,7 @@ pub mod update;
 use std::path::Path;
 
 use crate::cli::args::GlobalArgs;
-use crate::cli::connection::Connection;
-use crate::cli::connection::Plaintext;
+use crate::cli::connection::{Connection, Plaintext};
 use crate::cli::credentials::Credentials;
 use crate::cli::environment::Environment;
 use crate::cli::error::Error;

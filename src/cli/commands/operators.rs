@@ -1,12 +1,10 @@
 //! `operator create`.
 
 use crate::cli::args::admin::OperatorArgs;
-use crate::cli::commands::Server;
-use crate::cli::commands::clients;
+use crate::cli::commands::{Server, clients};
 use crate::cli::error::Error;
 use crate::cli::output::Output;
-use crate::rpc::Client;
-use crate::rpc::Grant;
+use crate::rpc::{Client, Grant};
 
 /// Registers an operator and makes its first secret.
 pub async fn create(

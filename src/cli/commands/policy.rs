@@ -7,14 +7,9 @@ use prost_reflect::DescriptorPool;
 use serde::Serialize;
 
 use crate::cli::error::Error;
-use crate::cli::output::Output;
-use crate::cli::output::View;
-use crate::codegen::annotations::Declared;
-use crate::codegen::annotations::Rule;
-use crate::codegen::annotations::ServiceRule;
-use crate::codegen::annotations::read_file;
-use crate::guard::Access;
-use crate::guard::ServicePolicy;
+use crate::cli::output::{Output, View};
+use crate::codegen::annotations::{Declared, Rule, ServiceRule, read_file};
+use crate::guard::{Access, ServicePolicy};
 use crate::rpc::POLICIES;
 
 /// Prints what each method demands: of the services in a descriptor set, or of Countersign's own.

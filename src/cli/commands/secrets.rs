@@ -1,29 +1,19 @@
 //! `client secret`, and how a new secret reaches whoever asked for it.
 
-use std::time::Duration;
-use std::time::SystemTime;
-use std::time::UNIX_EPOCH;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::Serialize;
 
-use crate::cli::args::clients::SecretArgs;
-use crate::cli::args::clients::SecretCommand;
+use crate::cli::args::clients::{SecretArgs, SecretCommand};
 use crate::cli::commands::Server;
 use crate::cli::commands::clients::proto_duration;
-use crate::cli::connection::Connection;
-use crate::cli::connection::request_id;
+use crate::cli::connection::{Connection, request_id};
 use crate::cli::credentials::NewCredentialsFile;
 use crate::cli::error::Error;
-use crate::cli::output;
-use crate::cli::output::Format;
-use crate::cli::output::Output;
-use crate::cli::output::View;
+use crate::cli::output::{self, Format, Output, View};
 use crate::cli::secret::Secret;
-use crate::rpc;
-use crate::rpc::CreateClientSecretRequest;
-use crate::rpc::GetClientRequest;
-use crate::rpc::RevokeClientSecretRequest;
 use crate::rpc::client_service_client::ClientServiceClient;
+use crate::rpc::{self, CreateClientSecretRequest, GetClientRequest, RevokeClientSecretRequest};
 
 /// Makes, rotates, lists or revokes a client's secrets.
 pub async fn run(

@@ -1,34 +1,24 @@
 //! `token`: issue, validate, revoke, inspect.
 
 use std::fs::File;
-use std::io;
-use std::io::Read;
+use std::io::{self, Read};
 
 use serde::Serialize;
 use serde_json::Value;
 use zeroize::Zeroizing;
 
-use crate::cli::args::tokens::InspectArgs;
-use crate::cli::args::tokens::IssueArgs;
-use crate::cli::args::tokens::Mark;
-use crate::cli::args::tokens::RevokeArgs;
-use crate::cli::args::tokens::TokenCommand;
-use crate::cli::args::tokens::TokenSource;
-use crate::cli::args::tokens::ValidateArgs;
+use crate::cli::args::tokens::{
+    InspectArgs, IssueArgs, Mark, RevokeArgs, TokenCommand, TokenSource, ValidateArgs,
+};
 use crate::cli::commands::Server;
 use crate::cli::error::Error;
-use crate::cli::output;
-use crate::cli::output::Format;
-use crate::cli::output::Output;
-use crate::cli::output::View;
+use crate::cli::output::{self, Format, Output, View};
 use crate::cli::secret::Secret;
-use crate::rpc::InactiveReason;
-use crate::rpc::IssueTokenResponse;
-use crate::rpc::RevokeTokenRequest;
-use crate::rpc::TokenClaims;
-use crate::rpc::ValidateTokenRequest;
 use crate::rpc::revoke_token_request::Target;
 use crate::rpc::token_service_client::TokenServiceClient;
+use crate::rpc::{
+    InactiveReason, IssueTokenResponse, RevokeTokenRequest, TokenClaims, ValidateTokenRequest,
+};
 use crate::token::unverified_claims;
 
 /// Runs a command about tokens.

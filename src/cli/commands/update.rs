@@ -1,19 +1,12 @@
 //! `client update`.
 
-use crate::cli::args::clients::GrantArg;
-use crate::cli::args::clients::MaxTtl;
-use crate::cli::args::clients::ResourceArg;
-use crate::cli::args::clients::UpdateArgs;
+use crate::cli::args::clients::{GrantArg, MaxTtl, ResourceArg, UpdateArgs};
 use crate::cli::commands::Server;
-use crate::cli::commands::clients;
-use crate::cli::commands::clients::proto_duration;
+use crate::cli::commands::clients::{self, proto_duration};
 use crate::cli::connection::request_id;
 use crate::cli::error::Error;
-use crate::rpc;
-use crate::rpc::Grant;
-use crate::rpc::ResourceAlias;
-use crate::rpc::UpdateClientRequest;
 use crate::rpc::client_service_client::ClientServiceClient;
+use crate::rpc::{self, Grant, ResourceAlias, UpdateClientRequest};
 
 /// Reads a client, changes what the flags name, and gives the client back as the server has it then.
 ///
@@ -132,9 +125,8 @@ mod tests {
     use clap::Parser;
 
     use super::*;
-    use crate::cli::args::Cli;
-    use crate::cli::args::Command;
     use crate::cli::args::clients::ClientCommand;
+    use crate::cli::args::{Cli, Command};
 
     fn grant(audience: &str, scopes: &[&str]) -> Grant {
         Grant {

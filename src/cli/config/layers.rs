@@ -1,17 +1,12 @@
 //! Finding a setting's value: flag, then environment, then file, then default.
 
 use std::collections::BTreeMap;
-use std::fmt;
-use std::fs;
-use std::path::Path;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::{fmt, fs};
 
-use toml::Table;
-use toml::Value;
+use toml::{Table, Value};
 
-use crate::cli::config::settings::Kind;
-use crate::cli::config::settings::SETTINGS;
-use crate::cli::config::settings::Setting;
+use crate::cli::config::settings::{Kind, SETTINGS, Setting};
 use crate::cli::environment::Environment;
 use crate::cli::error::Error;
 use crate::cli::toml_file;

@@ -6,24 +6,18 @@ pub mod layers;
 pub mod settings;
 
 use std::net::SocketAddr;
-use std::num::NonZeroU32;
-use std::num::NonZeroUsize;
-use std::path::Path;
-use std::path::PathBuf;
+use std::num::{NonZeroU32, NonZeroUsize};
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use tokio::sync::Semaphore;
 use tracing_subscriber::EnvFilter;
 
-use crate::cli::config::layers::Flags;
-use crate::cli::config::layers::Found;
-use crate::cli::config::layers::Layers;
-use crate::cli::config::layers::Source;
+use crate::cli::config::layers::{Flags, Found, Layers, Source};
 use crate::cli::environment::Environment;
 use crate::cli::error::Error;
 use crate::cli::secret::Secret;
-use crate::server::LimitSettings;
-use crate::server::TlsFiles;
+use crate::server::{LimitSettings, TlsFiles};
 
 /// All that `serve` needs to know.
 #[derive(Debug)]

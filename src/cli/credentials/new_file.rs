@@ -1,17 +1,13 @@
 //! Credentials files that the commands write.
 
-use std::fs;
-use std::fs::File;
-use std::io;
-use std::io::Write;
+use std::fs::{self, File};
+use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use zeroize::Zeroizing;
 
-use crate::cli::credentials::Credentials;
-use crate::cli::credentials::Means;
+use crate::cli::credentials::{Credentials, Means};
 use crate::cli::error::Error;
 use crate::cli::secret::Secret;
 use crate::store;

@@ -2,28 +2,16 @@
 
 use std::fs;
 use std::net::SocketAddr;
-use std::path::Path;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use crate::authority::host;
-use crate::authority::host::NewClient;
-use crate::claims::ClientId;
-use crate::claims::Issuer;
-use crate::claims::ScopeSet;
-use crate::claims::Timestamp;
-use crate::cli::credentials;
-use crate::cli::credentials::shell_word;
+use crate::authority::host::{self, NewClient};
+use crate::claims::{ClientId, Issuer, ScopeSet, Timestamp};
+use crate::cli::credentials::{self, shell_word};
 use crate::cli::error::Error;
-use crate::cli::host::credentials_file;
-use crate::cli::host::no_randomness;
 use crate::cli::host::place::Place;
-use crate::cli::host::store_error;
-use crate::client::GrantRule;
-use crate::client::Grants;
-use crate::client::Serves;
-use crate::store;
-use crate::store::Reservation;
-use crate::store::StoreError;
+use crate::cli::host::{credentials_file, no_randomness, store_error};
+use crate::client::{GrantRule, Grants, Serves};
+use crate::store::{self, Reservation, StoreError};
 
 const DEMO: &str = "demo.toml";
 const OPERATOR: &str = "operator.toml";

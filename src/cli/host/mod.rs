@@ -6,8 +6,7 @@ mod place;
 mod restore;
 mod serve;
 
-pub use self::restore::back_up;
-pub use self::restore::restore;
+pub use self::restore::{back_up, restore};
 pub use self::serve::serve;
 
 use std::fs;
@@ -15,27 +14,16 @@ use std::path::Path;
 
 use serde::Serialize;
 
-use crate::authority::host;
-use crate::authority::host::HostError;
-use crate::authority::host::NewClient;
-use crate::claims::ClientId;
-use crate::claims::Clock;
-use crate::claims::Issuer;
-use crate::cli::args::host::AuditVerifyArgs;
-use crate::cli::args::host::InitArgs;
-use crate::cli::args::host::RecoverArgs;
-use crate::cli::config::StoreConfig;
-use crate::cli::config::settings;
+use crate::authority::host::{self, HostError, NewClient};
+use crate::claims::{ClientId, Clock, Issuer};
+use crate::cli::args::host::{AuditVerifyArgs, InitArgs, RecoverArgs};
+use crate::cli::config::{StoreConfig, settings};
 use crate::cli::credentials::NewCredentialsFile;
 use crate::cli::error::Error;
 use crate::cli::host::place::Place;
-use crate::cli::output;
-use crate::cli::output::Output;
-use crate::cli::output::View;
+use crate::cli::output::{self, Output, View};
 use crate::cli::secret::Secret;
-use crate::store;
-use crate::store::AuditHead;
-use crate::store::StoreError;
+use crate::store::{self, AuditHead, StoreError};
 
 /// Creates the store, its keys, its key-encryption key and the first operator.
 pub fn init(args: &InitArgs, store: StoreConfig, output: &mut Output<'_>) -> Result<(), Error> {

@@ -1,9 +1,6 @@
 //! How many files the process may have open: each connection is one.
 
-use rustix::process::Resource;
-use rustix::process::Rlimit;
-use rustix::process::getrlimit;
-use rustix::process::setrlimit;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 /// Files that are no connections: the store, the log, the keys, and some to spare.
 const OTHERS: u64 = 64;

@@ -1,24 +1,16 @@
 //! The directory that holds the store, and the key-encryption key that is better kept elsewhere.
 
-use std::fs;
-use std::fs::DirBuilder;
-use std::fs::File;
-use std::io;
-use std::io::Write;
-use std::os::unix::fs::DirBuilderExt;
-use std::os::unix::fs::OpenOptionsExt;
-use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
-use std::path::PathBuf;
+use std::fs::{self, DirBuilder, File};
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
 
 use zeroize::Zeroizing;
 
-use crate::cli::config;
-use crate::cli::config::StoreConfig;
+use crate::cli::config::{self, StoreConfig};
 use crate::cli::error::Error;
 use crate::cli::host::no_randomness;
-use crate::store;
-use crate::store::Kek;
+use crate::store::{self, Kek};
 
 /// Where the state is.
 pub(super) struct Place(StoreConfig);

@@ -1,32 +1,22 @@
 //! `backup` and `restore`: a copy of the store, and what it takes to go on from one.
 
-use std::fs;
-use std::fs::File;
-use std::io;
-use std::io::Write;
+use std::fs::{self, File};
+use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use serde::Serialize;
 
-use crate::authority::host;
-use crate::authority::host::HostError;
-use crate::claims::Clock;
-use crate::claims::Timestamp;
-use crate::cli::args::host::BackupArgs;
-use crate::cli::args::host::RestoreArgs;
+use crate::authority::host::{self, HostError};
+use crate::claims::{Clock, Timestamp};
+use crate::cli::args::host::{BackupArgs, RestoreArgs};
 use crate::cli::config::StoreConfig;
 use crate::cli::error::Error;
-use crate::cli::host::host_error;
 use crate::cli::host::place::Place;
-use crate::cli::host::store_error;
-use crate::cli::output;
-use crate::cli::output::Output;
-use crate::cli::output::View;
+use crate::cli::host::{host_error, store_error};
+use crate::cli::output::{self, Output, View};
 use crate::client::ClientInfo;
-use crate::store;
-use crate::store::Restored;
-use crate::store::StoreError;
+use crate::store::{self, Restored, StoreError};
 
 /// Copies the store, also while a server runs.
 pub fn back_up(

@@ -6,29 +6,18 @@ use std::num::NonZeroUsize;
 use std::sync::Arc;
 
 use tokio::net::TcpListener;
-use tokio::runtime::Builder;
-use tokio::runtime::Runtime;
-use tokio::signal::unix::Signal;
-use tokio::signal::unix::SignalKind;
-use tokio::signal::unix::signal;
+use tokio::runtime::{Builder, Runtime};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
-use crate::authority::Authority;
-use crate::authority::OpenError;
-use crate::authority::Settings;
+use crate::authority::{Authority, OpenError, Settings};
 use crate::claims::Clock;
-use crate::cli::config::LogFormat;
-use crate::cli::config::Mode;
-use crate::cli::config::ServeConfig;
+use crate::cli::config::{LogFormat, Mode, ServeConfig};
 use crate::cli::error::Error;
-use crate::cli::host::dev;
-use crate::cli::host::open_files;
 use crate::cli::host::place::Place;
-use crate::cli::host::store_error;
+use crate::cli::host::{dev, open_files, store_error};
 use crate::cli::output::Output;
-use crate::server;
-use crate::server::Options;
-use crate::server::Tls;
+use crate::server::{self, Options, Tls};
 
 /// Serves until SIGTERM or SIGINT. A second one ends the process at once.
 pub fn serve(config: ServeConfig, output: &mut Output<'_>) -> Result<(), Error> {

@@ -1,17 +1,12 @@
 //! `AuditService`.
 
-use tonic::Request;
-use tonic::Response;
-use tonic::Status;
+use tonic::{Request, Response, Status};
 
 use crate::rpc;
 use crate::rpc::audit_service_server::AuditService;
 use crate::server::errors::CallError;
-use crate::server::fields;
-use crate::server::fields::wire_time;
-use crate::server::grpc::Call;
-use crate::server::grpc::Desk;
-use crate::server::grpc::end;
+use crate::server::fields::{self, wire_time};
+use crate::server::grpc::{Call, Desk, end};
 use crate::store::AuditRow;
 
 pub(in crate::server) struct Audit(pub(in crate::server) Desk);

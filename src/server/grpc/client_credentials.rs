@@ -1,19 +1,13 @@
 //! The methods of `ClientService` about clients' keys and certificates.
 
-use crate::client::CertificateInfo;
-use crate::client::CertificateName;
-use crate::client::CertificateNameKind;
-use crate::client::ClientKeyInfo;
+use crate::client::{CertificateInfo, CertificateName, CertificateNameKind, ClientKeyInfo};
 use crate::keys::PublicKey;
 use crate::rpc;
 use crate::rpc::client_certificate::Name;
 use crate::server::errors::CallError;
-use crate::server::fields;
-use crate::server::fields::InvalidField;
-use crate::server::fields::wire_time;
-use crate::server::grpc::Call;
-use crate::server::grpc::Clients;
+use crate::server::fields::{self, InvalidField, wire_time};
 use crate::server::grpc::clients::credential_life;
+use crate::server::grpc::{Call, Clients};
 
 impl Clients {
     pub(super) async fn create_key(

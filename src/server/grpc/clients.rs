@@ -2,39 +2,20 @@
 
 use std::time::Duration;
 
-use tonic::Request;
-use tonic::Response;
-use tonic::Status;
+use tonic::{Request, Response, Status};
 
-use crate::authority::ActError;
-use crate::authority::ClientPatch;
-use crate::authority::CreatedSecret;
-use crate::authority::Refusal;
-use crate::authority::TokensSoFar;
+use crate::authority::{ActError, ClientPatch, CreatedSecret, Refusal, TokensSoFar};
 use crate::claims::MAX_TOKEN_LIFE;
-use crate::client::ClientInfo;
-use crate::client::ClientSecret;
-use crate::client::ClientSettings;
-use crate::client::GrantRule;
-use crate::client::Grants;
-use crate::client::ResourceAlias;
-use crate::client::Resources;
-use crate::client::SecretId;
-use crate::client::SecretInfo;
-use crate::client::Serves;
+use crate::client::{
+    ClientInfo, ClientSecret, ClientSettings, GrantRule, Grants, ResourceAlias, Resources,
+    SecretId, SecretInfo, Serves,
+};
 use crate::rpc;
 use crate::rpc::client_service_server::ClientService;
 use crate::server::errors::CallError;
-use crate::server::fields;
-use crate::server::fields::InvalidField;
-use crate::server::fields::wire_duration;
-use crate::server::fields::wire_scopes;
-use crate::server::fields::wire_time;
-use crate::server::grpc::Call;
-use crate::server::grpc::Desk;
-use crate::server::grpc::client_credentials::wire_certificate;
-use crate::server::grpc::client_credentials::wire_key;
-use crate::server::grpc::end;
+use crate::server::fields::{self, InvalidField, wire_duration, wire_scopes, wire_time};
+use crate::server::grpc::client_credentials::{wire_certificate, wire_key};
+use crate::server::grpc::{Call, Desk, end};
 
 /// The longest life of a credential that has an end.
 const LONGEST_CREDENTIAL_LIFE: Duration = Duration::from_secs(10 * 365 * 24 * 60 * 60);

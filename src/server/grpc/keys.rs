@@ -1,21 +1,14 @@
 //! `KeyService`.
 
-use tonic::Request;
-use tonic::Response;
-use tonic::Status;
+use tonic::{Request, Response, Status};
 
 use crate::authority::Rotation;
-use crate::keys::KeyInfo;
-use crate::keys::KeyState;
+use crate::keys::{KeyInfo, KeyState};
 use crate::rpc;
 use crate::rpc::key_service_server::KeyService;
 use crate::server::errors::CallError;
-use crate::server::fields;
-use crate::server::fields::InvalidField;
-use crate::server::fields::wire_time;
-use crate::server::grpc::Call;
-use crate::server::grpc::Desk;
-use crate::server::grpc::end;
+use crate::server::fields::{self, InvalidField, wire_time};
+use crate::server::grpc::{Call, Desk, end};
 
 pub(in crate::server) struct Keys(pub(in crate::server) Desk);
 

@@ -15,26 +15,20 @@ pub(super) use self::keys::Keys;
 pub(super) use self::tokens::Tokens;
 pub(super) use self::trust::TrustStreams;
 
-use std::net::IpAddr;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use prost::Message;
-use sha2::Digest;
-use sha2::Sha256;
-use tonic::Request;
-use tonic::Response;
-use tonic::Status;
+use sha2::{Digest, Sha256};
 use tonic::transport::server::TcpConnectInfo;
+use tonic::{Request, Response, Status};
 
-use crate::authority::Act;
-use crate::authority::Authority;
+use crate::authority::{Act, Authority};
 use crate::claims::Clock;
 use crate::client::CertificateNames;
 use crate::policy::Operator;
 use crate::server::errors::CallError;
-use crate::server::fields::InvalidField;
-use crate::server::fields::request_id;
+use crate::server::fields::{InvalidField, request_id};
 use crate::server::limits::Limits;
 use crate::server::request_log::RequestNotes;
 use crate::store::RequestKey;

@@ -1,34 +1,19 @@
 //! `TokenService`.
 
-use tonic::Request;
-use tonic::Response;
-use tonic::Status;
+use tonic::{Request, Response, Status};
 
-use crate::authority::IssueError;
-use crate::authority::IssueRequest;
-use crate::authority::RevocationTarget;
+use crate::authority::{IssueError, IssueRequest, RevocationTarget};
 use crate::claims::TokenId;
-use crate::client::CertificateNames;
-use crate::client::Credential;
-use crate::client::NotAuthenticated;
+use crate::client::{CertificateNames, Credential, NotAuthenticated};
 use crate::policy::TokenRequest;
-use crate::rpc;
-use crate::rpc::InactiveReason;
 use crate::rpc::issue_token_request::Credential as WireCredential;
 use crate::rpc::revoke_token_request::Target;
 use crate::rpc::token_service_server::TokenService;
+use crate::rpc::{self, InactiveReason};
 use crate::server::errors::CallError;
-use crate::server::fields;
-use crate::server::fields::InvalidField;
-use crate::server::fields::wire_duration;
-use crate::server::fields::wire_scopes;
-use crate::server::fields::wire_time;
-use crate::server::grpc::Call;
-use crate::server::grpc::Desk;
-use crate::server::grpc::end;
-use crate::token::MAX_LEN;
-use crate::token::Rejection;
-use crate::token::VerifiedToken;
+use crate::server::fields::{self, InvalidField, wire_duration, wire_scopes, wire_time};
+use crate::server::grpc::{Call, Desk, end};
+use crate::token::{MAX_LEN, Rejection, VerifiedToken};
 
 /// Longer than any secret that was ever made here.
 const MAX_SECRET_LEN: usize = 256;

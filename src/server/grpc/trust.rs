@@ -2,32 +2,22 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::Context;
-use std::task::Poll;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
-use tokio::sync::mpsc;
-use tokio::sync::oneshot;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio_stream::Stream;
-use tonic::Request;
-use tonic::Response;
-use tonic::Status;
-use tonic::Streaming;
+use tonic::{Request, Response, Status, Streaming};
 
-use crate::authority::Authority;
-use crate::authority::NotSeated;
-use crate::authority::Seat;
+use crate::authority::{Authority, NotSeated, Seat};
 use crate::claims::Audience;
 use crate::rpc;
 use crate::rpc::trust_service_server::TrustService;
 use crate::rpc::watch_trust_bundle_request::Event;
 use crate::server::errors::CallError;
 use crate::server::fields::InvalidField;
-use crate::server::grpc::Call;
-use crate::server::grpc::Desk;
-use crate::server::grpc::end;
 use crate::server::grpc::trust_session::Session;
+use crate::server::grpc::{Call, Desk, end};
 
 /// How long a verifier may take to say who it is.
 const HELLO_DEADLINE: Duration = Duration::from_secs(10);

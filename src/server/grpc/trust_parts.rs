@@ -76,11 +76,8 @@ impl Parts {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::claims::ClientId;
-    use crate::claims::Timestamp;
-    use crate::claims::TokenId;
-    use crate::keys::KeySet;
-    use crate::keys::SigningKey;
+    use crate::claims::{ClientId, Timestamp, TokenId};
+    use crate::keys::{KeySet, SigningKey};
 
     #[test]
     fn every_revocation_is_in_one_part_and_the_keys_are_in_the_first() {

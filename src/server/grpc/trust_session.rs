@@ -1,32 +1,21 @@
 //! One verifier's stream: what it is sent and when, what it acknowledges, and why it ends.
 
-use std::collections::HashMap;
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::mpsc;
-use tokio::sync::watch;
-use tokio::time::Instant;
-use tokio::time::MissedTickBehavior;
-use tonic::Code;
-use tonic::Status;
-use tonic::Streaming;
-use tonic_types::ErrorDetails;
-use tonic_types::StatusExt;
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, MissedTickBehavior};
+use tonic::{Code, Status, Streaming};
+use tonic_types::{ErrorDetails, StatusExt};
 
-use crate::authority::Authority;
-use crate::authority::Seat;
-use crate::authority::Told;
-use crate::authority::Version;
-use crate::guard::ERROR_DOMAIN;
-use crate::guard::Refusal;
+use crate::authority::{Authority, Seat, Told, Version};
+use crate::guard::{ERROR_DOMAIN, Refusal};
 use crate::keys::ACK_DEADLINE;
 use crate::rpc;
 use crate::rpc::watch_trust_bundle_request::Event as Said;
 use crate::rpc::watch_trust_bundle_response::Event;
-use crate::server::fields::wire_duration;
-use crate::server::fields::wire_time;
+use crate::server::fields::{wire_duration, wire_time};
 use crate::server::grpc::Desk;
 use crate::server::grpc::trust::epoch_proof;
 use crate::server::grpc::trust_parts::Parts;

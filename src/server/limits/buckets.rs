@@ -1,10 +1,7 @@
 //! Token buckets in a table of a fixed size: no list that an attacker makes longer.
 
-use std::hash::BuildHasher;
-use std::hash::Hash;
-use std::hash::RandomState;
-use std::sync::atomic::AtomicU64;
-use std::sync::atomic::Ordering;
+use std::hash::{BuildHasher, Hash, RandomState};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use crate::claims::Timestamp;

@@ -40,17 +40,14 @@ mod overload;
 mod shares;
 
 pub(super) use self::overload::Overload;
-pub(super) use self::shares::Shares;
-pub(super) use self::shares::Taken;
+pub(super) use self::shares::{Shares, Taken};
 
 use std::net::IpAddr;
 use std::num::NonZeroU32;
 use std::time::Duration;
 
-use crate::claims::ClientId;
-use crate::claims::Timestamp;
-use crate::server::limits::buckets::Buckets;
-use crate::server::limits::buckets::Rate;
+use crate::claims::{ClientId, Timestamp};
+use crate::server::limits::buckets::{Buckets, Rate};
 
 /// Failures of one client id from one address: twenty at once, then one every three seconds.
 const FAILURES_AS_CLIENT: Rate = Rate { every: Duration::from_secs(3), burst: 20 };

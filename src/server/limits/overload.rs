@@ -2,16 +2,12 @@
 //! the others, and one that brings no answer about is given up.
 
 use std::collections::HashMap;
-use std::future::Future;
-use std::future::Ready;
-use std::future::ready;
+use std::future::{Future, Ready, ready};
 use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
-use std::sync::atomic::Ordering;
-use std::task::Context;
-use std::task::Poll;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::response::Response;
@@ -19,21 +15,16 @@ use futures_util::future::Either;
 use http::Request;
 use pin_project_lite::pin_project;
 use tokio::time::Sleep;
-use tonic::Code;
-use tonic::Status;
 use tonic::transport::server::TcpConnectInfo;
-use tonic_types::ErrorDetails;
-use tonic_types::StatusExt;
-use tower::Layer;
-use tower::Service;
+use tonic::{Code, Status};
+use tonic_types::{ErrorDetails, StatusExt};
+use tower::{Layer, Service};
 
 use crate::guard::ERROR_DOMAIN;
 use crate::server::http::is_grpc;
-use crate::server::limits::Shares;
-use crate::server::limits::Taken;
+use crate::server::limits::{Shares, Taken};
 use crate::server::oauth;
-use crate::server::request_log::OVERLOADED;
-use crate::server::request_log::RequestNotes;
+use crate::server::request_log::{OVERLOADED, RequestNotes};
 
 /// When to try again.
 const RETRY: Duration = Duration::from_secs(1);

@@ -3,12 +3,10 @@
 //! Counted in a table of a fixed size, by a keyed hash. Two addresses that meet in a place of it share a
 //! share, which nobody can steer.
 
-use std::hash::BuildHasher;
-use std::hash::RandomState;
+use std::hash::{BuildHasher, RandomState};
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::server::limits::Origin;
 

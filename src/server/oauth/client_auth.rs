@@ -1,16 +1,12 @@
 //! What a client proves itself with, found in a request.
 
-use http::HeaderMap;
-use http::header;
+use http::{HeaderMap, header};
 
 use crate::authority::IssueError;
-use crate::claims::ClientId;
-use crate::claims::Timestamp;
-use crate::client::AuthenticatedClient;
-use crate::client::CertificateNames;
-use crate::client::Credential;
-use crate::client::NotAuthenticated;
-use crate::client::unverified_subject;
+use crate::claims::{ClientId, Timestamp};
+use crate::client::{
+    AuthenticatedClient, CertificateNames, Credential, NotAuthenticated, unverified_subject,
+};
 use crate::server::grpc::Desk;
 use crate::server::oauth::authorization::BasicCredentials;
 use crate::server::oauth::errors::OAuthError;

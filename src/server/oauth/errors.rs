@@ -3,15 +3,11 @@
 //!
 //! Descriptions are fixed texts: nothing that the sender wrote is repeated, for it may be a secret.
 
-use axum::response::IntoResponse;
-use axum::response::Response;
-use http::HeaderValue;
-use http::StatusCode;
-use http::header;
+use axum::response::{IntoResponse, Response};
+use http::{HeaderValue, StatusCode, header};
 use serde::Serialize;
 
-use crate::authority::ActError;
-use crate::authority::IssueError;
+use crate::authority::{ActError, IssueError};
 use crate::policy::Denial;
 use crate::server::limits::Throttled;
 use crate::server::oauth::form::FormError;

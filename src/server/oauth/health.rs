@@ -5,8 +5,7 @@ use axum::response::Response;
 use http::StatusCode;
 use serde::Serialize;
 
-use crate::server::oauth::Endpoints;
-use crate::server::oauth::json;
+use crate::server::oauth::{Endpoints, json};
 
 #[derive(Serialize)]
 struct Body {
@@ -44,15 +43,11 @@ mod tests {
     use tokio::sync::watch;
 
     use super::*;
-    use crate::authority::Authority;
-    use crate::authority::Settings;
-    use crate::authority::host;
+    use crate::authority::{Authority, Settings, host};
     use crate::claims::Clock;
     use crate::server::grpc::Desk;
-    use crate::server::limits::LimitSettings;
-    use crate::server::limits::Limits;
-    use crate::store;
-    use crate::store::Kek;
+    use crate::server::limits::{LimitSettings, Limits};
+    use crate::store::{self, Kek};
 
     fn desk(directory: &Path) -> Desk {
         let clock = Clock::system();

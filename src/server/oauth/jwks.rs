@@ -1,12 +1,8 @@
 //! `GET /.well-known/jwks.json`: the public keys (RFC 7517 §5, RFC 8037 §2).
 
 use axum::extract::State;
-use axum::response::IntoResponse;
-use axum::response::Response;
-use http::HeaderMap;
-use http::HeaderValue;
-use http::StatusCode;
-use http::header;
+use axum::response::{IntoResponse, Response};
+use http::{HeaderMap, HeaderValue, StatusCode, header};
 
 use crate::keys::JWKS_MAX_AGE;
 use crate::server::oauth::Endpoints;

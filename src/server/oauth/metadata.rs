@@ -1,12 +1,9 @@
 //! What there is, and where (RFC 8414): only what works.
 
 use axum::extract::State;
-use axum::response::IntoResponse;
-use axum::response::Response;
-use http::HeaderValue;
-use http::Uri;
-use http::header;
+use axum::response::{IntoResponse, Response};
 use http::uri::PathAndQuery;
+use http::{HeaderValue, Uri, header};
 use serde::Serialize;
 
 use crate::claims::Issuer;

@@ -17,25 +17,17 @@ mod revoke;
 mod token;
 
 pub use self::authorization::BasicCredentials;
-pub use self::form::Form;
-pub use self::form::FormError;
+pub use self::form::{Form, FormError};
 
-pub(super) use self::metadata::path_of;
-pub(super) use self::metadata::without_path;
+pub(super) use self::metadata::{path_of, without_path};
 
 use std::sync::Arc;
 
 use axum::Router;
-use axum::extract::Request;
-use axum::extract::State;
-use axum::response::IntoResponse;
-use axum::response::Response;
-use axum::routing::MethodRouter;
-use axum::routing::get;
-use axum::routing::post;
-use http::HeaderValue;
-use http::StatusCode;
-use http::header;
+use axum::extract::{Request, State};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{MethodRouter, get, post};
+use http::{HeaderValue, StatusCode, header};
 use serde::Serialize;
 use tokio::sync::watch;
 

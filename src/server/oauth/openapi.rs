@@ -1,9 +1,7 @@
 //! `GET /openapi.json`: all of it, for machines and people.
 
-use axum::response::IntoResponse;
-use axum::response::Response;
-use http::HeaderValue;
-use http::header;
+use axum::response::{IntoResponse, Response};
+use http::{HeaderValue, header};
 
 /// Written by hand, and held against every answer that a test gets.
 const DOCUMENT: &str = include_str!("openapi.json");

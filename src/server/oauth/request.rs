@@ -6,9 +6,7 @@ use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::Request;
-use http::HeaderMap;
-use http::Uri;
-use http::header;
+use http::{HeaderMap, Uri, header};
 use http_body::Body as _;
 use http_body_util::BodyExt;
 use tonic::transport::server::TcpConnectInfo;

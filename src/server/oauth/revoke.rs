@@ -1,7 +1,6 @@
 //! `POST /oauth/revoke` (RFC 7009).
 
-use crate::authority::Act;
-use crate::authority::RevocationTarget;
+use crate::authority::{Act, RevocationTarget};
 use crate::client::AuthenticatedClient;
 use crate::policy::Operator;
 use crate::server::grpc::Desk;

@@ -2,20 +2,13 @@
 
 use serde::Serialize;
 
-use crate::authority::Authority;
-use crate::authority::IssueRequest;
-use crate::authority::NoAudience;
-use crate::claims::Audience;
-use crate::claims::ScopeSet;
+use crate::authority::{Authority, IssueRequest, NoAudience};
+use crate::claims::{Audience, ScopeSet};
 use crate::client::ResourceUri;
 use crate::policy::TokenRequest;
 use crate::server::grpc::Desk;
-use crate::server::oauth::client_auth::Attempt;
-use crate::server::oauth::client_auth::Claim;
-use crate::server::oauth::client_auth::authenticate;
-use crate::server::oauth::client_auth::presented;
-use crate::server::oauth::errors::NOT_GRANTED;
-use crate::server::oauth::errors::OAuthError;
+use crate::server::oauth::client_auth::{Attempt, Claim, authenticate, presented};
+use crate::server::oauth::errors::{NOT_GRANTED, OAuthError};
 use crate::server::oauth::form::Form;
 use crate::server::oauth::request::Post;
 

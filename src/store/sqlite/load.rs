@@ -1,38 +1,19 @@
 //! From rows to the [`State`].
 
-use super::*;
-
 use rusqlite::Row;
 use thin_vec::ThinVec;
 
-use crate::claims::Audience;
-use crate::claims::MAX_TOKEN_LIFE;
-use crate::claims::TokenId;
-use crate::client::CertificateName;
-use crate::client::CertificateNameKind;
-use crate::client::ClientSettings;
-use crate::client::GrantRule;
-use crate::client::Grants;
-use crate::client::LastUse;
-use crate::client::ResourceAlias;
-use crate::client::Resources;
-use crate::client::SecretHash;
-use crate::client::SecretId;
-use crate::client::Serves;
-use crate::client::StoredCertificate;
-use crate::client::StoredKey;
-use crate::client::StoredSecret;
+use super::*;
+use crate::claims::{Audience, MAX_TOKEN_LIFE, TokenId};
+use crate::client::{
+    CertificateName, CertificateNameKind, ClientSettings, GrantRule, Grants, LastUse,
+    ResourceAlias, Resources, SecretHash, SecretId, Serves, StoredCertificate, StoredKey,
+    StoredSecret,
+};
 use crate::cow_map::CowMap;
-use crate::keys::ActiveKey;
-use crate::keys::NextKey;
-use crate::keys::PublicKey;
-use crate::keys::RetiredKey;
-use crate::keys::RevokedKey;
-use crate::keys::SigningKey;
+use crate::keys::{ActiveKey, NextKey, PublicKey, RetiredKey, RevokedKey, SigningKey};
 use crate::store::ResourceIndex;
-use crate::trust::ClientRevocation;
-use crate::trust::Revocations;
-use crate::trust::TokenRevocation;
+use crate::trust::{ClientRevocation, Revocations, TokenRevocation};
 
 /// One named value.
 pub(super) fn meta(connection: &Connection, name: &str) -> rusqlite::Result<Option<Vec<u8>>> {

@@ -1,7 +1,6 @@
 //! Copies of a store: made while it is in use, and put back.
 
 use super::*;
-
 use crate::client::ClientInfo;
 use crate::store::commit::CommitError;
 

@@ -1,15 +1,10 @@
 //! From changes to rows.
 
 use super::*;
-
-use crate::claims::Kid;
-use crate::claims::TokenId;
-use crate::client::CertificateName;
-use crate::client::SecretId;
-use crate::keys::KeyInfo;
-use crate::keys::KeyState;
-use crate::trust::ClientRevocation;
-use crate::trust::TokenRevocation;
+use crate::claims::{Kid, TokenId};
+use crate::client::{CertificateName, SecretId};
+use crate::keys::{KeyInfo, KeyState};
+use crate::trust::{ClientRevocation, TokenRevocation};
 
 pub(super) fn write_counters(
     connection: &Connection,

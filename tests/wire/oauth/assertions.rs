@@ -6,13 +6,8 @@ use countersign::rpc;
 use countersign::token::sign_assertion;
 
 use crate::caller::client;
-use crate::oauth::call::assert_error;
-use crate::oauth::call::post;
-use crate::oauth::call::token;
-use crate::support::ISSUER;
-use crate::support::TestServer;
-use crate::support::bearing;
-use crate::support::id;
+use crate::oauth::call::{assert_error, post, token};
+use crate::support::{ISSUER, TestServer, bearing, id};
 
 const STOCK: &[(&str, &[&str])] = &[("inventory", &["stock:read"])];
 

@@ -2,16 +2,10 @@
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-
 use countersign::rpc;
 
 use crate::caller::client;
-use crate::oauth::call::Answer;
-use crate::oauth::call::assert_error;
-use crate::oauth::call::basic;
-use crate::oauth::call::order;
-use crate::oauth::call::post;
-use crate::oauth::call::token;
+use crate::oauth::call::{Answer, assert_error, basic, order, post, token};
 use crate::support::TestServer;
 
 const STOCK: &[(&str, &[&str])] = &[("inventory", &["stock:read"])];

@@ -3,19 +3,11 @@
 use std::time::Duration;
 
 use proptest::prelude::*;
-use proptest::test_runner::Config;
-use proptest::test_runner::TestRunner;
-use tokio::io::AsyncReadExt;
-use tokio::io::AsyncWriteExt;
+use proptest::test_runner::{Config, TestRunner};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use crate::oauth::call::assert_error;
-use crate::oauth::call::basic;
-use crate::oauth::call::order;
-use crate::oauth::call::post;
-use crate::oauth::call::post_as;
-use crate::oauth::call::send;
-use crate::oauth::call::token;
+use crate::oauth::call::{assert_error, basic, order, post, post_as, send, token};
 use crate::support::TestServer;
 
 const GRANT: &str = "grant_type=client_credentials";

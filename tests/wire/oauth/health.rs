@@ -1,10 +1,6 @@
 //! `/health/live` and `/health/ready`.
 
-use crate::oauth::call::assert_error;
-use crate::oauth::call::basic;
-use crate::oauth::call::order;
-use crate::oauth::call::request;
-use crate::oauth::call::token;
+use crate::oauth::call::{assert_error, basic, order, request, token};
 use crate::support::TestServer;
 
 #[tokio::test]

@@ -3,14 +3,8 @@
 use serde_json::json;
 
 use crate::caller::tampered;
-use crate::oauth::call::Answer;
-use crate::oauth::call::assert_error;
-use crate::oauth::call::basic;
-use crate::oauth::call::order;
-use crate::oauth::call::post;
-use crate::support::ISSUER;
-use crate::support::START;
-use crate::support::TestServer;
+use crate::oauth::call::{Answer, assert_error, basic, order, post};
+use crate::support::{ISSUER, START, TestServer};
 
 async fn introspect(server: &TestServer, headers: &str, token: &str) -> Answer {
     post(server, "/oauth/introspect", headers, &format!("token={token}")).await

@@ -5,16 +5,8 @@ use std::collections::BTreeSet;
 use countersign::keys::KeySet;
 use serde_json::Value;
 
-use crate::oauth::call::Answer;
-use crate::oauth::call::assert_error;
-use crate::oauth::call::basic;
-use crate::oauth::call::order;
-use crate::oauth::call::post;
-use crate::oauth::call::request;
-use crate::oauth::call::send;
-use crate::oauth::call::token;
-use crate::support::ISSUER;
-use crate::support::TestServer;
+use crate::oauth::call::{Answer, assert_error, basic, order, post, request, send, token};
+use crate::support::{ISSUER, TestServer};
 
 /// What is below an issuer's path is not described a second time.
 async fn get(server: &TestServer, path: &str) -> Answer {

@@ -1,8 +1,7 @@
 //! `/openapi.json` is what the server does: that answers are as it says is seen by every other test here.
 
 use crate::oauth::call::request;
-use crate::oauth::contract::DOCUMENT;
-use crate::oauth::contract::methods;
+use crate::oauth::contract::{DOCUMENT, methods};
 use crate::support::TestServer;
 
 #[tokio::test]

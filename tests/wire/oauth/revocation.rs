@@ -3,11 +3,7 @@
 use countersign::rpc::InactiveReason;
 
 use crate::caller::Caller;
-use crate::oauth::call::Answer;
-use crate::oauth::call::assert_error;
-use crate::oauth::call::basic;
-use crate::oauth::call::order;
-use crate::oauth::call::post;
+use crate::oauth::call::{Answer, assert_error, basic, order, post};
 use crate::support::TestServer;
 
 async fn revoke(server: &TestServer, headers: &str, token: &str) -> Answer {

@@ -4,13 +4,8 @@ use countersign::rpc;
 use tonic::Code;
 
 use crate::caller::client;
-use crate::oauth::call::Answer;
-use crate::oauth::call::assert_error;
-use crate::oauth::call::basic;
-use crate::oauth::call::token;
-use crate::support::TestServer;
-use crate::support::assert_field;
-use crate::support::assert_refused;
+use crate::oauth::call::{Answer, assert_error, basic, token};
+use crate::support::{TestServer, assert_field, assert_refused};
 
 const GRANTS: &[(&str, &[&str])] = &[("shop", &["read"]), ("till", &["read"])];
 

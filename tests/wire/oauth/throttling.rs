@@ -2,15 +2,9 @@
 
 use std::num::NonZeroU32;
 
-use countersign::server::LimitSettings;
-use countersign::server::Options;
+use countersign::server::{LimitSettings, Options};
 
-use crate::oauth::call::Answer;
-use crate::oauth::call::assert_error;
-use crate::oauth::call::basic;
-use crate::oauth::call::order;
-use crate::oauth::call::post;
-use crate::oauth::call::token;
+use crate::oauth::call::{Answer, assert_error, basic, order, post, token};
 use crate::support::TestServer;
 
 const ENDPOINTS: [&str; 3] = ["/oauth/token", "/oauth/introspect", "/oauth/revoke"];

@@ -3,10 +3,7 @@
 use serde_json::json;
 
 use crate::client_certificates::Mutual;
-use crate::oauth::call::Answer;
-use crate::oauth::call::assert_error;
-use crate::oauth::call::basic;
-use crate::oauth::call::send_over;
+use crate::oauth::call::{Answer, assert_error, basic, send_over};
 use crate::oauth::contract::assert_described;
 use crate::pki::Certified;
 

@@ -3,11 +3,7 @@
 use countersign::rpc;
 use serde_json::Value;
 
-use crate::oauth::call::assert_error;
-use crate::oauth::call::basic;
-use crate::oauth::call::order;
-use crate::oauth::call::post;
-use crate::oauth::call::token;
+use crate::oauth::call::{assert_error, basic, order, post, token};
 use crate::support::TestServer;
 
 #[tokio::test]
