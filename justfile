@@ -5,9 +5,8 @@ fmt:
     cargo fmt --check
 
 clippy:
-    cargo clippy --all-targets -- -D warnings
-    cargo clippy --no-default-features --features mesh --all-targets -- -D warnings
-    cargo clippy --no-default-features --features build -- -D warnings
+    cargo clippy --workspace --all-targets -- -D warnings
+    cargo clippy --package countersign-build --no-default-features -- -D warnings
 
 # No dependency re-admits malleable signatures.
 signatures:
@@ -18,7 +17,7 @@ proto:
     cd proto && buf lint
 
 docs:
-    RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --all-features
+    RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps
 
 test:
     cargo test
@@ -61,9 +60,10 @@ fuzz:
     cargo +nightly fuzz run form -- -max_total_time=60 -max_len=4096
     cargo +nightly fuzz run authorization -- -max_total_time=60 -max_len=512
 
-# Writes the files that tests compare with: the configuration reference, the CLI's transcripts, and
-# what build scripts generate.
+# Writes the files that tests compare with: the configuration reference, the CLI's transcripts, what
+# build scripts generate, and the wire types of countersign-mesh.
 regenerate:
     UPDATE_DOCS=1 cargo test --lib reference
     TRYCMD=overwrite cargo test --test cli
-    UPDATE_GOLDEN=1 cargo test --test build
+    UPDATE_GOLDEN=1 cargo test --package countersign-build --test compile
+    UPDATE_GOLDEN=1 cargo test --test protos

@@ -13,12 +13,12 @@ use std::{env, fs};
 
 use countersign::authority::host::{self, NewClient};
 use countersign::authority::{Authority, Settings};
-use countersign::claims::{Clock, Issuer, ScopeSet};
 use countersign::client::{GrantRule, Grants, Serves};
 use countersign::rpc::issue_token_request::Credential;
 use countersign::rpc::token_service_client::TokenServiceClient;
 use countersign::store::{self, Kek};
 use countersign::{rpc, server};
+use countersign_mesh::claims::{Clock, Issuer, ScopeSet};
 use ed25519_dalek::Signer;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;

@@ -9,15 +9,15 @@ use std::time::{Duration, Instant};
 
 use countersign::authority::host::{self, NewClient};
 use countersign::authority::{Authority, Settings};
-use countersign::claims::{COUNTERSIGN, Clock, Issuer, ScopeSet};
 use countersign::client::{GrantRule, Grants, Serves};
-use countersign::guard::{Access, Guard, MethodPolicy, ServicePolicy};
-use countersign::mesh::{Credentials, FedBy, Session};
 use countersign::rpc::issue_token_request::Credential;
 use countersign::rpc::revoke_token_request::Target;
 use countersign::rpc::token_service_client::TokenServiceClient;
 use countersign::store::{self, Kek};
 use countersign::{rpc, server};
+use countersign_mesh::claims::{COUNTERSIGN, Clock, Issuer, ScopeSet};
+use countersign_mesh::guard::{Access, Guard, MethodPolicy, ServicePolicy};
+use countersign_mesh::session::{Credentials, FedBy, Session};
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tonic::transport::server::TcpIncoming;

@@ -9,9 +9,9 @@ use std::{env, fs};
 
 use countersign::authority::host::{self, NewClient};
 use countersign::authority::{Authority, Settings};
-use countersign::claims::{Audience, Clock, Issuer, ScopeSet};
 use countersign::client::{GrantRule, Grants, Serves};
 use countersign::store::{self, Kek};
+use countersign_mesh::claims::{Audience, Clock, Issuer, ScopeSet};
 
 /// Set for a process that starts: the store.
 const OPEN: &str = "COUNTERSIGN_BENCH_OPEN";

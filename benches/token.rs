@@ -8,13 +8,13 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
-use countersign::claims::{
+use countersign_mesh::claims::{
     Audience, Claims, ClientId, Clock, DEFAULT_LEEWAY, Issuer, ScopeSet, Timestamp, TokenId,
 };
-use countersign::guard::{Access, Guard, GuardedBody, MethodPolicy, ServicePolicy, Trust};
-use countersign::keys::SigningKey;
-use countersign::token::{Audiences, Minter};
-use countersign::trust::{Revocations, TrustBundle};
+use countersign_mesh::guard::{Access, Guard, GuardedBody, MethodPolicy, ServicePolicy, Trust};
+use countersign_mesh::keys::SigningKey;
+use countersign_mesh::token::{Audiences, Minter};
+use countersign_mesh::trust::{Revocations, TrustBundle};
 use criterion::Criterion;
 use ed25519_dalek::Signer;
 use tower::{Layer, Service, service_fn};

@@ -14,7 +14,7 @@ use axum::extract::State;
 use axum::routing::{delete, get};
 use axum::{Extension, Json, Router};
 use clap::Parser;
-use countersign::token::VerifiedToken;
+use countersign_mesh::token::VerifiedToken;
 use serde_json::{Value, json};
 
 use crate::log::Failure;

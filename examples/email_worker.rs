@@ -20,8 +20,8 @@ use std::time::Duration;
 use std::{fs, io};
 
 use clap::Parser;
-use countersign::claims::Audience;
-use countersign::mesh::Authenticated;
+use countersign_mesh::claims::Audience;
+use countersign_mesh::session::Authenticated;
 use tokio::time::sleep;
 use tonic::transport::Channel;
 use tonic::{Code, Request};

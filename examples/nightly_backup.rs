@@ -20,8 +20,8 @@ use std::{fs, io};
 
 use bytes::Bytes;
 use clap::Parser;
-use countersign::claims::Audience;
-use countersign::mesh::{BearerToken, NoToken, TokenSource};
+use countersign_mesh::claims::Audience;
+use countersign_mesh::session::{BearerToken, NoToken, TokenSource};
 use http::header::AUTHORIZATION;
 use http::{Request, Response, StatusCode};
 use tokio::time::{Instant, sleep, timeout_at};

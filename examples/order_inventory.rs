@@ -21,14 +21,14 @@ use std::time::Duration;
 
 use countersign::authority::host::{self, NewClient};
 use countersign::authority::{Authority, Settings};
-use countersign::claims::{Audience, Clock, Issuer, ScopeSet};
 use countersign::client::{GrantRule, Grants, Serves};
-use countersign::guard::{self, Guard};
-use countersign::mesh::{Credentials, Session};
-use countersign::rpc;
-use countersign::rpc::key_service_client::KeyServiceClient;
 use countersign::server::{self, ServeError};
 use countersign::store::{self, Kek};
+use countersign_mesh::claims::{Audience, Clock, Issuer, ScopeSet};
+use countersign_mesh::guard::{self, Guard};
+use countersign_mesh::rpc;
+use countersign_mesh::rpc::key_service_client::KeyServiceClient;
+use countersign_mesh::session::{Credentials, Session};
 use pb::inventory_service_client::InventoryServiceClient;
 use pb::inventory_service_server::{InventoryService, InventoryServiceServer};
 use pb::notification_service_client::NotificationServiceClient;
@@ -56,7 +56,7 @@ const LONGEST_WAIT: Duration = Duration::from_secs(10);
 type Answer<T> = Result<Response<T>, Status>;
 
 /// A transport whose calls carry the tokens that their methods demand.
-type Authenticated = countersign::mesh::Authenticated<Channel>;
+type Authenticated = countersign_mesh::session::Authenticated<Channel>;
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Failure> {

@@ -20,7 +20,7 @@ use axum::http::StatusCode;
 use axum::routing::{get, put};
 use axum::{Extension, Router};
 use clap::Parser;
-use countersign::token::VerifiedToken;
+use countersign_mesh::token::VerifiedToken;
 
 use crate::log::Failure;
 use crate::serving::Serving;

@@ -29,9 +29,9 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 use axum::{Extension, Json, Router};
 use clap::Parser;
-use countersign::claims::ClientId;
-use countersign::guard;
-use countersign::token::VerifiedToken;
+use countersign_mesh::claims::ClientId;
+use countersign_mesh::guard;
+use countersign_mesh::token::VerifiedToken;
 use serde::Deserialize;
 
 use crate::log::Failure;

@@ -20,8 +20,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use clap::Parser;
-use countersign::claims::ScopeSet;
-use countersign::mesh::{ClientSecret, OAuthEndpoint, TokenSource};
+use countersign_mesh::claims::ScopeSet;
+use countersign_mesh::session::{ClientSecret, OAuthEndpoint, TokenSource};
 use http::Request;
 use http::header::{AUTHORIZATION, CONTENT_TYPE};
 use tokio::time::Instant;

@@ -36,6 +36,11 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use countersign_mesh::claims::{
+    Audience, Claims, ClientId, Clock, DEFAULT_LEEWAY, MAX_TOKEN_LIFE, Timestamp, TokenId,
+};
+use countersign_mesh::token::{Audiences, Rejection, Token, VerifiedToken};
+use countersign_mesh::trust::TrustBundle;
 use tokio::sync::watch;
 
 use crate::authority::lease::Reached;
@@ -43,15 +48,10 @@ use crate::authority::refusals::{Refusals, Refused, Sort};
 use crate::authority::retirement::Kept;
 use crate::authority::snapshot::{Published, Witness};
 use crate::authority::watching::Deltas;
-use crate::claims::{
-    Audience, Claims, ClientId, Clock, DEFAULT_LEEWAY, MAX_TOKEN_LIFE, Timestamp, TokenId,
-};
 use crate::client::{AssertionDesk, Credential, NotAuthenticated};
-use crate::keys::ClockBehind;
 use crate::policy::{Denial, TokenRequest, decide};
+use crate::ring::ClockBehind;
 use crate::store::{AuditRow, Change, Committed, Kek, State, Store, StoreError, Writes};
-use crate::token::{Audiences, Rejection, Token, VerifiedToken};
-use crate::trust::TrustBundle;
 
 /// How long tokens are signed after the store was last reached.
 pub const SIGNING_LEASE: Duration = Duration::from_secs(60 * 60);
@@ -67,7 +67,7 @@ const MOST_AHEAD: Duration = Duration::from_secs(20);
 /// much as the leeway, and it gives that leeway besides.
 const OTHER_CLOCKS: Duration = Duration::from_secs(2 * DEFAULT_LEEWAY.as_secs());
 
-/// How long a token can outlive the retirement of its key: see [`KeyRing::rotate`](crate::keys::KeyRing::rotate).
+/// How long a token can outlive the retirement of its key: see [`KeyRing::rotate`](crate::ring::KeyRing::rotate).
 pub const TAIL: Duration = Duration::from_secs(
     SIGNING_LEASE.as_secs()
         + MAX_TOKEN_LIFE.as_secs()

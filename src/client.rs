@@ -27,10 +27,9 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use countersign_mesh::claims::{Audience, ClientId, ScopeSet, Timestamp};
 use serde::{Deserialize, Serialize};
 use thin_vec::ThinVec;
-
-use crate::claims::{Audience, ClientId, ScopeSet, Timestamp};
 
 /// A registered client (RFC 6749 §2).
 #[derive(Debug, Clone)]

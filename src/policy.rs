@@ -3,9 +3,10 @@
 use std::fmt;
 use std::time::Duration;
 
-use crate::claims::{Audience, COUNTERSIGN, ClientId, ScopeSet};
+use countersign_mesh::claims::{Audience, COUNTERSIGN, ClientId, ScopeSet};
+use countersign_mesh::token::VerifiedToken;
+
 use crate::client::{AuthenticatedClient, Client, ClientSettings, GrantRule};
-use crate::token::VerifiedToken;
 
 /// The scopes of audience `countersign` that make their holder an operator.
 pub const ADMINISTRATIVE_SCOPES: [&str; 7] = [

@@ -3,11 +3,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use countersign::claims::{
+use countersign_mesh::claims::{
     Audience, Claims, ClientId, Clock, Issuer, ScopeSet, Timestamp, TokenId,
 };
-use countersign::keys::{KeySet, SigningKey};
-use countersign::token::{
+use countersign_mesh::keys::{KeySet, SigningKey};
+use countersign_mesh::token::{
     Audiences, Expected, FormatError, Minter, Rejection, VerifiedToken, verify,
 };
 use jsonwebtoken::errors::ErrorKind;

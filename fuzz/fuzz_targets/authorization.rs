@@ -2,7 +2,7 @@
 
 #![no_main]
 
-use countersign::server::BasicCredentials;
+use countersign::internals::server::BasicCredentials;
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|bytes: &[u8]| {

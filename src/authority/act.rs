@@ -2,14 +2,14 @@
 
 use std::time::Duration;
 
+use countersign_mesh::claims::Timestamp;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::authority::refusals::{Refused, Sort};
 use crate::authority::{Authority, Behind};
-use crate::claims::Timestamp;
-use crate::keys::ClockBehind;
 use crate::policy::{ChangeDenial, Operator};
+use crate::ring::ClockBehind;
 use crate::store::{AuditEvent, Change, CommitError, Committed, Decision, RequestKey, State};
 
 /// An operator's act: who, from where, when, and as which request.

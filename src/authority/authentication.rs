@@ -1,8 +1,9 @@
 //! Who asks: a client that proves who it is with one of its credentials.
 
+use countersign_mesh::claims::{ClientId, Timestamp};
+
 use crate::authority::refusals::{Refused, Sort};
 use crate::authority::{Authority, IssueError};
-use crate::claims::{ClientId, Timestamp};
 use crate::client::{
     AuthenticatedClient, AuthenticationError, Credential, NotAuthenticated, authenticate,
 };

@@ -4,12 +4,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use countersign_mesh::claims::{COUNTERSIGN, ClientId, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use crate::authority::{
     Act, ActError, Authority, MOST_AHEAD, Refusal, SKEW_ALLOWANCE, TAIL, no_randomness,
 };
-use crate::claims::{COUNTERSIGN, ClientId, Timestamp};
 use crate::client::{
     Client, ClientInfo, ClientSecret, ClientSettings, Grants, LastUse, Resources, SecretHash,
     SecretId, SecretInfo, Serves, StoredSecret,

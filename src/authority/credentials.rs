@@ -3,13 +3,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use countersign_mesh::claims::{ClientId, Kid};
+use countersign_mesh::keys::PublicKey;
+
 use crate::authority::clients::{keep_an_operator, known};
 use crate::authority::{Act, ActError, Authority, Refusal};
-use crate::claims::{ClientId, Kid};
 use crate::client::{
     CertificateInfo, CertificateName, Client, ClientKeyInfo, LastUse, StoredCertificate, StoredKey,
 };
-use crate::keys::PublicKey;
 use crate::policy::{may_change, may_make_credential};
 use crate::store::{Change, Committed};
 

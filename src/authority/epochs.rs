@@ -2,10 +2,10 @@
 
 use std::sync::atomic::Ordering;
 
+use countersign_mesh::claims::{Audience, Timestamp};
 use subtle::ConstantTimeEq;
 
 use crate::authority::Authority;
-use crate::claims::{Audience, Timestamp};
 use crate::store::AuditEvent;
 
 impl Authority {

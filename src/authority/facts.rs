@@ -1,7 +1,8 @@
 //! What others ask the authority about itself.
 
+use countersign_mesh::claims::{Audience, Issuer, Timestamp};
+
 use crate::authority::Authority;
-use crate::claims::{Audience, Issuer, Timestamp};
 use crate::client::ResourceUri;
 
 /// Why resources tell no audience.

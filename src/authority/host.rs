@@ -3,14 +3,16 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use countersign_mesh::claims::{COUNTERSIGN, ClientId, Clock, Issuer, ScopeSet, Timestamp};
+use countersign_mesh::keys::SigningKey;
+
 use crate::authority::TAIL;
-use crate::claims::{COUNTERSIGN, ClientId, Clock, Issuer, ScopeSet, Timestamp};
 use crate::client::{
     Client, ClientSecret, ClientSettings, GrantRule, Grants, LastUse, SecretHash, SecretId, Serves,
     StoredSecret,
 };
-use crate::keys::{ClockBehind, KeyRing, SigningKey};
 use crate::policy::ADMINISTRATIVE_SCOPES;
+use crate::ring::{ClockBehind, KeyRing};
 use crate::store::{
     self, AuditEvent, Change, CommitError, Decision, Kek, Reservation, Restored, State, Store,
     StoreError, Writes,

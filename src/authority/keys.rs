@@ -2,14 +2,15 @@
 
 use std::sync::Arc;
 
+use countersign_mesh::claims::Timestamp;
+use countersign_mesh::keys::SigningKey;
 use metrics::{counter, gauge};
 use serde::{Deserialize, Serialize};
 
 use crate::authority::act::{Actor, Outcome};
 use crate::authority::verifiers::brief;
 use crate::authority::{Act, ActError, Authority, Refusal, TAIL, Verifiers, no_randomness};
-use crate::claims::Timestamp;
-use crate::keys::{KeyInfo, KeyRing, RevokeKeyError, SigningKey};
+use crate::ring::{KeyInfo, KeyRing, RevokeKeyError};
 use crate::store::{AuditEvent, Change, Committed, State};
 
 /// Who rotates keys and retires secrets by schedule, in the audit log.
@@ -185,12 +186,13 @@ fn ring_change(ring: &KeyRing, ended: &str) -> RingChange {
 
 #[cfg(test)]
 mod tests {
+    use countersign_mesh::claims::Clock;
+    use countersign_mesh::internals::CowMap;
+    use countersign_mesh::trust::Revocations;
+
     use super::*;
-    use crate::claims::Clock;
-    use crate::cow_map::CowMap;
-    use crate::keys::{ActiveKey, Listeners, NextKey, RetiredKey};
+    use crate::ring::{ActiveKey, Listeners, NextKey, RetiredKey};
     use crate::store::ResourceIndex;
-    use crate::trust::Revocations;
 
     const NOW: Timestamp = Timestamp::from_unix(1_800_000_000);
 

@@ -3,8 +3,9 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use countersign_mesh::claims::{Clock, SteadyClock, Timestamp};
+
 use crate::authority::{Authority, IssueError, SIGNING_LEASE};
-use crate::claims::{Clock, SteadyClock, Timestamp};
 
 /// When the store was last reached, by the clock, and by one that nobody sets.
 pub(super) struct Reached {

@@ -3,9 +3,10 @@
 use std::convert::Infallible;
 use std::sync::Arc;
 
+use countersign_mesh::claims::Timestamp;
+
 use crate::authority::Authority;
 use crate::authority::retirement::{Idle, IdleSecret, idle};
-use crate::claims::Timestamp;
 use crate::client::{LastUse, StoredCertificate, StoredKey, StoredSecret};
 use crate::store::{Change, CommitError, Decision, State, StoreError};
 

@@ -4,7 +4,8 @@
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use crate::claims::Timestamp;
+use countersign_mesh::claims::Timestamp;
+
 use crate::store::AuditEvent;
 
 /// How many refusals of each sort are told apart between two times that they are written down.

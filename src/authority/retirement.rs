@@ -4,12 +4,12 @@ use std::collections::HashMap;
 use std::sync::PoisonError;
 use std::time::Duration;
 
+use countersign_mesh::claims::{ClientId, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use crate::authority::Authority;
 use crate::authority::act::Actor;
 use crate::authority::keys::SCHEDULE;
-use crate::claims::{ClientId, Timestamp};
 use crate::client::{Client, SecretId, StoredSecret};
 use crate::store::{AuditEvent, Change, CommitError, Committed, State, StoreError};
 

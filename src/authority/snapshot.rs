@@ -4,15 +4,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::{ArcSwap, Guard};
+use countersign_mesh::claims::{Claims, Clock, Timestamp, TokenId};
+use countersign_mesh::token::Minter;
+use countersign_mesh::trust::TrustBundle;
 use tokio::sync::watch;
 
 use crate::authority::lease::Reached;
 use crate::authority::{IssuedToken, MOST_AHEAD, Verifiers, Version};
-use crate::claims::{Claims, Clock, Timestamp, TokenId};
 use crate::policy::Grant;
 use crate::store::State;
-use crate::token::Minter;
-use crate::trust::TrustBundle;
 
 /// One committed state and the key that signs for it.
 pub(super) struct Snapshot {
@@ -146,17 +146,20 @@ fn refresh_in(life: Duration, bits: [u8; 12]) -> Duration {
 
 #[cfg(test)]
 mod tests {
+    use countersign_mesh::claims::{Issuer, ScopeSet};
+    use countersign_mesh::internals::CowMap;
+
     use super::*;
-    use crate::claims::{Issuer, ScopeSet};
     use crate::client::{
         AssertionDesk, Client, ClientSecret, ClientSettings, Credential, GrantRule, Grants,
         LastUse, SecretHash, SecretId, StoredSecret, authenticate,
     };
-    use crate::cow_map::CowMap;
-    use crate::keys::{KeyRing, Listeners, SigningKey};
+    use crate::ring::{KeyRing, Listeners};
+    use countersign_mesh::keys::SigningKey;
+    use countersign_mesh::trust::Revocations;
+
     use crate::policy::{TokenRequest, decide};
     use crate::store::ResourceIndex;
-    use crate::trust::Revocations;
 
     const NOW: Timestamp = Timestamp::from_unix(1_800_000_000);
 

@@ -4,10 +4,10 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use countersign_mesh::claims::{ClientId, Clock, Kid, SteadyClock, Timestamp};
 use metrics::{counter, gauge};
 
-use crate::claims::{ClientId, Clock, Kid, SteadyClock, Timestamp};
-use crate::keys::{
+use crate::ring::{
     ACK_DEADLINE, Blocked, KeyRing, Listeners, RECONNECT_WINDOW, RotationGate, StreamVerifier,
 };
 
@@ -351,8 +351,9 @@ impl Drop for Seat {
 
 #[cfg(test)]
 mod tests {
+    use countersign_mesh::keys::SigningKey;
+
     use super::*;
-    use crate::keys::SigningKey;
 
     #[test]
     fn an_error_names_a_few_and_counts_the_others() {

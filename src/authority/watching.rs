@@ -4,15 +4,15 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
+use countersign_mesh::claims::{Audience, ClientId, Timestamp};
+use countersign_mesh::token::VerifiedToken;
+use countersign_mesh::trust::{TrustBundle, TrustDelta};
 use tokio::sync::watch;
 
 use crate::authority::{Authority, Seat, TooManyStreams, Verifiers};
-use crate::claims::{Audience, ClientId, Timestamp};
 use crate::client::Client;
-use crate::keys::Listeners;
+use crate::ring::Listeners;
 use crate::store::{Change, CommitError, Decision, State, StoreError};
-use crate::token::VerifiedToken;
-use crate::trust::{TrustBundle, TrustDelta};
 
 /// Tells one published state from another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -187,9 +187,10 @@ impl Authority {
 
 #[cfg(test)]
 mod tests {
+    use countersign_mesh::keys::SigningKey;
+    use countersign_mesh::trust::Revocations;
+
     use super::*;
-    use crate::keys::SigningKey;
-    use crate::trust::Revocations;
 
     #[test]
     fn a_delta_is_made_once_for_all_who_are_told_the_same() {

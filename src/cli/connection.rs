@@ -8,6 +8,10 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 use std::{fmt, fs};
 
+use countersign_mesh::claims::{ClientId, Clock};
+use countersign_mesh::guard::Access;
+use countersign_mesh::internals::is_loopback;
+use countersign_mesh::token::sign_assertion;
 use http::header::AUTHORIZATION;
 use http::{HeaderValue, Uri};
 use rustls::pki_types::CertificateDer;
@@ -18,15 +22,12 @@ use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity
 use tonic::{Response, Status};
 use tower::{Service, ServiceExt};
 
-use crate::claims::{ClientId, Clock};
 use crate::cli::credentials::{Credentials, Means};
 use crate::cli::error::Error;
 use crate::cli::status;
-use crate::guard::Access;
 use crate::rpc::issue_token_request::Credential;
 use crate::rpc::token_service_client::TokenServiceClient;
-use crate::rpc::{IssueTokenRequest, IssueTokenResponse, POLICIES, is_loopback};
-use crate::token::sign_assertion;
+use crate::rpc::{IssueTokenRequest, IssueTokenResponse, POLICIES};
 
 /// A connection on behalf of one client. Cloning it shares the connection.
 ///

@@ -10,16 +10,16 @@ use std::io::{self, Read};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
+use countersign_mesh::claims::Issuer;
+use countersign_mesh::keys::SigningKey;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use zeroize::Zeroizing;
 
-use crate::claims::Issuer;
 use crate::cli::environment::Environment;
 use crate::cli::error::Error;
 use crate::cli::secret::Secret;
 use crate::cli::toml_file;
-use crate::keys::SigningKey;
 
 /// A client's credentials and the server that knows them.
 #[derive(Debug)]

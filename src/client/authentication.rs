@@ -4,13 +4,13 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use countersign_mesh::claims::{ClientId, Issuer, Timestamp};
+use countersign_mesh::keys::{PublicKey, SigningKey};
+use countersign_mesh::token::Assertion;
 use subtle::{Choice, ConstantTimeEq};
 
-use crate::claims::{ClientId, Issuer, Timestamp};
 use crate::client::replay::{Unusable, UsedAssertions};
 use crate::client::{CertificateNames, Client, SecretHash, StoredKey};
-use crate::keys::{PublicKey, SigningKey};
-use crate::token::Assertion;
 
 /// What a client presents to prove who it is.
 #[derive(Clone, Copy)]
@@ -311,9 +311,10 @@ fn by_certificate(
 
 #[cfg(test)]
 mod tests {
+    use countersign_mesh::token::sign_assertion;
+
     use super::*;
     use crate::client::{ClientSecret, ClientSettings, LastUse, SecretId, StoredSecret};
-    use crate::token::sign_assertion;
 
     const NOW: Timestamp = Timestamp::from_unix(1000);
 

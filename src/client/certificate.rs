@@ -7,6 +7,7 @@ use std::fmt;
 use std::net::IpAddr;
 use std::str::FromStr;
 
+use countersign_mesh::claims::Timestamp;
 use serde::{Deserialize, Serialize};
 use x509_cert::Certificate;
 use x509_cert::attr::AttributeTypeAndValue;
@@ -15,7 +16,6 @@ use x509_cert::ext::pkix::SubjectAltName;
 use x509_cert::ext::pkix::name::GeneralName;
 use x509_cert::name::Name;
 
-use crate::claims::Timestamp;
 use crate::client::LastUse;
 
 /// A name that a certificate can have (RFC 8705 §2.1.2), in its one spelling: equal names are equal

@@ -1,10 +1,10 @@
 //! The public keys that a client signs assertions with (`private_key_jwt`, RFC 7523).
 
+use countersign_mesh::claims::{Kid, Timestamp};
+use countersign_mesh::keys::PublicKey;
 use serde::{Deserialize, Serialize};
 
-use crate::claims::{Kid, Timestamp};
 use crate::client::LastUse;
-use crate::keys::PublicKey;
 
 /// A public key as it is kept.
 #[derive(Debug)]

@@ -6,9 +6,8 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Mutex, PoisonError};
 
+use countersign_mesh::claims::{ClientId, Timestamp};
 use sha2::{Digest, Sha256};
-
-use crate::claims::{ClientId, Timestamp};
 
 /// How many are remembered at a time, of all clients: some twenty megabytes.
 const MAX_REMEMBERED: usize = 1 << 18;

@@ -3,9 +3,8 @@
 use std::fmt;
 use std::sync::Arc;
 
+use countersign_mesh::claims::{Audience, Name, NameRule};
 use serde::{Deserialize, Serialize};
-
-use crate::claims::{Audience, Name, NameRule};
 
 /// Where a service is, as OAuth clients say it in `resource` (RFC 8707 §2): an absolute URI without a
 /// fragment (RFC 3986 §4.3), at most 512 bytes. Compared as it is written.

@@ -7,11 +7,10 @@ use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use countersign_mesh::claims::Timestamp;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use zeroize::{Zeroize, Zeroizing};
-
-use crate::claims::Timestamp;
 
 /// What is kept of a secret: enough to recognise it, not to use it.
 #[derive(Debug)]

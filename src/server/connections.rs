@@ -18,6 +18,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
+use countersign_mesh::claims::Clock;
 use futures_util::{Stream, StreamExt};
 use http::{Request, Response};
 use hyper::body::Incoming;
@@ -30,7 +31,6 @@ use tokio::time::timeout;
 use tonic::transport::server::{Connected, TcpConnectInfo};
 use tower::Service;
 
-use crate::claims::Clock;
 use crate::server::limits::Shares;
 use crate::server::peer::{Activity, Peer, PeerService};
 use crate::server::tls::{Presented, Tls};

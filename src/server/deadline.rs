@@ -5,11 +5,11 @@
 
 use std::future::Future;
 
+use countersign_mesh::internals::grpc_timeout;
 use http::{HeaderMap, Response};
 use tokio::time::Sleep;
 use tonic::Status;
 
-use crate::rpc::grpc_timeout;
 use crate::server::http::is_grpc;
 
 /// Ends when the caller waits no longer (`grpc-timeout`), counted from now: tonic begins to count

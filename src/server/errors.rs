@@ -5,12 +5,12 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
+use countersign_mesh::guard::ERROR_DOMAIN;
 use http::Response;
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 
 use crate::authority::{ActError, IssueError, NotServed, Refusal, TooManyStreams};
-use crate::guard::ERROR_DOMAIN;
 use crate::policy::{ChangeDenial, Denial};
 use crate::server::fields::InvalidField;
 use crate::server::limits::Throttled;

@@ -2,10 +2,9 @@
 
 use std::time::Duration;
 
+use countersign_mesh::claims::{InvalidName, Name, NameRule, ScopeSet, Timestamp};
 use prost_types::Timestamp as WireTimestamp;
 use tonic_types::FieldViolation;
-
-use crate::claims::{InvalidName, Name, NameRule, ScopeSet, Timestamp};
 
 /// A field that cannot be what it should be.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -4,9 +4,9 @@ use ::http::{HeaderMap, StatusCode, header};
 use axum::Router;
 use axum::extract::Request;
 use axum::response::IntoResponse;
+use countersign_mesh::claims::Issuer;
 use tower::ServiceExt;
 
-use crate::claims::Issuer;
 use crate::server::oauth;
 
 /// Puts plain HTTP beside the gRPC services, also below the issuer's path if that has one. What is

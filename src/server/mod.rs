@@ -1,7 +1,7 @@
 //! The wire: gRPC and a little HTTP over one port, from the listener to the [`Authority`](crate::authority::Authority).
 //!
 //! `connections` accepts, over TLS or not, and speaks HTTP/1.1 and HTTP/2. Outermost in it is the request log, then the
-//! [`Guard`](crate::guard::Guard) with Countersign's own policy, then the services, each of which turns a message into values, asks the authority, and
+//! [`Guard`](countersign_mesh::guard::Guard) with Countersign's own policy, then the services, each of which turns a message into values, asks the authority, and
 //! turns what it says into a message or a status. OAuth 2.0 over plain HTTP stands beside the guard:
 //! its clients authenticate in the request.
 

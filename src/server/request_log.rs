@@ -8,13 +8,13 @@ use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 use std::time::Instant;
 
+use countersign_mesh::claims::{Audience, ClientId};
+use countersign_mesh::guard::{Refusal, RefusedClient};
 use http::{HeaderValue, Request, Response, StatusCode, Uri};
 use tonic::transport::server::TcpConnectInfo;
 use tonic::{Code, Status};
 use tower::{Layer, Service};
 
-use crate::claims::{Audience, ClientId};
-use crate::guard::{Refusal, RefusedClient};
 use crate::server::deadline::{deadline, keep};
 use crate::server::errors;
 

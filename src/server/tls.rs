@@ -10,6 +10,7 @@ use std::time::Duration;
 use std::{fmt, fs, io};
 
 use arc_swap::ArcSwap;
+use countersign_mesh::claims::{Clock, Timestamp};
 use rustls::crypto::{CryptoProvider, ring};
 use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -23,7 +24,6 @@ use x509_cert::Certificate;
 use x509_cert::der::Decode;
 use zeroize::Zeroizing;
 
-use crate::claims::{Clock, Timestamp};
 use crate::client::CertificateNames;
 
 /// The files that TLS is made from, all in PEM.

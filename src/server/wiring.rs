@@ -6,6 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 use std::{fmt, io};
 
+use countersign_mesh::claims::Clock;
+use countersign_mesh::guard::{Guard, Trust};
 use futures_util::Stream;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
@@ -21,8 +23,6 @@ use tonic_health::server::{HealthReporter, HealthService};
 use tower::Layer;
 
 use crate::authority::{ActError, Authority, Refusal};
-use crate::claims::Clock;
-use crate::guard::{Guard, Trust};
 use crate::rpc;
 use crate::rpc::audit_service_server::AuditServiceServer;
 use crate::rpc::client_service_server::ClientServiceServer;

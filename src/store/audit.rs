@@ -7,11 +7,11 @@
 
 use std::fmt;
 
+use countersign_mesh::claims::Timestamp;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
-use crate::claims::Timestamp;
 use crate::store::kek::{Kek, hmac_sha256};
 
 /// Something that an operator did, or that was refused. Never holds a secret or a token.

@@ -1,6 +1,7 @@
 //! What the writer is asked for, and what comes of it.
 
-use crate::claims::ClientId;
+use countersign_mesh::claims::ClientId;
+
 use crate::store::audit::AuditEvent;
 use crate::store::sqlite::StoreError;
 use crate::store::state::Change;

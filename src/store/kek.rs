@@ -8,12 +8,13 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use chacha20poly1305::aead::{Aead, Payload};
 use chacha20poly1305::{KeyInit, XChaCha20Poly1305};
+use countersign_mesh::keys::{PublicKey, SigningKey};
 use hkdf::Hkdf;
 use hmac::{Hmac, Mac};
 use sha2::Sha256;
 use zeroize::{Zeroize, Zeroizing};
 
-use crate::keys::{KeyRing, PublicKey, SigningKey};
+use crate::ring::KeyRing;
 
 /// 256 random bits from which the keys that protect a store are derived (HKDF-SHA-256, RFC 5869).
 ///

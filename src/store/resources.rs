@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
-use crate::claims::{Audience, ClientId};
+use countersign_mesh::claims::{Audience, ClientId};
+use countersign_mesh::internals::CowMap;
+
 use crate::client::{Client, ResourceAlias, ResourceUri};
-use crate::cow_map::CowMap;
 
 /// What the clients' resources come to. Cheap to clone.
 ///
@@ -63,8 +64,9 @@ impl ResourceIndex {
 
 #[cfg(test)]
 mod tests {
+    use countersign_mesh::claims::Timestamp;
+
     use super::*;
-    use crate::claims::Timestamp;
     use crate::client::{ClientSettings, Resources};
 
     fn client(id: &str, aliases: &[(&str, &str)]) -> Client {

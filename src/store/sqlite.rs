@@ -6,13 +6,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use countersign_mesh::claims::{ClientId, Issuer, Timestamp};
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, params};
 use zeroize::Zeroizing;
 
-use crate::claims::{ClientId, Issuer, Timestamp};
 use crate::client::Client;
-use crate::keys::{KeyRing, Listeners};
+use crate::ring::{KeyRing, Listeners};
 use crate::store::audit::{self, AuditEvent, AuditHead, AuditReport, Chain, ChainError};
 use crate::store::commit::RequestKey;
 use crate::store::durable::sync_name;

@@ -2,12 +2,13 @@
 
 use std::sync::Arc;
 
-use crate::claims::{Audience, ClientId, Issuer, Kid, Timestamp, TokenId};
+use countersign_mesh::claims::{Audience, ClientId, Issuer, Kid, Timestamp, TokenId};
+use countersign_mesh::internals::CowMap;
+use countersign_mesh::trust::{ClientRevocation, Revocations, TokenRevocation};
+
 use crate::client::{CertificateName, Client, SecretId};
-use crate::cow_map::CowMap;
-use crate::keys::{KeyRing, Listeners};
+use crate::ring::{KeyRing, Listeners};
 use crate::store::ResourceIndex;
-use crate::trust::{ClientRevocation, Revocations, TokenRevocation};
 
 /// One committed state. Cheap to clone: its parts are shared.
 #[derive(Debug, Clone)]

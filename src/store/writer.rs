@@ -5,13 +5,13 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, mpsc};
 use std::thread::JoinHandle;
 
+use countersign_mesh::claims::{Audience, Clock, Timestamp};
 use rusqlite::Connection;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::sync::oneshot;
 use zeroize::Zeroizing;
 
-use crate::claims::{Audience, Clock, Timestamp};
 use crate::store::audit::{self, AuditEvent, AuditRow};
 use crate::store::commit::{CommitError, Committed, Decision, RequestKey};
 use crate::store::kek::{Kek, hmac_sha256};

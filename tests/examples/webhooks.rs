@@ -11,8 +11,8 @@ use axum::routing::{get, post};
 use axum::{Json, Router};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use countersign::claims::Clock;
-use countersign::testing::{ISSUER, TestIssuer};
+use countersign_mesh::claims::Clock;
+use countersign_mesh::testing::{ISSUER, TestIssuer};
 use serde_json::{Value, json};
 
 use crate::process::{Finished, Server};

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use countersign::guard::{Guard, Trust};
-use countersign::testing::{TestIssuer, TestToken, TokenRequest};
+use countersign_mesh::guard::{Guard, Trust};
+use countersign_mesh::testing::{TestIssuer, TestToken, TokenRequest};
 use tokio::sync::{Notify, watch};
 use tonic::{Code, Request};
 

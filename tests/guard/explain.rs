@@ -1,7 +1,7 @@
 //! What people who debug are shown.
 
-use countersign::guard::{Guard, Outcome};
-use countersign::testing::{TestIssuer, TokenRequest};
+use countersign_mesh::guard::{Guard, Outcome};
+use countersign_mesh::testing::{TestIssuer, TokenRequest};
 
 use crate::support::{POLICIES, PUBLIC, UNARY, UNDECLARED};
 

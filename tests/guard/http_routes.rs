@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use axum::routing::get;
 use axum::{Extension, Router};
-use countersign::guard::{Access, Guard, MethodPolicy, Refusal, ServicePolicy, Trust};
-use countersign::testing::TestIssuer;
-use countersign::token::VerifiedToken;
+use countersign_mesh::guard::{Access, Guard, MethodPolicy, Refusal, ServicePolicy, Trust};
+use countersign_mesh::testing::TestIssuer;
+use countersign_mesh::token::VerifiedToken;
 use http::header::{AUTHORIZATION, WWW_AUTHENTICATE};
 use http::{Request, Response, StatusCode};
 use http_body_util::BodyExt;

@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use countersign::testing::START;
-use countersign::token::Audiences;
+use countersign_mesh::testing::START;
+use countersign_mesh::token::Audiences;
 use metrics::{Counter, Gauge, Histogram, Key, KeyName, Metadata, Recorder, SharedString, Unit};
 use tonic::Request;
 use tracing::subscriber::DefaultGuard;

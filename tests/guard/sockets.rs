@@ -3,8 +3,8 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use countersign::guard::{Access, MethodPolicy, ServicePolicy};
-use countersign::testing::TestIssuer;
+use countersign_mesh::guard::{Access, MethodPolicy, ServicePolicy};
+use countersign_mesh::testing::TestIssuer;
 use tokio::net::TcpListener;
 use tonic::transport::server::TcpIncoming;
 use tonic::transport::{Endpoint, Server};

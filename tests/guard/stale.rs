@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::routing::get;
-use countersign::guard::{Freshness, GuardBuilder, Refusal, WhenStale};
-use countersign::testing::{START, TestIssuer};
+use countersign_mesh::guard::{Freshness, GuardBuilder, Refusal, WhenStale};
+use countersign_mesh::testing::{START, TestIssuer};
 use http::StatusCode;
 use http::header::WWW_AUTHENTICATE;
 use tonic::{Code, Request};

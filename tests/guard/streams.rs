@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use countersign::testing::TestToken;
+use countersign_mesh::testing::TestToken;
 use tokio::time::{Instant, advance};
 use tonic::{Code, Status};
 

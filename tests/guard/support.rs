@@ -7,9 +7,11 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use countersign::claims::Audience;
-use countersign::guard::{self, Access, Guard, GuardBuilder, Guarded, MethodPolicy, ServicePolicy};
-use countersign::testing::{TestIssuer, TestToken};
+use countersign_mesh::claims::Audience;
+use countersign_mesh::guard::{
+    self, Access, Guard, GuardBuilder, Guarded, MethodPolicy, ServicePolicy,
+};
+use countersign_mesh::testing::{TestIssuer, TestToken};
 use futures_util::{Stream, StreamExt, stream};
 use http::uri::PathAndQuery;
 use tokio::sync::mpsc;

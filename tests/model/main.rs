@@ -14,7 +14,7 @@ mod world;
 
 use std::time::Duration;
 
-use countersign::keys::Blocked;
+use countersign::ring::Blocked;
 use stateright::{Checker, HasDiscoveries, Model, Property};
 
 use crate::steps::{Protocol, Step, Variant};

@@ -4,13 +4,13 @@ use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use countersign::claims::{Claims, ScopeSet, Timestamp, TokenId};
-use countersign::keys::{
-    ACK_DEADLINE, Blocked, JWKS_GONE, JWKS_MAX_AGE, KeySet, RECONNECT_WINDOW, RotationGate,
-    StreamVerifier,
+use countersign::ring::{
+    ACK_DEADLINE, Blocked, JWKS_GONE, JWKS_MAX_AGE, RECONNECT_WINDOW, RotationGate, StreamVerifier,
 };
-use countersign::token::{Audiences, Expected, Minter, VerifiedToken, verify};
-use countersign::trust::{TokenRevocation, TrustBundle};
+use countersign_mesh::claims::{Claims, ScopeSet, Timestamp, TokenId};
+use countersign_mesh::keys::KeySet;
+use countersign_mesh::token::{Audiences, Expected, Minter, VerifiedToken, verify};
+use countersign_mesh::trust::{TokenRevocation, TrustBundle};
 
 use crate::world::{
     Budget, Committed, Issued, Kind, LEASE, LEEWAY, Link, Message, TAIL, TICK, TOKEN_LIFE, World,
@@ -318,7 +318,7 @@ impl World {
         (self.replicas[0].up_since.is_some() && self.unwritten.is_none()).then_some(())
     }
 
-    fn fresh_key(&mut self) -> countersign::keys::SigningKey {
+    fn fresh_key(&mut self) -> countersign_mesh::keys::SigningKey {
         let number = self.kids.len() + 1;
         let fresh = key(u8::try_from(number).expect("a handful of keys"));
         self.kids.push(fresh.kid().clone());

@@ -6,10 +6,11 @@ use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 use std::time::Duration;
 
-use countersign::claims::{Issuer, Kid, Timestamp};
-use countersign::keys::{KeyRing, KeySet, Listeners, RotationGate, SigningKey};
-use countersign::token::VerifiedToken;
-use countersign::trust::{Revocations, TrustBundle, TrustDelta};
+use countersign::ring::{KeyRing, Listeners, RotationGate};
+use countersign_mesh::claims::{Issuer, Kid, Timestamp};
+use countersign_mesh::keys::{KeySet, SigningKey};
+use countersign_mesh::token::VerifiedToken;
+use countersign_mesh::trust::{Revocations, TrustBundle, TrustDelta};
 
 /// The step of time, in seconds: whatever is due within a shorter time happens in any order within one.
 pub const TICK: u64 = 30;

@@ -4,8 +4,8 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 
-use countersign::guard::{Access, ERROR_DOMAIN, MethodPolicy, ServicePolicy};
-use countersign::mesh::Authenticated;
+use countersign_mesh::guard::{Access, ERROR_DOMAIN, MethodPolicy, ServicePolicy};
+use countersign_mesh::session::Authenticated;
 use http::{Request, Response};
 use http_body_util::{BodyExt, Full};
 use tonic::body::Body;

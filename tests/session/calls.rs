@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use countersign::claims::Audience;
-use countersign::mesh::NoToken;
 use countersign::rpc;
 use countersign::rpc::token_service_client::TokenServiceClient;
+use countersign_mesh::claims::Audience;
+use countersign_mesh::session::NoToken;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tonic::Code;

@@ -3,11 +3,11 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use countersign::claims::ClientId;
-use countersign::mesh::{Credentials, Session};
 use countersign::rpc;
 use countersign::rpc::issue_token_request::Credential;
 use countersign::rpc::token_service_server::{TokenService, TokenServiceServer};
+use countersign_mesh::claims::ClientId;
+use countersign_mesh::session::{Credentials, Session};
 use hyper_util::rt::TokioIo;
 use tokio::io::DuplexStream;
 use tokio::sync::mpsc;

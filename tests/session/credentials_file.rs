@@ -3,7 +3,7 @@
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
 
-use countersign::mesh::{CredentialsError, OAuthEndpoint, SessionBuilder, SessionError};
+use countersign_mesh::session::{CredentialsError, OAuthEndpoint, SessionBuilder, SessionError};
 
 #[tokio::test]
 async fn a_credentials_file_of_the_command_line_is_enough_and_is_its_owners_only() {

@@ -5,11 +5,11 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::time::Duration;
 
-use countersign::claims::TokenId;
-use countersign::guard::WhenStale;
-use countersign::mesh::{Credentials, Session, SessionBuilder, SessionError};
 use countersign::rpc::TrustContent;
-use countersign::trust::TrustBundle;
+use countersign_mesh::claims::TokenId;
+use countersign_mesh::guard::WhenStale;
+use countersign_mesh::session::{Credentials, Session, SessionBuilder, SessionError};
+use countersign_mesh::trust::TrustBundle;
 use tonic::Code;
 
 use crate::countersign::{FakeCountersign, USUAL, client};

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use countersign::claims::{Audience, ScopeSet};
+use countersign_mesh::claims::{Audience, ScopeSet};
 use metrics_util::debugging::{DebugValue, DebuggingRecorder, Snapshotter};
 use tokio::time::Instant;
 use tonic::Code;

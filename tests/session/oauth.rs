@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use countersign::claims::ScopeSet;
-use countersign::mesh::{
+use countersign_mesh::claims::ScopeSet;
+use countersign_mesh::session::{
     BearerToken, ClientSecret, NoToken, OAuthEndpoint, SessionError, TokenSource,
 };
 use tokio::time::Instant;

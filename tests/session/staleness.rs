@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use countersign::guard::WhenStale;
-use countersign::mesh::{FedBy, SessionBuilder};
 use countersign::rpc::WatchTrustBundleResponse;
+use countersign_mesh::guard::WhenStale;
+use countersign_mesh::session::{FedBy, SessionBuilder};
 use tokio::time::Instant;
 use tonic::Code;
 

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use countersign::claims::{Audience, ScopeSet};
-use countersign::mesh::{
+use countersign_mesh::claims::{Audience, ScopeSet};
+use countersign_mesh::session::{
     BearerToken, ClientSecret, Credentials, NoToken, OAuthEndpoint, Session, SessionBuilder,
     SessionError, TokenSource,
 };

@@ -3,10 +3,10 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use countersign::claims::{Audience, Clock, ScopeSet};
-use countersign::keys::SigningKey;
-use countersign::mesh::{Credentials, NoToken, Session, TokenSource};
-use countersign::token::Assertion;
+use countersign_mesh::claims::{Audience, Clock, ScopeSet};
+use countersign_mesh::keys::SigningKey;
+use countersign_mesh::session::{Credentials, NoToken, Session, TokenSource};
+use countersign_mesh::token::Assertion;
 use tokio::runtime::Handle;
 use tokio::time::Instant;
 use tonic::Code;

@@ -3,12 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use countersign::claims::{Audience, Claims, Clock, Issuer, ScopeSet, TokenId};
-use countersign::guard::{Guard, GuardedBody, Trust};
-use countersign::keys::{KeySet, SigningKey};
-use countersign::mesh::{Credentials, Session, SessionBuilder, SessionError, trust_in};
-use countersign::token::Minter;
-use countersign::trust::{Revocations, TrustBundle};
+use countersign_mesh::claims::{Audience, Claims, Clock, Issuer, ScopeSet, TokenId};
+use countersign_mesh::guard::{Guard, GuardedBody, Trust};
+use countersign_mesh::keys::{KeySet, SigningKey};
+use countersign_mesh::session::{Credentials, Session, SessionBuilder, SessionError, trust_in};
+use countersign_mesh::token::Minter;
+use countersign_mesh::trust::{Revocations, TrustBundle};
 use http::Request;
 use tonic::body::Body;
 use tonic::{Code, Status};

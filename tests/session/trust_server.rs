@@ -4,13 +4,13 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use countersign::keys::{KeySet, SigningKey};
 use countersign::rpc::trust_service_server::{TrustService, TrustServiceServer};
 use countersign::rpc::watch_trust_bundle_response::Event;
 use countersign::rpc::{
     RevokedClient, RevokedToken, TrustContent, TrustDelta, TrustHeartbeat, TrustHello,
     TrustSnapshot, WatchTrustBundleRequest, WatchTrustBundleResponse, watch_trust_bundle_request,
 };
+use countersign_mesh::keys::{KeySet, SigningKey};
 use futures_util::Stream;
 use tokio::sync::mpsc;
 use tokio::time::Instant;

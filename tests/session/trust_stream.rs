@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use countersign::claims::{ClientId, Clock, TokenId};
-use countersign::guard::{Trust, WhenStale};
-use countersign::mesh::{Credentials, FedBy, Session, SessionBuilder};
 use countersign::rpc::{TrustContent, WatchTrustBundleResponse};
+use countersign_mesh::claims::{ClientId, Clock, TokenId};
+use countersign_mesh::guard::{Trust, WhenStale};
+use countersign_mesh::session::{Credentials, FedBy, Session, SessionBuilder};
 use tokio::time::Instant;
 use tonic::Code;
 

@@ -1,7 +1,7 @@
 //! A session from the environment.
 
-use countersign::guard::WhenStale;
-use countersign::mesh::{CredentialsError, Session, SessionBuilder, SessionError};
+use countersign_mesh::guard::WhenStale;
+use countersign_mesh::session::{CredentialsError, Session, SessionBuilder, SessionError};
 
 const URL: (&str, &str) = ("COUNTERSIGN_URL", "http://127.0.0.1:1");
 const ID: (&str, &str) = ("COUNTERSIGN_CLIENT_ID", "order");

@@ -8,10 +8,10 @@ use std::time::Duration;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use countersign::authority::Authority;
-use countersign::claims::{DEFAULT_LEEWAY, Timestamp};
-use countersign::guard::{Refusal, WhenStale};
-use countersign::keys::KeyState;
-use countersign::mesh::{FedBy, Health};
+use countersign::ring::KeyState;
+use countersign_mesh::claims::{DEFAULT_LEEWAY, Timestamp};
+use countersign_mesh::guard::{Refusal, WhenStale};
+use countersign_mesh::session::{FedBy, Health};
 
 /// How old what a verifier holds may become: the least that can be configured.
 pub const MAX_STALENESS: Duration = Duration::from_secs(120);

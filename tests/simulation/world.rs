@@ -3,11 +3,11 @@
 use std::time::Duration;
 
 use countersign::authority::host::{self, NewClient};
-use countersign::claims::{Clock, ScopeSet, Timestamp};
 use countersign::client::{GrantRule, Grants, Serves};
-use countersign::guard::WhenStale;
-use countersign::mesh::Jitter;
 use countersign::store::{self, Kek};
+use countersign_mesh::claims::{Clock, ScopeSet, Timestamp};
+use countersign_mesh::guard::WhenStale;
+use countersign_mesh::session::Jitter;
 use tempfile::TempDir;
 use turmoil::Sim;
 

@@ -9,9 +9,9 @@ use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use countersign::claims::{Audience, ClientId};
-use countersign::mesh::{Credentials, Session};
 use countersign::rpc;
+use countersign_mesh::claims::{Audience, ClientId};
+use countersign_mesh::session::{Credentials, Session};
 use http::{Request, Response};
 use tokio::time::Instant;
 use tonic::body::Body;

@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use countersign::claims::{Audience, ClientId};
-use countersign::guard::{Access, Guard, MethodPolicy, ServicePolicy};
-use countersign::mesh::{Credentials, FedBy, Session};
 use countersign::rpc;
+use countersign_mesh::claims::{Audience, ClientId};
+use countersign_mesh::guard::{Access, Guard, MethodPolicy, ServicePolicy};
+use countersign_mesh::session::{Credentials, FedBy, Session};
 use tokio::net::TcpListener;
 use tokio::time::Instant;
 use tonic::transport::server::TcpIncoming;

@@ -5,14 +5,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
-use countersign::claims::{COUNTERSIGN, ClientId, ScopeSet};
-use countersign::mesh::{Credentials, Session};
 use countersign::rpc;
 use countersign::rpc::client_service_client::ClientServiceClient;
 use countersign::rpc::issue_token_request::Credential;
 use countersign::rpc::key_service_client::KeyServiceClient;
 use countersign::rpc::revoke_token_request::Target;
 use countersign::rpc::token_service_client::TokenServiceClient;
+use countersign_mesh::claims::{COUNTERSIGN, ClientId, ScopeSet};
+use countersign_mesh::session::{Credentials, Session};
 use tokio::time::Instant;
 use tonic::transport::Channel;
 use tonic::{Request, Status};
@@ -280,7 +280,7 @@ impl Operator {
     }
 }
 
-type Keys = KeyServiceClient<countersign::mesh::Authenticated<Channel>>;
+type Keys = KeyServiceClient<countersign_mesh::session::Authenticated<Channel>>;
 
 /// Asks until it is done: the server may be down.
 async fn persist<T, F>(ask: impl Fn() -> F) -> T

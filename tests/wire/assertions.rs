@@ -2,11 +2,11 @@
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use countersign::claims::Timestamp;
-use countersign::keys::SigningKey;
 use countersign::rpc;
 use countersign::rpc::issue_token_request::Credential;
-use countersign::token::sign_assertion;
+use countersign_mesh::claims::Timestamp;
+use countersign_mesh::keys::SigningKey;
+use countersign_mesh::token::sign_assertion;
 use tonic::{Code, Response, Status};
 use tonic_types::StatusExt;
 

@@ -4,9 +4,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use countersign::authority::{Authority, Settings};
-use countersign::claims::{Clock, Timestamp};
 use countersign::rpc;
 use countersign::store::{self, AuditHead, AuditReport, ChainError, Kek, StoreError};
+use countersign_mesh::claims::{Clock, Timestamp};
 use rusqlite::Connection;
 use tempfile::TempDir;
 
@@ -55,7 +55,7 @@ impl Log {
             credential: countersign::client::Credential::Secret("wrong"),
             token: countersign::policy::TokenRequest {
                 audience: None,
-                scopes: countersign::claims::ScopeSet::parse("").expect("none"),
+                scopes: countersign_mesh::claims::ScopeSet::parse("").expect("none"),
                 requested_ttl: None,
             },
             peer: "",

@@ -2,11 +2,11 @@
 //! §2.1). Names are registered over the wire; the handshake itself is tested where TLS is.
 
 use countersign::authority::{IssueError, IssueRequest, IssuedToken};
-use countersign::claims::ScopeSet;
 use countersign::client::{CertificateNames, Credential, NotAuthenticated};
 use countersign::policy::TokenRequest;
 use countersign::rpc;
 use countersign::rpc::client_certificate::Name;
+use countersign_mesh::claims::ScopeSet;
 use rcgen::{CertificateParams, DistinguishedName, DnType, KeyPair, SanType};
 use tonic::{Code, Status};
 

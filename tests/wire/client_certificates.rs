@@ -3,12 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use countersign::claims::{ScopeSet, Timestamp};
-use countersign::mesh::{Credentials, NoToken, Session, SessionError};
 use countersign::rpc;
 use countersign::rpc::client_certificate::Name;
 use countersign::rpc::token_service_client::TokenServiceClient;
 use countersign::server::{Options, Tls};
+use countersign_mesh::claims::{ScopeSet, Timestamp};
+use countersign_mesh::session::{Credentials, NoToken, Session, SessionError};
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 use tokio::time::Instant;

@@ -9,13 +9,13 @@ use std::time::Duration;
 use countersign::authority::{
     Authority, IssueError, IssueRequest, OpenError, Settings, TAIL, host,
 };
-use countersign::claims::{Audience, ScopeSet, Timestamp};
 use countersign::client::Credential;
 use countersign::policy::TokenRequest;
 use countersign::rpc::revoke_token_request::Target;
 use countersign::store::{Kek, StoreError};
-use countersign::trust::TrustBundle;
 use countersign::{rpc, server};
+use countersign_mesh::claims::{Audience, ScopeSet, Timestamp};
+use countersign_mesh::trust::TrustBundle;
 use tokio::net::TcpListener;
 use tonic::Code;
 use tonic::transport::Channel;
@@ -172,7 +172,10 @@ async fn a_mark_that_someone_has_touched_is_refused() {
     assert_eq!(error, OpenError::Store(StoreError::BadMark(mark(&server))));
 }
 
-fn request<'a>(client_id: &'a countersign::claims::ClientId, secret: &'a str) -> IssueRequest<'a> {
+fn request<'a>(
+    client_id: &'a countersign_mesh::claims::ClientId,
+    secret: &'a str,
+) -> IssueRequest<'a> {
     let audience = Some(audience("countersign"));
     let token = TokenRequest { audience, scopes: ScopeSet::default(), requested_ttl: None };
     IssueRequest { client_id, credential: Credential::Secret(secret), token, peer: "" }

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use countersign::guard::Access;
 use countersign::rpc;
+use countersign_mesh::guard::Access;
 use http::uri::PathAndQuery;
 use tonic::{Code, Request, Response, Status};
 use tonic_health::pb::HealthCheckRequest;

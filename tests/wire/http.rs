@@ -1,7 +1,7 @@
 //! What there is over plain HTTP/1.1, beside gRPC on the same port.
 
-use countersign::keys::KeySet;
-use countersign::trust::TrustBundle;
+use countersign_mesh::keys::KeySet;
+use countersign_mesh::trust::TrustBundle;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 

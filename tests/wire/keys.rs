@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use countersign::authority::{Authority, OpenError, Settings};
-use countersign::claims::Clock;
 use countersign::rpc::{self, InactiveReason, KeyState};
+use countersign_mesh::claims::Clock;
 use tonic::{Code, Response};
 
 use crate::caller::Caller;

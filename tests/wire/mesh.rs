@@ -5,12 +5,12 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::time::Duration;
 
-use countersign::claims::{Audience, ScopeSet};
-use countersign::guard::{Access, Guard, MethodPolicy, ServicePolicy};
-use countersign::mesh::{Credentials, Session, SessionBuilder, TokenSource};
 use countersign::rpc;
 use countersign::rpc::key_service_client::KeyServiceClient;
 use countersign::rpc::token_service_client::TokenServiceClient;
+use countersign_mesh::claims::{Audience, ScopeSet};
+use countersign_mesh::guard::{Access, Guard, MethodPolicy, ServicePolicy};
+use countersign_mesh::session::{Credentials, Session, SessionBuilder, TokenSource};
 use tokio::time::Instant;
 use tonic::Code;
 use tonic::transport::Channel;

@@ -6,10 +6,10 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use countersign::authority::{Authority, OpenError, Settings};
-use countersign::claims::Clock;
-use countersign::keys::SigningKey;
 use countersign::rpc;
 use countersign::store::{Kek, StoreError};
+use countersign_mesh::claims::Clock;
+use countersign_mesh::keys::SigningKey;
 use rusqlite::{Connection, params};
 use tempfile::TempDir;
 use tokio::task::JoinSet;

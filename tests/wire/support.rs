@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use countersign::authority::host::{self, NewClient};
 use countersign::authority::{Authority, Settings};
-use countersign::claims::{ClientId, Clock, Issuer, Timestamp};
 use countersign::rpc;
 use countersign::rpc::audit_service_client::AuditServiceClient;
 use countersign::rpc::client_service_client::ClientServiceClient;
@@ -16,6 +15,7 @@ use countersign::rpc::key_service_client::KeyServiceClient;
 use countersign::rpc::token_service_client::TokenServiceClient;
 use countersign::server::{self, LimitSettings, Options};
 use countersign::store::{self, Kek};
+use countersign_mesh::claims::{ClientId, Clock, Issuer, Timestamp};
 use tempfile::TempDir;
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;

@@ -8,9 +8,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use countersign::guard::{Access, Guard, MethodPolicy, ServicePolicy, Trust};
-use countersign::mesh::{Credentials, FedBy, Session};
 use countersign::rpc::revoke_token_request::Target;
+use countersign_mesh::guard::{Access, Guard, MethodPolicy, ServicePolicy, Trust};
+use countersign_mesh::session::{Credentials, FedBy, Session};
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 use tokio::net::{TcpListener, TcpStream};

@@ -93,7 +93,7 @@ Each line is a path, then `public`, or the audience and the scopes that a token 
 Methods that declare nothing are not listed, but told on stderr: a guard refuses them.")]
     Show {
         /// Of the services in this file, an encoded FileDescriptorSet with its imports, instead of
-        /// Countersign's own: `descriptors.bin` of a build with countersign::build, or what
+        /// Countersign's own: `descriptors.bin` of a build with countersign-build, or what
         /// `buf build -o` and `protoc --include_imports --descriptor_set_out` write
         #[arg(long, value_name = "FILE")]
         descriptor: Option<PathBuf>,

@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
+use countersign_mesh::keys::{InvalidKeyFile, PublicKey};
 use serde::Serialize;
 use zeroize::Zeroizing;
 
@@ -13,7 +14,6 @@ use crate::cli::commands::clients::{self, proto_duration};
 use crate::cli::connection::request_id;
 use crate::cli::error::Error;
 use crate::cli::output::{self, Output, View};
-use crate::keys::{InvalidKeyFile, PublicKey};
 use crate::rpc::client_service_client::ClientServiceClient;
 use crate::rpc::{self, CreateClientKeyRequest, RevokeClientKeyRequest};
 

@@ -3,13 +3,13 @@
 use std::fs;
 use std::path::Path;
 
+use countersign_build::annotations::{Declared, Rule, ServiceRule, read_file};
+use countersign_mesh::guard::{Access, ServicePolicy};
 use prost_reflect::DescriptorPool;
 use serde::Serialize;
 
 use crate::cli::error::Error;
 use crate::cli::output::{Output, View};
-use crate::codegen::annotations::{Declared, Rule, ServiceRule, read_file};
-use crate::guard::{Access, ServicePolicy};
 use crate::rpc::POLICIES;
 
 /// Prints what each method demands: of the services in a descriptor set, or of Countersign's own.

@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io::{self, Read};
 
+use countersign_mesh::token::unverified_claims;
 use serde::Serialize;
 use serde_json::Value;
 use zeroize::Zeroizing;
@@ -19,7 +20,6 @@ use crate::rpc::token_service_client::TokenServiceClient;
 use crate::rpc::{
     InactiveReason, IssueTokenResponse, RevokeTokenRequest, TokenClaims, ValidateTokenRequest,
 };
-use crate::token::unverified_claims;
 
 /// Runs a command about tokens.
 pub async fn run(

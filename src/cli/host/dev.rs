@@ -4,8 +4,9 @@ use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
+use countersign_mesh::claims::{ClientId, Issuer, ScopeSet, Timestamp};
+
 use crate::authority::host::{self, NewClient};
-use crate::claims::{ClientId, Issuer, ScopeSet, Timestamp};
 use crate::cli::credentials::{self, shell_word};
 use crate::cli::error::Error;
 use crate::cli::host::place::Place;

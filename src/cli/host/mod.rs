@@ -12,10 +12,10 @@ pub use self::serve::serve;
 use std::fs;
 use std::path::Path;
 
+use countersign_mesh::claims::{ClientId, Clock, Issuer};
 use serde::Serialize;
 
 use crate::authority::host::{self, HostError, NewClient};
-use crate::claims::{ClientId, Clock, Issuer};
 use crate::cli::args::host::{AuditVerifyArgs, InitArgs, RecoverArgs};
 use crate::cli::config::{StoreConfig, settings};
 use crate::cli::credentials::NewCredentialsFile;

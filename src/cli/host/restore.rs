@@ -5,10 +5,10 @@ use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
+use countersign_mesh::claims::{Clock, Timestamp};
 use serde::Serialize;
 
 use crate::authority::host::{self, HostError};
-use crate::claims::{Clock, Timestamp};
 use crate::cli::args::host::{BackupArgs, RestoreArgs};
 use crate::cli::config::StoreConfig;
 use crate::cli::error::Error;

@@ -5,13 +5,13 @@ use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 
+use countersign_mesh::claims::Clock;
 use tokio::net::TcpListener;
 use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
 use crate::authority::{Authority, OpenError, Settings};
-use crate::claims::Clock;
 use crate::cli::config::{LogFormat, Mode, ServeConfig};
 use crate::cli::error::Error;
 use crate::cli::host::place::Place;

@@ -1,7 +1,8 @@
 //! The methods of `ClientService` about clients' keys and certificates.
 
+use countersign_mesh::keys::PublicKey;
+
 use crate::client::{CertificateInfo, CertificateName, CertificateNameKind, ClientKeyInfo};
-use crate::keys::PublicKey;
 use crate::rpc;
 use crate::rpc::client_certificate::Name;
 use crate::server::errors::CallError;

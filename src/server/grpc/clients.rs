@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
+use countersign_mesh::claims::MAX_TOKEN_LIFE;
 use tonic::{Request, Response, Status};
 
 use crate::authority::{ActError, ClientPatch, CreatedSecret, Refusal, TokensSoFar};
-use crate::claims::MAX_TOKEN_LIFE;
 use crate::client::{
     ClientInfo, ClientSecret, ClientSettings, GrantRule, Grants, ResourceAlias, Resources,
     SecretId, SecretInfo, Serves,

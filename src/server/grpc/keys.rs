@@ -3,7 +3,7 @@
 use tonic::{Request, Response, Status};
 
 use crate::authority::Rotation;
-use crate::keys::{KeyInfo, KeyState};
+use crate::ring::{KeyInfo, KeyState};
 use crate::rpc;
 use crate::rpc::key_service_server::KeyService;
 use crate::server::errors::CallError;

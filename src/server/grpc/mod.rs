@@ -18,13 +18,14 @@ pub(super) use self::trust::TrustStreams;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
+use countersign_mesh::claims::Clock;
+use countersign_mesh::token::VerifiedToken;
 use prost::Message;
 use sha2::{Digest, Sha256};
 use tonic::transport::server::TcpConnectInfo;
 use tonic::{Request, Response, Status};
 
 use crate::authority::{Act, Authority};
-use crate::claims::Clock;
 use crate::client::CertificateNames;
 use crate::policy::Operator;
 use crate::server::errors::CallError;
@@ -32,7 +33,6 @@ use crate::server::fields::{InvalidField, request_id};
 use crate::server::limits::Limits;
 use crate::server::request_log::RequestNotes;
 use crate::store::RequestKey;
-use crate::token::VerifiedToken;
 
 /// What every service works with.
 #[derive(Clone)]

@@ -1,9 +1,10 @@
 //! `TokenService`.
 
+use countersign_mesh::claims::TokenId;
+use countersign_mesh::token::{MAX_LEN, Rejection, VerifiedToken};
 use tonic::{Request, Response, Status};
 
 use crate::authority::{IssueError, IssueRequest, RevocationTarget};
-use crate::claims::TokenId;
 use crate::client::{CertificateNames, Credential, NotAuthenticated};
 use crate::policy::TokenRequest;
 use crate::rpc::issue_token_request::Credential as WireCredential;
@@ -13,7 +14,6 @@ use crate::rpc::{self, InactiveReason};
 use crate::server::errors::CallError;
 use crate::server::fields::{self, InvalidField, wire_duration, wire_scopes, wire_time};
 use crate::server::grpc::{Call, Desk, end};
-use crate::token::{MAX_LEN, Rejection, VerifiedToken};
 
 /// Longer than any secret that was ever made here.
 const MAX_SECRET_LEN: usize = 256;
@@ -185,7 +185,10 @@ fn inactive_reason(rejection: &Rejection) -> InactiveReason {
     }
 }
 
-fn wire_claims(token: &VerifiedToken, now: crate::claims::Timestamp) -> rpc::TokenClaims {
+fn wire_claims(
+    token: &VerifiedToken,
+    now: countersign_mesh::claims::Timestamp,
+) -> rpc::TokenClaims {
     let claims = token.claims();
     rpc::TokenClaims {
         issuer: claims.issuer.to_string(),

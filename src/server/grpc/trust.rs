@@ -5,12 +5,12 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use countersign_mesh::claims::Audience;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_stream::Stream;
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::authority::{Authority, NotSeated, Seat};
-use crate::claims::Audience;
 use crate::rpc;
 use crate::rpc::trust_service_server::TrustService;
 use crate::rpc::watch_trust_bundle_request::Event;

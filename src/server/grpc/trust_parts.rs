@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
+use countersign_mesh::trust::TrustDelta;
+
 use crate::rpc;
 use crate::rpc::watch_trust_bundle_response::Event;
 use crate::server::fields::wire_time;
-use crate::trust::TrustDelta;
 
 /// How many revocations go into a part: some 20 KiB.
 const PART: usize = 500;
@@ -75,9 +76,10 @@ impl Parts {
 
 #[cfg(test)]
 mod tests {
+    use countersign_mesh::claims::{ClientId, Timestamp, TokenId};
+    use countersign_mesh::keys::{KeySet, SigningKey};
+
     use super::*;
-    use crate::claims::{ClientId, Timestamp, TokenId};
-    use crate::keys::{KeySet, SigningKey};
 
     #[test]
     fn every_revocation_is_in_one_part_and_the_keys_are_in_the_first() {

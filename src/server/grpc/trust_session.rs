@@ -4,14 +4,15 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
+use countersign_mesh::guard::{ERROR_DOMAIN, Refusal};
+use countersign_mesh::token::VerifiedToken;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior};
 use tonic::{Code, Status, Streaming};
 use tonic_types::{ErrorDetails, StatusExt};
 
 use crate::authority::{Authority, Seat, Told, Version};
-use crate::guard::{ERROR_DOMAIN, Refusal};
-use crate::keys::ACK_DEADLINE;
+use crate::ring::ACK_DEADLINE;
 use crate::rpc;
 use crate::rpc::watch_trust_bundle_request::Event as Said;
 use crate::rpc::watch_trust_bundle_response::Event;
@@ -19,7 +20,6 @@ use crate::server::fields::{wire_duration, wire_time};
 use crate::server::grpc::Desk;
 use crate::server::grpc::trust::epoch_proof;
 use crate::server::grpc::trust_parts::Parts;
-use crate::token::VerifiedToken;
 
 /// How often a verifier that is up to date is told so.
 const HEARTBEAT: Duration = Duration::from_secs(5);

@@ -4,7 +4,8 @@ use std::hash::{BuildHasher, Hash, RandomState};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use crate::claims::Timestamp;
+use countersign_mesh::claims::Timestamp;
+
 use crate::server::limits::Throttled;
 
 /// How fast a bucket fills, and how much it holds.

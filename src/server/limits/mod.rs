@@ -46,7 +46,8 @@ use std::net::IpAddr;
 use std::num::NonZeroU32;
 use std::time::Duration;
 
-use crate::claims::{ClientId, Timestamp};
+use countersign_mesh::claims::{ClientId, Timestamp};
+
 use crate::server::limits::buckets::{Buckets, Rate};
 
 /// Failures of one client id from one address: twenty at once, then one every three seconds.

@@ -11,6 +11,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::response::Response;
+use countersign_mesh::guard::ERROR_DOMAIN;
 use futures_util::future::Either;
 use http::Request;
 use pin_project_lite::pin_project;
@@ -20,7 +21,6 @@ use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 use tower::{Layer, Service};
 
-use crate::guard::ERROR_DOMAIN;
 use crate::server::http::is_grpc;
 use crate::server::limits::{Shares, Taken};
 use crate::server::oauth;

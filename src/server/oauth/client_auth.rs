@@ -1,9 +1,9 @@
 //! What a client proves itself with, found in a request.
 
+use countersign_mesh::claims::{ClientId, Timestamp};
 use http::{HeaderMap, header};
 
 use crate::authority::IssueError;
-use crate::claims::{ClientId, Timestamp};
 use crate::client::{
     AuthenticatedClient, CertificateNames, Credential, NotAuthenticated, unverified_subject,
 };

@@ -40,11 +40,11 @@ mod tests {
     use std::path::Path;
     use std::sync::Arc;
 
+    use countersign_mesh::claims::Clock;
     use tokio::sync::watch;
 
     use super::*;
     use crate::authority::{Authority, Settings, host};
-    use crate::claims::Clock;
     use crate::server::grpc::Desk;
     use crate::server::limits::{LimitSettings, Limits};
     use crate::store::{self, Kek};

@@ -4,7 +4,7 @@ use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 
-use crate::keys::JWKS_MAX_AGE;
+use crate::ring::JWKS_MAX_AGE;
 use crate::server::oauth::Endpoints;
 use crate::server::oauth::errors::OAuthError;
 use crate::server::request_log::RequestNotes;

@@ -2,11 +2,11 @@
 
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
+use countersign_mesh::claims::Issuer;
 use http::uri::PathAndQuery;
 use http::{HeaderValue, Uri, header};
 use serde::Serialize;
 
-use crate::claims::Issuer;
 use crate::server::oauth::Endpoints;
 
 /// How a client can authenticate, at all three endpoints alike.

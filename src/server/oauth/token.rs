@@ -1,9 +1,9 @@
 //! `POST /oauth/token`: the client credentials grant (RFC 6749 §4.4).
 
+use countersign_mesh::claims::{Audience, ScopeSet};
 use serde::Serialize;
 
 use crate::authority::{Authority, IssueRequest, NoAudience};
-use crate::claims::{Audience, ScopeSet};
 use crate::client::ResourceUri;
 use crate::policy::TokenRequest;
 use crate::server::grpc::Desk;

@@ -1,19 +1,20 @@
 //! From rows to the [`State`].
 
+use countersign_mesh::claims::{Audience, MAX_TOKEN_LIFE, TokenId};
+use countersign_mesh::internals::CowMap;
+use countersign_mesh::keys::{PublicKey, SigningKey};
+use countersign_mesh::trust::{ClientRevocation, Revocations, TokenRevocation};
 use rusqlite::Row;
 use thin_vec::ThinVec;
 
 use super::*;
-use crate::claims::{Audience, MAX_TOKEN_LIFE, TokenId};
 use crate::client::{
     CertificateName, CertificateNameKind, ClientSettings, GrantRule, Grants, LastUse,
     ResourceAlias, Resources, SecretHash, SecretId, Serves, StoredCertificate, StoredKey,
     StoredSecret,
 };
-use crate::cow_map::CowMap;
-use crate::keys::{ActiveKey, NextKey, PublicKey, RetiredKey, RevokedKey, SigningKey};
+use crate::ring::{ActiveKey, NextKey, RetiredKey, RevokedKey};
 use crate::store::ResourceIndex;
-use crate::trust::{ClientRevocation, Revocations, TokenRevocation};
 
 /// One named value.
 pub(super) fn meta(connection: &Connection, name: &str) -> rusqlite::Result<Option<Vec<u8>>> {

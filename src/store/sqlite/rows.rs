@@ -1,10 +1,11 @@
 //! From changes to rows.
 
+use countersign_mesh::claims::{Kid, TokenId};
+use countersign_mesh::trust::{ClientRevocation, TokenRevocation};
+
 use super::*;
-use crate::claims::{Kid, TokenId};
 use crate::client::{CertificateName, SecretId};
-use crate::keys::{KeyInfo, KeyState};
-use crate::trust::{ClientRevocation, TokenRevocation};
+use crate::ring::{KeyInfo, KeyState};
 
 pub(super) fn write_counters(
     connection: &Connection,

@@ -1,9 +1,9 @@
 //! `private_key_jwt` (RFC 7523) and, as far as it goes without TLS, `tls_client_auth` (RFC 8705).
 
-use countersign::claims::ClientId;
-use countersign::keys::SigningKey;
 use countersign::rpc;
-use countersign::token::sign_assertion;
+use countersign_mesh::claims::ClientId;
+use countersign_mesh::keys::SigningKey;
+use countersign_mesh::token::sign_assertion;
 
 use crate::caller::client;
 use crate::oauth::call::{assert_error, post, token};

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use countersign::keys::KeySet;
+use countersign_mesh::keys::KeySet;
 use serde_json::Value;
 
 use crate::oauth::call::{Answer, assert_error, basic, order, post, request, send, token};
@@ -22,7 +22,7 @@ async fn both_documents_say_the_same() {
     let server = TestServer::start().await;
     let secret = order(&server).await;
     let issued = token(&server, &basic("order", &secret), "").await.text("access_token");
-    let token = countersign::token::unverified_claims(&issued).expect("a token");
+    let token = countersign_mesh::token::unverified_claims(&issued).expect("a token");
     for path in DOCUMENTS {
         let answer = request(&server, "GET", path, "").await;
         let document = answer.json();

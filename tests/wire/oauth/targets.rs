@@ -35,7 +35,7 @@ async fn start() -> (TestServer, String) {
 
 /// The audience of the token in an answer.
 fn audience(answer: &Answer) -> String {
-    let token = countersign::token::unverified_claims(&answer.text("access_token"));
+    let token = countersign_mesh::token::unverified_claims(&answer.text("access_token"));
     token.expect("a token").claims["aud"].as_str().expect("one audience").to_owned()
 }
 

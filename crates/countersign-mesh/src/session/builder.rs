@@ -1,0 +1,297 @@
+//! From what a program knows to a session.
+
+use std::path::PathBuf;
+use std::time::Duration;
+use std::{fmt, io};
+
+use tonic::transport::Channel;
+
+use crate::claims::{Clock, Issuer};
+use crate::guard::WhenStale;
+use crate::session::address::{Plaintext, Roots, address, channel, server_address};
+use crate::session::credentials::{Credentials, CredentialsError, Proof, variable};
+use crate::session::endpoint::Countersign;
+use crate::session::http_client::HttpClient;
+use crate::session::jitter::Jitter;
+use crate::session::presenting::Presenting;
+use crate::session::session::Session;
+use crate::session::trust_source::{Jwks, KeysOf, TrustSource};
+use crate::session::{credentials_file, verifier_name};
+
+/// How long Countersign may take for a token.
+const LONGEST_ANSWER: Duration = Duration::from_secs(10);
+
+/// Makes a [`Session`] of what a program knows.
+#[derive(Debug)]
+pub struct SessionBuilder {
+    url: String,
+    credentials: Credentials,
+    plaintext: Plaintext,
+    ca: Option<Vec<u8>>,
+    issuer: Option<Issuer>,
+    trust_file: Option<PathBuf>,
+    channel: Option<Channel>,
+    verifier_name: Option<String>,
+    when_stale: WhenStale,
+    max_staleness: Option<Duration>,
+    clock: Clock,
+    jitter: Jitter,
+}
+
+/// Why there is no session.
+#[derive(Debug)]
+pub enum SessionError {
+    /// The credentials are missing or cannot be used.
+    Credentials(CredentialsError),
+    /// The address is not one.
+    BadUrl(String),
+    /// The address would take secrets over the network in plaintext.
+    Plaintext(String),
+    /// The certificate of the authority is not one.
+    BadCertificate,
+    /// The client certificate is not one in PEM, or the key is not its own.
+    BadClientCertificate,
+    /// A client certificate cannot be presented over plaintext.
+    CertificateInPlaintext,
+    /// The system names no certificate authority.
+    NoAuthorities,
+    /// A file that was named cannot be read.
+    Unreadable(PathBuf, io::Error),
+    /// `COUNTERSIGN_ISSUER` is not the name of an issuer.
+    BadIssuer,
+    /// `COUNTERSIGN_WHEN_STALE` is neither `serve-stale` nor `fail-closed`.
+    BadWhenStale,
+    /// A trust file is only believed for an issuer that is given.
+    TrustFileWithoutIssuer,
+}
+
+impl fmt::Display for SessionError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Credentials(error) => error.fmt(f),
+            Self::BadUrl(url) => {
+                write!(f, "{url} is not an address like https://countersign.example:9443")
+            }
+            Self::Plaintext(url) => write!(
+                f,
+                "{url} is plaintext and not on this machine; use https, or allow it with \
+                 SessionBuilder::insecure_plaintext if something else encrypts",
+            ),
+            Self::BadCertificate => f.write_str("the CA certificate is not one in PEM"),
+            Self::BadClientCertificate => {
+                f.write_str("the client certificate is not one in PEM, or the key is not its own")
+            }
+            Self::CertificateInPlaintext => {
+                f.write_str("a client certificate is presented over TLS; use an https address")
+            }
+            Self::NoAuthorities => f.write_str(
+                "the system names no certificate authorities; give one with COUNTERSIGN_CA_FILE",
+            ),
+            Self::Unreadable(path, error) => write!(f, "cannot read {}: {error}", path.display()),
+            Self::BadIssuer => f.write_str("COUNTERSIGN_ISSUER is not the URL of an issuer"),
+            Self::BadWhenStale => {
+                f.write_str("COUNTERSIGN_WHEN_STALE is neither serve-stale nor fail-closed")
+            }
+            Self::TrustFileWithoutIssuer => f.write_str(
+                "a trust file is only believed for a known issuer; set COUNTERSIGN_ISSUER",
+            ),
+        }
+    }
+}
+
+impl std::error::Error for SessionError {}
+
+impl SessionBuilder {
+    pub(super) fn new(url: &str, credentials: Credentials) -> Self {
+        Self {
+            url: url.to_owned(),
+            credentials,
+            plaintext: Plaintext::OnLoopback,
+            ca: None,
+            issuer: None,
+            trust_file: None,
+            channel: None,
+            verifier_name: None,
+            when_stale: WhenStale::default(),
+            max_staleness: None,
+            clock: Clock::system(),
+            jitter: Jitter::system(),
+        }
+    }
+
+    /// From the variables of [`Session::from_env`], as `lookup` finds them.
+    ///
+    /// # Errors
+    /// See [`SessionError`].
+    pub fn from_variables(lookup: &dyn Fn(&str) -> Option<String>) -> Result<Self, SessionError> {
+        let url = variable(lookup, "COUNTERSIGN_URL", "COUNTERSIGN_URL_FILE")
+            .map_err(SessionError::Credentials)?;
+        let credentials = Credentials::from_variables(lookup).map_err(SessionError::Credentials)?;
+        let mut builder = Self::new(&url, credentials);
+        if let Some(path) = lookup("COUNTERSIGN_CA_FILE") {
+            let path = PathBuf::from(path);
+            let pem =
+                std::fs::read(&path).map_err(|error| SessionError::Unreadable(path, error))?;
+            builder = builder.ca_certificate(&pem);
+        }
+        if let Some(issuer) = lookup("COUNTERSIGN_ISSUER") {
+            builder = builder.issuer(Issuer::new(&issuer).map_err(|_| SessionError::BadIssuer)?);
+        }
+        if let Some(path) = lookup("COUNTERSIGN_TRUST_FILE") {
+            builder = builder.trust_file(path);
+        }
+        if let Some(name) = lookup("COUNTERSIGN_VERIFIER_NAME") {
+            builder = builder.verifier_name(&name);
+        }
+        match lookup("COUNTERSIGN_WHEN_STALE").as_deref() {
+            None => Ok(builder),
+            Some("serve-stale") => Ok(builder.when_stale(WhenStale::ServeStale)),
+            Some("fail-closed") => Ok(builder.when_stale(WhenStale::FailClosed)),
+            Some(_) => Err(SessionError::BadWhenStale),
+        }
+    }
+
+    /// From a credentials file, as `countersign client create --out` writes one: TOML with `url`,
+    /// `client_id` and `client_secret`, mode 0600. It may also name the [`issuer`](Self::issuer), and
+    /// with `ca_file` the authorities that vouch for the server. The secret is read again for each token.
+    ///
+    /// # Errors
+    /// When the file cannot be read, can be read by others, or is not one.
+    pub fn from_credentials_file(path: impl Into<PathBuf>) -> Result<Self, SessionError> {
+        let path = path.into();
+        let file = credentials_file::read(&path).map_err(SessionError::Credentials)?;
+        let ca = file.authorities(&path).map_err(SessionError::Credentials)?;
+        let (credentials, issuer) = file.identity(path).map_err(SessionError::Credentials)?;
+        Ok(Self { issuer, ca, ..Self::new(&file.url, credentials) })
+    }
+
+    /// Lets credentials and tokens go over the network in plaintext.
+    pub fn insecure_plaintext(mut self) -> Self {
+        self.plaintext = Plaintext::Anywhere;
+        self
+    }
+
+    /// Believes servers whose certificate is signed by this authority, in PEM, instead of those that
+    /// the system believes.
+    pub fn ca_certificate(mut self, pem: &[u8]) -> Self {
+        self.ca = Some(pem.to_owned());
+        self
+    }
+
+    /// The issuer whose keys are trusted. Without it that is whoever the address leads to first, and
+    /// it stays that one. A [private key](Credentials::private_key_file) needs it: assertions are signed
+    /// for this issuer.
+    pub fn issuer(mut self, issuer: Issuer) -> Self {
+        self.issuer = Some(issuer);
+        self
+    }
+
+    /// Keeps the latest keys and what is revoked in this file, so that a guard can start while
+    /// Countersign is down and forgets no revocation over it. Needs the [issuer](Self::issuer). The
+    /// file is believed if it is its owner's only, mode 0600, and of that issuer; what is older is
+    /// refused. It makes nothing fresh: a guard that fails closed refuses calls until Countersign has
+    /// been heard.
+    ///
+    /// It is written at most once a second: what came in the second before a crash is fetched again.
+    pub fn trust_file(mut self, path: impl Into<PathBuf>) -> Self {
+        self.trust_file = Some(path.into());
+        self
+    }
+
+    /// What guards do while keys and revocations are stale: go on, unless told otherwise here.
+    pub fn when_stale(mut self, when_stale: WhenStale) -> Self {
+        self.when_stale = when_stale;
+        self
+    }
+
+    /// How old keys and revocations may become before they are stale, where that is less than the
+    /// server says, or than five minutes where it says nothing. The stream confirms them every five
+    /// seconds, a poll once a minute: less than a few of those is an alarm at every hiccup.
+    pub fn max_staleness(mut self, longest: Duration) -> Self {
+        self.max_staleness = Some(longest);
+        self
+    }
+
+    /// What this verifier is called in lists of verifiers, instead of by the name of its host. A label
+    /// only. What is not printable ASCII is left out, and so is what is past 128 characters.
+    pub fn verifier_name(mut self, name: &str) -> Self {
+        self.verifier_name = Some(verifier_name::printable(name));
+        self
+    }
+
+    /// Asks for tokens and the trust stream over this channel, instead of one of the session's own.
+    /// The JWK Set is fetched from the address nevertheless.
+    pub fn channel(mut self, channel: Channel) -> Self {
+        self.channel = Some(channel);
+        self
+    }
+
+    /// Reads the time from this clock. Waits and the ages of keys are counted by tokio's.
+    pub fn clock(mut self, clock: Clock) -> Self {
+        self.clock = clock;
+        self
+    }
+
+    /// Spreads waits by this: a simulation gives a seed.
+    pub fn jitter(mut self, jitter: Jitter) -> Self {
+        self.jitter = jitter;
+        self
+    }
+
+    /// Makes the session; it connects when the first token is needed. Must be called within a tokio
+    /// runtime.
+    ///
+    /// # Errors
+    /// See [`SessionError`]. A secret's or a key's file must be there already.
+    pub fn connect(self) -> Result<Session, SessionError> {
+        let uri = server_address(&self.url, self.plaintext)?;
+        let roots = match &self.ca {
+            Some(pem) => Roots::only(pem)?,
+            None => Roots::default(),
+        };
+        let proof = self
+            .credentials
+            .prove(self.issuer.as_ref(), self.clock.now())
+            .map_err(SessionError::Credentials)?;
+        if self.trust_file.is_some() && self.issuer.is_none() {
+            return Err(SessionError::TrustFileWithoutIssuer);
+        }
+        let jwks = format!("{}/.well-known/jwks.json", self.url.trim_end_matches('/'));
+        let trust_source = TrustSource {
+            jwks: Jwks {
+                uri: address(&jwks, self.plaintext)?,
+                http: HttpClient::new(roots.for_http(&uri)?),
+                keys_of: KeysOf::Countersign(self.issuer.clone()),
+                jitter: self.jitter.clone(),
+            },
+            file: self.trust_file,
+            when_stale: self.when_stale,
+            max_staleness: self.max_staleness,
+            clock: self.clock.clone(),
+        };
+        let verifier_name = self.verifier_name.unwrap_or_else(verifier_name::of_host);
+        let countersign = match (self.channel, proof) {
+            (Some(channel), _) => {
+                Countersign::new(channel, self.credentials, self.issuer, self.clock)
+            }
+            (None, Proof::Certificate(_)) if uri.scheme_str() != Some("https") => {
+                return Err(SessionError::CertificateInPlaintext);
+            }
+            (None, proof) => {
+                let channel = channel(uri.clone(), &roots)?.timeout(LONGEST_ANSWER).connect_lazy();
+                let countersign =
+                    Countersign::new(channel, self.credentials, self.issuer, self.clock);
+                match proof {
+                    Proof::Certificate(certified) => {
+                        let presenting = Presenting::new(uri, roots.clone(), LONGEST_ANSWER);
+                        // Now rather than with the first token: files that are no good are found.
+                        presenting.channel(&certified)?;
+                        countersign.presenting(presenting)
+                    }
+                    Proof::Secret(_) | Proof::Assertion(_) => countersign,
+                }
+            }
+        };
+        Ok(Session::new(countersign, trust_source, verifier_name, roots, self.plaintext))
+    }
+}
