@@ -39,8 +39,8 @@ use std::time::Duration;
 use countersign_mesh::claims::{
     Audience, Claims, ClientId, Clock, DEFAULT_LEEWAY, MAX_TOKEN_LIFE, Timestamp, TokenId,
 };
-use countersign_mesh::token::{Audiences, Rejection, Token, VerifiedToken};
-use countersign_mesh::trust::TrustBundle;
+use countersign_mesh::token::{Audiences, Rejection, Token};
+use countersign_mesh::trust::{TrustBundle, VerifiedToken};
 use tokio::sync::watch;
 
 use crate::authority::lease::Reached;

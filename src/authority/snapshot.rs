@@ -148,17 +148,16 @@ fn refresh_in(life: Duration, bits: [u8; 12]) -> Duration {
 mod tests {
     use countersign_mesh::claims::{Issuer, ScopeSet};
     use countersign_mesh::internals::CowMap;
+    use countersign_mesh::keys::SigningKey;
+    use countersign_mesh::trust::Revocations;
 
     use super::*;
     use crate::client::{
         AssertionDesk, Client, ClientSecret, ClientSettings, Credential, GrantRule, Grants,
         LastUse, SecretHash, SecretId, StoredSecret, authenticate,
     };
-    use crate::ring::{KeyRing, Listeners};
-    use countersign_mesh::keys::SigningKey;
-    use countersign_mesh::trust::Revocations;
-
     use crate::policy::{TokenRequest, decide};
+    use crate::ring::{KeyRing, Listeners};
     use crate::store::ResourceIndex;
 
     const NOW: Timestamp = Timestamp::from_unix(1_800_000_000);

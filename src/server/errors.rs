@@ -29,6 +29,8 @@ pub(super) enum CallError {
     NotServed(NotServed),
     /// An operator's act came to nothing.
     Act(ActError),
+    /// The guard did not permit the call.
+    NotPermitted,
     /// The caller's client is disabled or deleted, and so its token revoked.
     ClientGone,
     /// The caller has an epoch that we do not have: an old copy of the store was put back.
@@ -135,6 +137,11 @@ impl CallError {
                 "AUDIENCE_DENIED",
                 "a caller may ask about tokens only for audiences that it serves",
             ),
+            Self::NotPermitted => told(
+                Code::Unauthenticated,
+                "TOKEN_MISSING",
+                "the method demands a token for audience countersign",
+            ),
             Self::ClientGone => told(
                 Code::Unauthenticated,
                 "TOKEN_REVOKED",
@@ -217,7 +224,7 @@ impl CallError {
             Self::TooManyStreams(_) => {
                 details.set_retry_info(Some(Duration::from_secs(5)));
             }
-            Self::ClientGone | Self::PutBack => {}
+            Self::NotPermitted | Self::ClientGone | Self::PutBack => {}
             Self::Issue(
                 IssueError::ClientRejected(_)
                 | IssueError::Denied(_)

@@ -17,7 +17,7 @@ impl AuditService for Audit {
         &self,
         request: Request<rpc::ListAuditEventsRequest>,
     ) -> Result<Response<rpc::ListAuditEventsResponse>, Status> {
-        let call = Call::new(request);
+        let call = Call::permitted(request)?;
         end(&call.notes, self.list(&call.message).await)
     }
 }

@@ -34,7 +34,7 @@ impl ClientService for Clients {
         &self,
         request: Request<rpc::CreateClientRequest>,
     ) -> Result<Response<rpc::CreateClientResponse>, Status> {
-        let call = Call::new(request);
+        let call = Call::permitted(request)?;
         end(&call.notes, self.create(&call).await)
     }
 
@@ -42,7 +42,7 @@ impl ClientService for Clients {
         &self,
         request: Request<rpc::GetClientRequest>,
     ) -> Result<Response<rpc::GetClientResponse>, Status> {
-        let call = Call::new(request);
+        let call = Call::permitted(request)?;
         end(&call.notes, self.read(&call.message))
     }
 
@@ -50,7 +50,7 @@ impl ClientService for Clients {
         &self,
         request: Request<rpc::ListClientsRequest>,
     ) -> Result<Response<rpc::ListClientsResponse>, Status> {
-        let call = Call::new(request);
+        let call = Call::permitted(request)?;
         end(&call.notes, self.list(&call.message))
     }
 
@@ -58,7 +58,7 @@ impl ClientService for Clients {
         &self,
         request: Request<rpc::UpdateClientRequest>,
     ) -> Result<Response<rpc::UpdateClientResponse>, Status> {
-        let call = Call::new(request);
+        let call = Call::permitted(request)?;
         end(&call.notes, self.update(&call).await)
     }
 
@@ -66,7 +66,7 @@ impl ClientService for Clients {
         &self,
         request: Request<rpc::DeleteClientRequest>,
     ) -> Result<Response<rpc::DeleteClientResponse>, Status> {
-        let call = Call::new(request);
+        let call = Call::permitted(request)?;
         end(&call.notes, self.delete(&call).await)
     }
 
@@ -74,7 +74,7 @@ impl ClientService for Clients {
         &self,
         request: Request<rpc::CreateClientSecretRequest>,
     ) -> Result<Response<rpc::CreateClientSecretResponse>, Status> {
-        let call = Call::new(request);
+        let call = Call::permitted(request)?;
         end(&call.notes, self.create_secret(&call).await)
     }
 
@@ -82,7 +82,7 @@ impl ClientService for Clients {
         &self,
         request: Request<rpc::RevokeClientSecretRequest>,
     ) -> Result<Response<rpc::RevokeClientSecretResponse>, Status> {
-        let call = Call::new(request);
+        let call = Call::permitted(request)?;
         end(&call.notes, self.revoke_secret(&call).await)
     }
 
@@ -90,7 +90,7 @@ impl ClientService for Clients {
         &self,
         request: Request<rpc::CreateClientKeyRequest>,
     ) -> Result<Response<rpc::CreateClientKeyResponse>, Status> {
-        let call = Call::new(request);
+        let call = Call::permitted(request)?;
         end(&call.notes, self.create_key(&call).await)
     }
 
@@ -98,7 +98,7 @@ impl ClientService for Clients {
         &self,
         request: Request<rpc::RevokeClientKeyRequest>,
     ) -> Result<Response<rpc::RevokeClientKeyResponse>, Status> {
-        let call = Call::new(request);
+        let call = Call::permitted(request)?;
         end(&call.notes, self.revoke_key(&call).await)
     }
 
@@ -106,7 +106,7 @@ impl ClientService for Clients {
         &self,
         request: Request<rpc::CreateClientCertificateRequest>,
     ) -> Result<Response<rpc::CreateClientCertificateResponse>, Status> {
-        let call = Call::new(request);
+        let call = Call::permitted(request)?;
         end(&call.notes, self.create_certificate(&call).await)
     }
 
@@ -114,7 +114,7 @@ impl ClientService for Clients {
         &self,
         request: Request<rpc::RevokeClientCertificateRequest>,
     ) -> Result<Response<rpc::RevokeClientCertificateResponse>, Status> {
-        let call = Call::new(request);
+        let call = Call::permitted(request)?;
         end(&call.notes, self.revoke_certificate(&call).await)
     }
 
@@ -122,7 +122,7 @@ impl ClientService for Clients {
         &self,
         request: Request<rpc::RevokeClientTokensRequest>,
     ) -> Result<Response<rpc::RevokeClientTokensResponse>, Status> {
-        let call = Call::new(request);
+        let call = Call::permitted(request)?;
         end(&call.notes, self.revoke_tokens(&call).await)
     }
 }

@@ -18,7 +18,7 @@ impl KeyService for Keys {
         &self,
         request: Request<rpc::RotateKeysRequest>,
     ) -> Result<Response<rpc::RotateKeysResponse>, Status> {
-        let call = Call::new(request);
+        let call = Call::permitted(request)?;
         end(&call.notes, self.rotate(&call).await)
     }
 
@@ -26,7 +26,7 @@ impl KeyService for Keys {
         &self,
         request: Request<rpc::ListKeysRequest>,
     ) -> Result<Response<rpc::ListKeysResponse>, Status> {
-        let call = Call::new(request);
+        let call = Call::permitted(request)?;
         end(&call.notes, self.list(&call.message))
     }
 
@@ -34,7 +34,7 @@ impl KeyService for Keys {
         &self,
         request: Request<rpc::RevokeKeyRequest>,
     ) -> Result<Response<rpc::RevokeKeyResponse>, Status> {
-        let call = Call::new(request);
+        let call = Call::permitted(request)?;
         end(&call.notes, self.revoke(&call).await)
     }
 }

@@ -1,7 +1,8 @@
 //! `TokenService`.
 
 use countersign_mesh::claims::TokenId;
-use countersign_mesh::token::{MAX_LEN, Rejection, VerifiedToken};
+use countersign_mesh::token::{MAX_LEN, Rejection};
+use countersign_mesh::trust::VerifiedToken;
 use tonic::{Request, Response, Status};
 
 use crate::authority::{IssueError, IssueRequest, RevocationTarget};
@@ -26,7 +27,7 @@ impl TokenService for Tokens {
         &self,
         request: Request<rpc::IssueTokenRequest>,
     ) -> Result<Response<rpc::IssueTokenResponse>, Status> {
-        let call = Call::new(request);
+        let call = Call::public(request);
         end(&call.notes, self.issue(&call).await)
     }
 
@@ -34,7 +35,7 @@ impl TokenService for Tokens {
         &self,
         request: Request<rpc::ValidateTokenRequest>,
     ) -> Result<Response<rpc::ValidateTokenResponse>, Status> {
-        let call = Call::new(request);
+        let call = Call::permitted(request)?;
         end(&call.notes, self.validate(&call))
     }
 
@@ -42,7 +43,7 @@ impl TokenService for Tokens {
         &self,
         request: Request<rpc::RevokeTokenRequest>,
     ) -> Result<Response<rpc::RevokeTokenResponse>, Status> {
-        let call = Call::new(request);
+        let call = Call::permitted(request)?;
         end(&call.notes, self.revoke(&call).await)
     }
 }
@@ -50,7 +51,7 @@ impl TokenService for Tokens {
 impl Tokens {
     async fn issue(
         &self,
-        call: &Call<rpc::IssueTokenRequest>,
+        call: &Call<rpc::IssueTokenRequest, ()>,
     ) -> Result<rpc::IssueTokenResponse, CallError> {
         let message = &call.message;
         let client_id = fields::name("client_id", &message.client_id)?;
@@ -99,7 +100,7 @@ impl Tokens {
         let audience = fields::optional_name("audience", &message.audience)?;
         let required = fields::scopes("required_scopes", &message.required_scopes)?;
         let now = self.0.clock.now();
-        let caller = &call.token().claims().client_id;
+        let caller = &call.caller.claims().client_id;
         let answer = self.0.authority.validate(caller, &message.token, audience.as_ref(), now)?;
         Ok(match answer {
             Ok(token) if token.claims().scopes.first_missing(&required).is_some() => {

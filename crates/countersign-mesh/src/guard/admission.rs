@@ -7,16 +7,47 @@ use http::HeaderMap;
 use http::header::AUTHORIZATION;
 use quick_cache::sync::Cache;
 
-use crate::claims::{Audience, ClientId, Clock, ScopeSet, Timestamp};
+use crate::claims::{Audience, Claims, ClientId, Clock, ScopeSet, Timestamp};
 use crate::guard::policy_table::PolicyTable;
 use crate::guard::refusal::Refusal;
 use crate::guard::report::Reports;
 use crate::guard::trust::Trust;
-use crate::token::{Audiences, Rejection, VerifiedToken};
-use crate::trust::TrustBundle;
+use crate::token::{Audiences, Rejection};
+use crate::trust::{TrustBundle, VerifiedToken};
 
 /// How many verified tokens are remembered. Each bearer brings the same one many times.
 const CACHED_TOKENS: usize = 10_000;
+
+/// The proof that a guard let a call through: its token was good for the audience of the called method,
+/// and carried all scopes that the method demands. It stands in the extensions of the request; see
+/// [`caller`](crate::guard::caller).
+///
+/// Only a guard makes one. A token that was merely verified permits nothing:
+///
+/// ```compile_fail
+/// use std::sync::Arc;
+///
+/// use countersign_mesh::guard::Permitted;
+/// use countersign_mesh::trust::VerifiedToken;
+///
+/// fn permitted(token: Arc<VerifiedToken>) -> Permitted {
+///     Permitted(token)
+/// }
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Permitted(Arc<VerifiedToken>);
+
+impl Permitted {
+    /// What the token says.
+    pub fn claims(&self) -> &Claims {
+        self.0.claims()
+    }
+
+    /// The token itself, for whoever looks at it again later: it may be revoked while the call lasts.
+    pub fn token(&self) -> &VerifiedToken {
+        &self.0
+    }
+}
 
 /// All that a guard decides by. Shared by its clones and its calls.
 pub(super) struct Checks {
@@ -55,14 +86,14 @@ impl Checks {
         Self { policies, trust, clock, leeway, reports, verified }
     }
 
-    /// The verified token of a call, if it is one for this audience with these scopes.
+    /// Permits a call, if its token is one for this audience with these scopes.
     pub(super) fn admit(
         &self,
         headers: &HeaderMap,
         audience: &Audience,
         scopes: &ScopeSet,
         now: Timestamp,
-    ) -> Result<Arc<VerifiedToken>, Refused> {
+    ) -> Result<Permitted, Refused> {
         let token = bearer(headers, audience)?;
         let bundle = self.trust.bundle().ok_or(Refusal::TrustUnavailable)?;
         if self.trust.fails_closed() {
@@ -81,7 +112,7 @@ impl Checks {
                 rejection: None,
                 client: Some(verified.claims().client_id.clone()),
             }),
-            None => Ok(verified),
+            None => Ok(Permitted(verified)),
         }
     }
 

@@ -13,18 +13,17 @@ use tonic::server::NamedService;
 use tower::{Layer, Service};
 
 use crate::claims::{Audience, Timestamp};
-use crate::guard::admission::{Checks, Refused};
+use crate::guard::admission::{Checks, Permitted, Refused};
 use crate::guard::policy_table::{Demand, Streams};
 use crate::guard::refusal::{Refusal, RefusedClient};
 use crate::guard::report::{Enforcement, UNDECLARED};
 use crate::guard::stream::{GuardedBody, Lease};
 use crate::guard::{GuardBuilder, ServicePolicy, Trust};
-use crate::token::VerifiedToken;
 
 /// Verifies and enforces: a tower [`Layer`] over a whole gRPC server. Cheap to clone.
 ///
 /// Refused calls get a gRPC status with `google.rpc.ErrorInfo`; the [`Refusal`] is in the extensions
-/// of the response, for layers that log. Accepted ones carry an `Arc<VerifiedToken>` in the
+/// of the response, for layers that log. Accepted ones carry a [`Permitted`] in the
 /// extensions of the request, see [`caller`](crate::guard::caller), and no `authorization` any more.
 #[derive(Clone)]
 pub struct Guard {
@@ -53,7 +52,7 @@ impl Guard {
 /// What a call goes on with.
 #[derive(Default)]
 struct Admitted {
-    token: Option<Arc<VerifiedToken>>,
+    permitted: Option<Permitted>,
     lease: Option<Arc<Lease>>,
 }
 
@@ -70,17 +69,17 @@ impl Guard {
         let admitted = match &method.demand {
             Demand::Nothing => Admitted::default(),
             Demand::Token { audience, scopes } => {
-                let token = self
+                let permitted = self
                     .checks
                     .admit(request.headers(), audience, scopes, now)
                     .map_err(|refused| (method.label.clone(), refused))?;
                 let lease = match method.streams {
                     Streams::OutliveToken => None,
                     Streams::EndWithToken => {
-                        Some(Arc::new(Lease::new(&self.checks, &token, &method.label, now)))
+                        Some(Arc::new(Lease::new(&self.checks, &permitted, &method.label, now)))
                     }
                 };
-                Admitted { token: Some(token), lease }
+                Admitted { permitted: Some(permitted), lease }
             }
         };
         self.checks.reports.admitted(&method.admitted, &method.label);
@@ -88,11 +87,11 @@ impl Guard {
     }
 
     /// Prepares an admitted request: what is in it is proof, and the token goes no further.
-    pub(super) fn hand_on<B>(request: &mut Request<B>, token: Option<Arc<VerifiedToken>>) {
+    pub(super) fn hand_on<B>(request: &mut Request<B>, permitted: Option<Permitted>) {
         request.headers_mut().remove(AUTHORIZATION);
-        request.extensions_mut().remove::<Arc<VerifiedToken>>();
-        if let Some(token) = token {
-            request.extensions_mut().insert(token);
+        request.extensions_mut().remove::<Permitted>();
+        if let Some(permitted) = permitted {
+            request.extensions_mut().insert(permitted);
         }
     }
 
@@ -106,7 +105,7 @@ impl Guard {
     ) -> Enforcement {
         let enforcement = self.checks.reports.enforcement(now);
         self.checks.reports.refused(label, request.uri().path(), refused, enforcement);
-        request.extensions_mut().remove::<Arc<VerifiedToken>>();
+        request.extensions_mut().remove::<Permitted>();
         enforcement
     }
 }
@@ -146,8 +145,8 @@ where
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
         let now = self.guard.checks.clock.now();
         let lease = match self.guard.admit(&request, now) {
-            Ok(Admitted { token, lease }) => {
-                Guard::hand_on(&mut request, token);
+            Ok(Admitted { permitted, lease }) => {
+                Guard::hand_on(&mut request, permitted);
                 lease
             }
             Err((label, refused)) => match self.guard.refuse(&mut request, label, &refused, now) {
@@ -325,7 +324,7 @@ mod tests {
                     !request.headers().contains_key(AUTHORIZATION),
                     "the token goes no further"
                 );
-                let token = request.extensions().get::<Arc<VerifiedToken>>();
+                let token = request.extensions().get::<Permitted>();
                 let id = token.map(|token| token.claims().token_id.to_string());
                 ready(Ok::<_, Infallible>(Response::new(id)))
             });

@@ -9,7 +9,7 @@ use metrics::{Counter, SharedString};
 use crate::claims::{ClientId, Timestamp};
 use crate::guard::admission::Refused;
 use crate::guard::refusal::Refusal;
-use crate::token::VerifiedToken;
+use crate::trust::VerifiedToken;
 
 /// Calls of paths that nobody declared go by this name in metrics: their own text has no bound.
 pub(super) const UNDECLARED: SharedString = SharedString::const_str("undeclared");

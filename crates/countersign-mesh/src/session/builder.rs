@@ -13,8 +13,8 @@ use crate::session::credentials::{Credentials, CredentialsError, Proof, variable
 use crate::session::endpoint::Countersign;
 use crate::session::http_client::HttpClient;
 use crate::session::jitter::Jitter;
+use crate::session::live::Session;
 use crate::session::presenting::Presenting;
-use crate::session::session::Session;
 use crate::session::trust_source::{Jwks, KeysOf, TrustSource};
 use crate::session::{credentials_file, verifier_name};
 

@@ -7,7 +7,7 @@ use tonic::Status;
 
 use crate::claims::{Audience, InvalidName, ScopeSet};
 use crate::guard::{Access, ServicePolicy};
-use crate::session::session::Session;
+use crate::session::live::Session;
 use crate::session::token_source::TokenSource;
 
 /// What each method demands of us, and where the tokens for it come from.
