@@ -138,7 +138,6 @@ pub async fn recover(
     store.commit(decide).await.map_err(|error| match error {
         CommitError::Refused(id) => HostError::ClientExists(id),
         CommitError::Store(error) => HostError::Store(error),
-        CommitError::RequestIdReused => unreachable!("it is no request of anyone"),
     })
 }
 
@@ -164,7 +163,6 @@ pub fn restore(
     store::restore(path, kek, from, now, renew).map_err(|error| match error {
         CommitError::Refused(behind) => HostError::ClockBehind(behind),
         CommitError::Store(error) => HostError::Store(error),
-        CommitError::RequestIdReused => unreachable!("it is no request of anyone"),
     })
 }
 

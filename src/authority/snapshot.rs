@@ -20,6 +20,9 @@ pub(super) struct Snapshot {
     minter: Minter,
 }
 
+/// A snapshot that is held for as long as one answer takes to make.
+pub(super) type Held = Guard<Arc<Snapshot>>;
+
 /// The latest snapshot and the latest trust bundle.
 pub(super) struct Published {
     snapshot: Arc<ArcSwap<Snapshot>>,
@@ -67,7 +70,7 @@ impl Published {
     }
 
     /// The latest snapshot. Takes no lock.
-    pub(super) fn snapshot(&self) -> Guard<Arc<Snapshot>> {
+    pub(super) fn snapshot(&self) -> Held {
         self.snapshot.load()
     }
 

@@ -179,7 +179,6 @@ impl Authority {
             Ok(()) => Ok(()),
             Err(CommitError::Store(error)) => Err(error),
             Err(CommitError::Refused(never)) => match never {},
-            Err(CommitError::RequestIdReused) => unreachable!("it is no request of anyone"),
         }
     }
 }

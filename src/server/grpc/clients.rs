@@ -12,10 +12,11 @@ use crate::client::{
 };
 use crate::rpc;
 use crate::rpc::client_service_server::ClientService;
+use crate::server::desk::Desk;
 use crate::server::errors::CallError;
 use crate::server::fields::{self, InvalidField, wire_duration, wire_scopes, wire_time};
 use crate::server::grpc::client_credentials::{wire_certificate, wire_key};
-use crate::server::grpc::{Call, Desk, end};
+use crate::server::grpc::{Call, end};
 
 /// The longest life of a credential that has an end.
 const LONGEST_CREDENTIAL_LIFE: Duration = Duration::from_secs(10 * 365 * 24 * 60 * 60);

@@ -6,9 +6,10 @@ use crate::authority::Rotation;
 use crate::ring::{KeyInfo, KeyState};
 use crate::rpc;
 use crate::rpc::key_service_server::KeyService;
+use crate::server::desk::Desk;
 use crate::server::errors::CallError;
 use crate::server::fields::{self, InvalidField, wire_time};
-use crate::server::grpc::{Call, Desk, end};
+use crate::server::grpc::{Call, end};
 
 pub(in crate::server) struct Keys(pub(in crate::server) Desk);
 

@@ -18,29 +18,20 @@ pub(super) use self::trust::TrustStreams;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use countersign_mesh::claims::Clock;
 use countersign_mesh::guard::Permitted;
 use prost::Message;
 use sha2::{Digest, Sha256};
 use tonic::transport::server::TcpConnectInfo;
 use tonic::{Extensions, Request, Response, Status};
 
-use crate::authority::{Act, Authority};
+use crate::authority::Act;
 use crate::client::CertificateNames;
 use crate::policy::Operator;
+use crate::server::desk::Desk;
 use crate::server::errors::CallError;
 use crate::server::fields::request_id;
-use crate::server::limits::Limits;
 use crate::server::request_log::RequestNotes;
 use crate::store::RequestKey;
-
-/// What every service works with.
-#[derive(Clone)]
-pub(super) struct Desk {
-    pub(super) authority: Arc<Authority>,
-    pub(super) clock: Clock,
-    pub(super) limits: Arc<Limits>,
-}
 
 /// A request taken apart. Of a call that the guard permitted `C` is the proof; a method that is open to
 /// everyone has none.

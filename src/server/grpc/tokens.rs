@@ -5,16 +5,18 @@ use countersign_mesh::token::{MAX_LEN, Rejection};
 use countersign_mesh::trust::VerifiedToken;
 use tonic::{Request, Response, Status};
 
-use crate::authority::{IssueError, IssueRequest, RevocationTarget};
-use crate::client::{CertificateNames, Credential, NotAuthenticated};
+use crate::authority::RevocationTarget;
+use crate::client::{CertificateNames, Credential};
 use crate::policy::TokenRequest;
 use crate::rpc::issue_token_request::Credential as WireCredential;
 use crate::rpc::revoke_token_request::Target;
 use crate::rpc::token_service_server::TokenService;
 use crate::rpc::{self, InactiveReason};
+use crate::server::attempt::Attempt;
+use crate::server::desk::Desk;
 use crate::server::errors::CallError;
 use crate::server::fields::{self, InvalidField, wire_duration, wire_scopes, wire_time};
-use crate::server::grpc::{Call, Desk, end};
+use crate::server::grpc::{Call, end};
 
 /// Longer than any secret that was ever made here.
 const MAX_SECRET_LEN: usize = 256;
@@ -64,20 +66,14 @@ impl Tokens {
                 .map(|ttl| fields::life("requested_ttl", ttl))
                 .transpose()?,
         };
-        let request = IssueRequest { client_id: &client_id, credential, token, peer: &call.peer };
-        let (limits, now) = (&self.0.limits, self.0.clock.now());
-        limits.check_failures(call.origin, client_id.as_str(), now)?;
-        let issued = self.0.authority.issue(&request, now).await;
-        if matches!(issued, Err(IssueError::ClientRejected(_))) {
-            limits.note_failure(call.origin, client_id.as_str(), now);
-        }
-        // A name that nobody has may be a misplaced secret: it is not for the log.
-        if !matches!(issued, Err(IssueError::ClientRejected(NotAuthenticated::UnknownClient))) {
-            let _ = call.notes.client.set(client_id.clone());
-        }
-        let issued = issued?;
-        limits.take_token(&client_id, now)?;
-        let _ = call.notes.audience.set(issued.claims.audience.clone());
+        let attempt = Attempt {
+            client_id,
+            credential,
+            peer: &call.peer,
+            origin: call.origin,
+            notes: &call.notes,
+        };
+        let issued = attempt.issue(&self.0, &token).await?;
         Ok(rpc::IssueTokenResponse {
             access_token: issued.token.into_exposed(),
             token_type: "Bearer".to_owned(),

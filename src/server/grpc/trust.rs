@@ -14,10 +14,11 @@ use crate::authority::{Authority, NotSeated, Seat};
 use crate::rpc;
 use crate::rpc::trust_service_server::TrustService;
 use crate::rpc::watch_trust_bundle_request::Event;
+use crate::server::desk::Desk;
 use crate::server::errors::CallError;
 use crate::server::fields::InvalidField;
 use crate::server::grpc::trust_session::Session;
-use crate::server::grpc::{Call, Desk, end};
+use crate::server::grpc::{Call, end};
 
 /// How long a verifier may take to say who it is.
 const HELLO_DEADLINE: Duration = Duration::from_secs(10);

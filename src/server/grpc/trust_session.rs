@@ -15,8 +15,8 @@ use crate::ring::ACK_DEADLINE;
 use crate::rpc;
 use crate::rpc::watch_trust_bundle_request::Event as Said;
 use crate::rpc::watch_trust_bundle_response::Event;
+use crate::server::desk::Desk;
 use crate::server::fields::{wire_duration, wire_time};
-use crate::server::grpc::Desk;
 use crate::server::grpc::trust::epoch_proof;
 use crate::server::grpc::trust_parts::Parts;
 
