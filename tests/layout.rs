@@ -148,7 +148,9 @@ fn without_comment(line: &str) -> &str {
 fn rooms_used(code: &str) -> Vec<&str> {
     let after = |prefix: &'static str| {
         code.match_indices(prefix)
-            .filter(|(at, _)| !code[..*at].ends_with(|c: char| c.is_alphanumeric() || c == '_'))
+            .filter(|(at, _)| {
+                !code[..*at].ends_with(|c: char| c.is_alphanumeric() || "_:".contains(c))
+            })
             .map(move |(at, _)| {
                 let rest = &code[at + prefix.len()..];
                 let end = rest.find(|c: char| !c.is_alphanumeric() && c != '_');

@@ -7,11 +7,11 @@ use http::HeaderMap;
 use http::header::AUTHORIZATION;
 use quick_cache::sync::Cache;
 
-use crate::claims::{Audience, Claims, ClientId, Clock, ScopeSet, Timestamp};
+use crate::claims::{Audience, Claims, Clock, ScopeSet, Timestamp};
+use crate::guard::live_trust::Trust;
 use crate::guard::policy_table::PolicyTable;
-use crate::guard::refusal::Refusal;
+use crate::guard::refusal::{Refusal, RefusalDetail};
 use crate::guard::report::Reports;
-use crate::guard::trust::Trust;
 use crate::token::{Audiences, Rejection};
 use crate::trust::{TrustBundle, VerifiedToken};
 
@@ -59,21 +59,6 @@ pub(super) struct Checks {
     pub(super) verified: Cache<Box<str>, Arc<VerifiedToken>>,
 }
 
-/// A refusal, and what the log may know of it and the caller need not.
-pub(super) struct Refused {
-    pub(super) refusal: Refusal,
-    /// Why exactly.
-    pub(super) rejection: Option<Rejection>,
-    /// Whose token it is, once it has verified.
-    pub(super) client: Option<ClientId>,
-}
-
-impl From<Refusal> for Refused {
-    fn from(refusal: Refusal) -> Self {
-        Self { refusal, rejection: None, client: None }
-    }
-}
-
 impl Checks {
     pub(super) fn new(
         policies: PolicyTable,
@@ -93,7 +78,7 @@ impl Checks {
         audience: &Audience,
         scopes: &ScopeSet,
         now: Timestamp,
-    ) -> Result<Permitted, Refused> {
+    ) -> Result<Permitted, RefusalDetail> {
         let token = bearer(headers, audience)?;
         let bundle = self.trust.bundle().ok_or(Refusal::TrustUnavailable)?;
         if self.trust.fails_closed() {
@@ -104,10 +89,10 @@ impl Checks {
                 self.trust.report_missing_key();
             }
             let refusal = Refusal::of(&rejection, audience);
-            Refused { refusal, rejection: Some(rejection), client: None }
+            RefusalDetail { refusal, rejection: Some(rejection), client: None }
         })?;
         match verified.claims().scopes.first_missing(scopes) {
-            Some(scope) => Err(Refused {
+            Some(scope) => Err(RefusalDetail {
                 refusal: Refusal::ScopeMissing { scope: scope.into() },
                 rejection: None,
                 client: Some(verified.claims().client_id.clone()),

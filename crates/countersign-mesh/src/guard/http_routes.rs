@@ -11,9 +11,9 @@ use metrics::Counter;
 use tower::{Layer, Service};
 
 use crate::claims::{Audience, ScopeSet, Timestamp};
-use crate::guard::admission::{Permitted, Refused};
+use crate::guard::admission::Permitted;
 use crate::guard::layer::Guard;
-use crate::guard::refusal::Refusal;
+use crate::guard::refusal::{Refusal, RefusalDetail};
 use crate::guard::report::{Enforcement, HTTP_ROUTE};
 
 /// Lets requests through that bring a token with certain scopes: a tower [`Layer`], made by
@@ -81,7 +81,7 @@ impl Guard {
 }
 
 impl RequireScopes {
-    fn admit<B>(&self, request: &Request<B>, now: Timestamp) -> Result<Permitted, Refused> {
+    fn admit<B>(&self, request: &Request<B>, now: Timestamp) -> Result<Permitted, RefusalDetail> {
         let demand = self.demand.as_ref().ok_or(Refusal::MethodUndeclared)?;
         let checks = &self.guard.checks;
         let permitted = checks.admit(request.headers(), &demand.audience, &demand.scopes, now)?;

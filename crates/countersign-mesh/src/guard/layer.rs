@@ -13,16 +13,15 @@ use tonic::server::NamedService;
 use tower::{Layer, Service};
 
 use crate::claims::{Audience, Timestamp};
-use crate::guard::admission::{Checks, Permitted, Refused};
+use crate::guard::admission::{Checks, Permitted};
 use crate::guard::policy_table::{Demand, Streams};
-use crate::guard::refusal::{Refusal, RefusedClient};
+use crate::guard::refusal::{Refusal, RefusalDetail, RefusedClient};
 use crate::guard::report::{Enforcement, UNDECLARED};
 use crate::guard::stream::{GuardedBody, Lease};
-use crate::guard::{GuardBuilder, ServicePolicy, Trust};
 
 /// Verifies and enforces: a tower [`Layer`] over a whole gRPC server. Cheap to clone.
 ///
-/// Refused calls get a gRPC status with `google.rpc.ErrorInfo`; the [`Refusal`] is in the extensions
+/// RefusalDetail calls get a gRPC status with `google.rpc.ErrorInfo`; the [`Refusal`] is in the extensions
 /// of the response, for layers that log. Accepted ones carry a [`Permitted`] in the
 /// extensions of the request, see [`caller`](crate::guard::caller), and no `authorization` any more.
 #[derive(Clone)]
@@ -33,16 +32,6 @@ pub struct Guard {
 }
 
 impl Guard {
-    /// A guard that knows these services and refuses calls of all others.
-    pub fn new(trust: impl Into<Trust>, services: &[ServicePolicy]) -> Self {
-        Self::builder(trust).services(services).build()
-    }
-
-    /// A guard that knows no service yet.
-    pub fn builder(trust: impl Into<Trust>) -> GuardBuilder {
-        GuardBuilder::new(trust.into())
-    }
-
     /// One service behind this guard, where the guard is not to stand before the whole server.
     pub fn wrap<S>(&self, inner: S) -> Guarded<S> {
         Guarded { inner, guard: self.clone() }
@@ -61,7 +50,7 @@ impl Guard {
         &self,
         request: &Request<B>,
         now: Timestamp,
-    ) -> Result<Admitted, (SharedString, Refused)> {
+    ) -> Result<Admitted, (SharedString, RefusalDetail)> {
         let path = request.uri().path();
         let Some(method) = self.checks.policies.method(path) else {
             return Err((UNDECLARED, Refusal::MethodUndeclared.into()));
@@ -100,7 +89,7 @@ impl Guard {
         &self,
         request: &mut Request<B>,
         label: SharedString,
-        refused: &Refused,
+        refused: &RefusalDetail,
         now: Timestamp,
     ) -> Enforcement {
         let enforcement = self.checks.reports.enforcement(now);
@@ -182,7 +171,7 @@ pin_project! {
 }
 
 impl<F, R: Default> GuardedCall<F, R> {
-    fn refused(refused: Refused) -> Self {
+    fn refused(refused: RefusalDetail) -> Self {
         let mut response = refused.refusal.to_status().into_http();
         response.extensions_mut().insert(refused.refusal);
         if let Some(client) = refused.client {
@@ -224,7 +213,7 @@ mod tests {
 
     use super::*;
     use crate::claims::{Claims, ClientId, Clock, Issuer, ScopeSet, TokenId};
-    use crate::guard::{Access, MethodPolicy};
+    use crate::guard::{Access, MethodPolicy, ServicePolicy, Trust};
     use crate::keys::SigningKey;
     use crate::token::Minter;
     use crate::trust::{ClientRevocation, Revocations, TokenRevocation, TrustBundle};

@@ -123,11 +123,11 @@ mod builder;
 mod explain;
 mod http_routes;
 mod layer;
+mod live_trust;
 mod policy_table;
 mod refusal;
 mod report;
 mod stream;
-mod trust;
 
 use http::Extensions;
 
@@ -136,10 +136,10 @@ pub use self::builder::GuardBuilder;
 pub use self::explain::{Check, Explanation, Outcome};
 pub use self::http_routes::{RequireScopes, ScopesRequired};
 pub use self::layer::{Guard, Guarded, GuardedCall};
+pub use self::live_trust::{Freshness, Trust, WhenStale};
 pub use self::policy_table::{Access, MethodPolicy, ServicePolicy};
 pub use self::refusal::{ERROR_DOMAIN, Refusal, RefusedClient};
 pub use self::stream::GuardedBody;
-pub use self::trust::{Freshness, Trust, WhenStale};
 
 /// Who calls, and with what: from the extensions of a request, tonic's `request.extensions()` or those of
 /// an HTTP request. None where no token is demanded, and where a guard in report-only mode would have

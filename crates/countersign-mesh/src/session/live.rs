@@ -1,8 +1,7 @@
 //! A workload's link to Countersign.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use tokio::time::{Instant, timeout_at};
@@ -11,17 +10,17 @@ use tonic::transport::Channel;
 
 use crate::claims::{Audience, COUNTERSIGN, MAX_TOKEN_LIFE, ScopeSet};
 use crate::guard::{ServicePolicy, Trust};
-use crate::session::address::{Plaintext, Roots, channel, server_address};
-use crate::session::authenticated::Authenticated;
-use crate::session::builder::{SessionBuilder, SessionError};
-use crate::session::credentials::Credentials;
-use crate::session::endpoint::{Countersign, Endpoint};
-use crate::session::health::Health;
-use crate::session::interceptor::AuthInterceptor;
-use crate::session::outgoing::OutgoingPolicy;
-use crate::session::token_source::{NoToken, TokenSource};
-use crate::session::trust_source::{LiveTrust, TrustSource};
-use crate::session::trust_stream::TrustStream;
+use crate::session::calls::authenticated::Authenticated;
+use crate::session::calls::interceptor::AuthInterceptor;
+use crate::session::calls::outgoing::OutgoingPolicy;
+use crate::session::reach::address::{Plaintext, Roots, channel, server_address};
+use crate::session::reach::error::SessionError;
+use crate::session::tokens::current::NoToken;
+use crate::session::tokens::source::TokenSource;
+use crate::session::tokens::sources::TokenSources;
+use crate::session::trust::health::Health;
+use crate::session::trust::source::{LiveTrust, TrustSource};
+use crate::session::trust::stream::TrustStream;
 
 /// One for a process. Cheap to clone; everything that it keeps fresh stops when the last clone, and
 /// the last client that was made with it, is dropped.
@@ -33,54 +32,31 @@ pub struct Session {
 }
 
 struct Shared {
-    countersign: Countersign,
-    sources: Mutex<HashMap<(Audience, ScopeSet), TokenSource>>,
+    tokens: Arc<TokenSources>,
     trust_source: TrustSource,
     verifier_name: String,
     trust: OnceLock<LiveTrust>,
-    /// What the clients that were made will need, whether or not they have called yet.
-    needed: Mutex<HashSet<(Audience, ScopeSet)>>,
     roots: Roots,
     plaintext: Plaintext,
 }
 
 impl Session {
-    pub(super) fn new(
-        countersign: Countersign,
+    pub(crate) fn new(
+        tokens: TokenSources,
         trust_source: TrustSource,
         verifier_name: String,
         roots: Roots,
         plaintext: Plaintext,
     ) -> Self {
         let shared = Shared {
-            countersign,
-            sources: Mutex::default(),
+            tokens: Arc::new(tokens),
             trust_source,
             verifier_name,
             trust: OnceLock::new(),
-            needed: Mutex::default(),
             roots,
             plaintext,
         };
         Self { shared: Arc::new(shared), audience: None }
-    }
-
-    /// From the environment, see [the module](crate::session#the-environment). An empty variable counts
-    /// as unset.
-    ///
-    /// Connects when the first token is needed, so a service may start before Countersign does.
-    /// Must be called within a tokio runtime.
-    ///
-    /// # Errors
-    /// See [`SessionError`].
-    pub fn from_env() -> Result<Self, SessionError> {
-        let lookup = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
-        SessionBuilder::from_variables(&lookup)?.connect()
-    }
-
-    /// A session with the Countersign at this address.
-    pub fn builder(url: &str, credentials: Credentials) -> SessionBuilder {
-        SessionBuilder::new(url, credentials)
     }
 
     /// The same session, for services that are deployed under another audience than their `.proto`
@@ -114,18 +90,7 @@ impl Session {
 
     /// A token for an audience and scopes of the caller's choice, for calls that are not gRPC.
     pub fn token_source(&self, audience: Audience, scopes: ScopeSet) -> TokenSource {
-        let mut sources = self.shared.sources.lock().unwrap_or_else(PoisonError::into_inner);
-        sources
-            .entry((audience, scopes))
-            .or_insert_with_key(|(audience, scopes)| {
-                let endpoint = Endpoint::Countersign {
-                    countersign: self.shared.countersign.clone(),
-                    audience: audience.clone(),
-                    scopes: scopes.clone(),
-                };
-                TokenSource::start(endpoint, self.shared.trust_source.jwks.jitter.clone())
-            })
-            .clone()
+        self.shared.tokens.source(audience, scopes)
     }
 
     /// Countersign's keys and revocations, for a [`Guard`](crate::guard::Guard): fetched from now on,
@@ -145,7 +110,7 @@ impl Session {
             let audience = Audience::new(COUNTERSIGN).expect("the constant is an audience");
             let scopes = ScopeSet::parse("trust:watch").expect("the constant is a scope");
             let stream = TrustStream {
-                channel: self.shared.countersign.channel(),
+                channel: self.shared.tokens.countersign().channel(),
                 tokens: self.token_source(audience, scopes),
                 verifier_name: self.shared.verifier_name.clone(),
                 jitter: self.shared.trust_source.jwks.jitter.clone(),
@@ -165,7 +130,7 @@ impl Session {
     /// answered.
     pub async fn ready(&self, longest: Duration) -> Result<(), NoToken> {
         let deadline = Instant::now() + longest.min(MAX_TOKEN_LIFE);
-        for (_, sources) in self.needed_by_audience() {
+        for (_, sources) in self.shared.tokens.needed_by_audience() {
             // They are all being fetched by now: one wait after the other takes no longer.
             let (mut refused, mut issued) = (None, false);
             for source in &sources {
@@ -189,23 +154,8 @@ impl Session {
         Ok(())
     }
 
-    fn needed_by_audience(&self) -> BTreeMap<Audience, Vec<TokenSource>> {
-        let needed = self.shared.needed.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let mut by_audience = BTreeMap::<_, Vec<_>>::new();
-        for (audience, scopes) in needed {
-            let source = self.token_source(audience.clone(), scopes);
-            by_audience.entry(audience).or_default().push(source);
-        }
-        by_audience
-    }
-
-    pub(super) fn will_need(&self, audience: &Audience, scopes: &ScopeSet) {
-        let mut needed = self.shared.needed.lock().unwrap_or_else(PoisonError::into_inner);
-        needed.insert((audience.clone(), scopes.clone()));
-    }
-
     fn outgoing(&self, policies: &[ServicePolicy]) -> OutgoingPolicy {
-        OutgoingPolicy::new(self.clone(), self.audience.as_ref(), policies)
+        OutgoingPolicy::new(&self.shared.tokens, self.audience.as_ref(), policies)
     }
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::claims::{Audience, Claims, Issuer, Kid, Timestamp};
 use crate::keys::PublicKey;
-use crate::token::format::{FormatError, Parts, TimedClaims};
+use crate::token::format::{Compact, FormatError, TimedClaims};
 
 /// A token that its issuer signed. Nothing else is known of it: it may be over, revoked, or for someone
 /// else. Only [`signed`] makes one, and only the trust room turns one into a `VerifiedToken`.
@@ -68,7 +68,7 @@ pub(crate) fn signed<'k>(
     issuer: &Issuer,
     key_of: impl FnOnce(&str) -> Result<&'k PublicKey, Rejection>,
 ) -> Result<SignedToken, Rejection> {
-    let parts = Parts::split(token).map_err(Rejection::Malformed)?;
+    let parts = Compact::split(token).map_err(Rejection::Malformed)?;
     let header = parts.header().map_err(Rejection::Malformed)?;
     let TimedClaims { claims, not_before } = parts.claims().map_err(Rejection::Malformed)?;
     if claims.issuer != *issuer {

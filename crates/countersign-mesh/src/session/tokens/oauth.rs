@@ -12,13 +12,13 @@ use tonic::Status;
 use zeroize::Zeroizing;
 
 use crate::claims::{MAX_TOKEN_LIFE, ScopeSet};
-use crate::session::address::{Plaintext, Roots, address};
-use crate::session::builder::SessionError;
-use crate::session::credentials::ClientSecret;
-use crate::session::credentials_file;
-use crate::session::endpoint::{FetchError, Fetched};
-use crate::session::http_client::HttpClient;
-use crate::session::jitter::Jitter;
+use crate::session::reach::address::{Plaintext, Roots, address};
+use crate::session::reach::credentials::ClientSecret;
+use crate::session::reach::credentials_file;
+use crate::session::reach::error::SessionError;
+use crate::session::reach::http_client::HttpClient;
+use crate::session::reach::jitter::Jitter;
+use crate::session::tokens::fetched::{FetchError, Fetched};
 use crate::token::Token;
 
 /// How long a token is taken to live whose issuer does not say it. RFC 6749 §5.1 only recommends that.
@@ -105,11 +105,11 @@ impl OAuthEndpoint {
         self
     }
 
-    pub(super) fn host(&self) -> &str {
+    pub(crate) fn host(&self) -> &str {
         self.url.host().unwrap_or_default()
     }
 
-    pub(super) async fn fetch(&self, scopes: &ScopeSet) -> Result<Fetched, FetchError> {
+    pub(crate) async fn fetch(&self, scopes: &ScopeSet) -> Result<Fetched, FetchError> {
         let secret = self
             .secret
             .read()

@@ -13,14 +13,14 @@ use tonic::body::Body;
 const MAX_KEPT: usize = 64 * 1024;
 
 /// A body that keeps what goes through it.
-pub(super) struct Recorded {
+pub(crate) struct Recorded {
     inner: Body,
     kept: Kept,
 }
 
 /// What went through a [`Recorded`] body. The data is shared, not copied.
 #[derive(Clone, Default)]
-pub(super) struct Kept(Arc<Mutex<Recording>>);
+pub(crate) struct Kept(Arc<Mutex<Recording>>);
 
 #[derive(Default)]
 struct Recording {
@@ -35,7 +35,7 @@ struct Recording {
 struct Replayed(VecDeque<bytes::Bytes>);
 
 /// Records a body.
-pub(super) fn record(body: Body) -> (Body, Kept) {
+pub(crate) fn record(body: Body) -> (Body, Kept) {
     let kept = Kept::default();
     if body.is_end_stream() {
         kept.lock().complete = true;
@@ -47,7 +47,7 @@ pub(super) fn record(body: Body) -> (Body, Kept) {
 impl Kept {
     /// The same body again, if all of it was seen and it was small enough to be kept. What a client is
     /// still streaming cannot be sent again.
-    pub(super) fn replay(&self) -> Option<Body> {
+    pub(crate) fn replay(&self) -> Option<Body> {
         let recording = self.lock();
         (recording.complete && !recording.lost).then(|| Body::new(Replayed(recording.data.clone())))
     }

@@ -15,12 +15,12 @@ pub struct BearerToken {
     header: HeaderValue,
     expires_at: Instant,
     /// Counts the tokens of a source.
-    pub(super) generation: u64,
+    pub(crate) generation: u64,
 }
 
 impl BearerToken {
     /// `None` when the text cannot be in a header, or was never good.
-    pub(super) fn new(
+    pub(crate) fn new(
         token: &Token,
         asked_at: Instant,
         expires_in: Duration,
@@ -47,7 +47,7 @@ impl BearerToken {
         self.expires_at.saturating_duration_since(Instant::now())
     }
 
-    pub(super) fn has_expired(&self) -> bool {
+    pub(crate) fn has_expired(&self) -> bool {
         self.runway().is_zero()
     }
 }

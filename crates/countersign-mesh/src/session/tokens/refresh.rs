@@ -8,11 +8,12 @@ use tokio::time::{Instant, sleep};
 use tonic::Status;
 
 use crate::claims::MAX_TOKEN_LIFE;
-use crate::session::bearer_token::BearerToken;
-use crate::session::endpoint::{Endpoint, FetchError, Fetched};
-use crate::session::jitter::Jitter;
-use crate::session::meter::Meter;
-use crate::session::token_source::{Current, Wishes};
+use crate::session::reach::jitter::Jitter;
+use crate::session::tokens::bearer_token::BearerToken;
+use crate::session::tokens::current::{Current, Wishes};
+use crate::session::tokens::endpoint::Endpoint;
+use crate::session::tokens::fetched::{FetchError, Fetched};
+use crate::session::tokens::meter::Meter;
 
 /// The first wait after a failure.
 const RETRY_AFTER: Duration = Duration::from_millis(200);
@@ -28,7 +29,7 @@ const SHORTEST_REFRESH: Duration = Duration::from_secs(1);
 
 /// Fetches a token, and the next when the issuer says so or a caller asks; ends when nobody has the
 /// other half of `state` any more.
-pub(super) async fn keep_fresh(
+pub(crate) async fn keep_fresh(
     endpoint: Endpoint,
     state: watch::Sender<Current>,
     wishes: Arc<Wishes>,

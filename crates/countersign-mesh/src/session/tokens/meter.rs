@@ -9,27 +9,27 @@ use crate::claims::ScopeSet;
 /// Counts for one token source. Looks the recorder up at each event, so that one installed later is
 /// found.
 #[derive(Clone)]
-pub(super) struct Meter([Label; 2]);
+pub(crate) struct Meter([Label; 2]);
 
 impl Meter {
-    pub(super) fn new(audience: &str, scopes: &ScopeSet) -> Self {
+    pub(crate) fn new(audience: &str, scopes: &ScopeSet) -> Self {
         Self([
             Label::new("audience", audience.to_owned()),
             Label::new("scopes", scopes.to_string()),
         ])
     }
 
-    pub(super) fn refreshed(&self, runway: Duration) {
+    pub(crate) fn refreshed(&self, runway: Duration) {
         counter!("countersign_token_refreshes_total", self.0.iter()).increment(1);
         self.runway(runway);
     }
 
-    pub(super) fn failed(&self, runway: Option<Duration>) {
+    pub(crate) fn failed(&self, runway: Option<Duration>) {
         counter!("countersign_token_failures_total", self.0.iter()).increment(1);
         self.runway(runway.unwrap_or_default());
     }
 
-    pub(super) fn waited(&self, wait: Duration) {
+    pub(crate) fn waited(&self, wait: Duration) {
         counter!("countersign_token_waits_total", self.0.iter()).increment(1);
         histogram!("countersign_token_wait_seconds", self.0.iter()).record(wait);
     }

@@ -1,20 +1,21 @@
 //! One token that keeps itself fresh.
 
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::{Notify, watch};
+use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 use tonic::Status;
 
 use crate::claims::ScopeSet;
-use crate::session::bearer_token::BearerToken;
-use crate::session::endpoint::{Endpoint, FetchError};
-use crate::session::jitter::Jitter;
-use crate::session::meter::Meter;
-use crate::session::oauth::OAuthEndpoint;
-use crate::session::refresh::keep_fresh;
+use crate::session::reach::jitter::Jitter;
+use crate::session::tokens::bearer_token::BearerToken;
+use crate::session::tokens::current::{Current, Forced, NoToken, Wishes};
+use crate::session::tokens::endpoint::Endpoint;
+use crate::session::tokens::meter::Meter;
+use crate::session::tokens::oauth::OAuthEndpoint;
+use crate::session::tokens::refresh::keep_fresh;
 
 /// How often a token may be replaced because a callee refused it.
 const FORCED_AT_MOST_EVERY: Duration = Duration::from_secs(5);
@@ -28,42 +29,6 @@ pub struct TokenSource {
     meter: Meter,
 }
 
-/// Why there is no token.
-#[derive(Debug, Clone)]
-pub enum NoToken {
-    /// The issuer refuses to issue it.
-    Refused(Status),
-    /// The issuer has not answered in time.
-    Unavailable(Status),
-}
-
-/// What there is: a token perhaps, and what became of the last try to get one.
-#[derive(Default)]
-pub(super) struct Current {
-    pub(super) token: Option<BearerToken>,
-    pub(super) failure: Option<FetchError>,
-    /// How often a try has ended, well or not.
-    pub(super) tries: u64,
-}
-
-/// What callers ask of the task that refreshes.
-#[derive(Default)]
-pub(super) struct Wishes {
-    /// A callee refused the token: get another one now.
-    pub(super) refresh: Notify,
-    /// Someone needed a token and was told that it is refused.
-    pub(super) asked: Notify,
-    forced: Mutex<Option<Forced>>,
-}
-
-/// The last time that a token was replaced because a callee refused it.
-#[derive(Clone, Copy)]
-struct Forced {
-    at: Instant,
-    /// How many tries had ended by then: the next one is the answer.
-    tries: u64,
-}
-
 impl TokenSource {
     /// Tokens of any issuer that has an OAuth 2.0 token endpoint (RFC 6749 §4.4), such as a
     /// partner's. Begins to fetch; ends when the last handle is dropped. Must be called within a
@@ -73,7 +38,7 @@ impl TokenSource {
     }
 
     /// Begins to fetch. Ends when the last handle is dropped.
-    pub(super) fn start(endpoint: Endpoint, jitter: Jitter) -> Self {
+    pub(crate) fn start(endpoint: Endpoint, jitter: Jitter) -> Self {
         let (state, current) = watch::channel(Current::default());
         let wishes = Arc::<Wishes>::default();
         let meter = Meter::new(endpoint.audience(), endpoint.scopes());
@@ -120,7 +85,7 @@ impl TokenSource {
 
     /// The token at hand, or what comes of one more try, made now: for a caller that does its own
     /// backing off, and cannot wait for that of the source too.
-    pub(super) async fn try_now(&self, deadline: Instant) -> Result<BearerToken, NoToken> {
+    pub(crate) async fn try_now(&self, deadline: Instant) -> Result<BearerToken, NoToken> {
         let tries = self.current.borrow().tries;
         match self.answer() {
             Some(Ok(token)) => return Ok(token),
@@ -138,7 +103,7 @@ impl TokenSource {
     }
 
     /// What there is to say without waiting: a token, or why there is none yet.
-    pub(super) fn at_hand(&self) -> Result<BearerToken, NoToken> {
+    pub(crate) fn at_hand(&self) -> Result<BearerToken, NoToken> {
         self.answer().unwrap_or_else(|| Err(self.current.borrow().not_in_time()))
     }
 
@@ -198,55 +163,6 @@ impl TokenSource {
         }
     }
 }
-
-impl Current {
-    pub(super) fn unexpired(&self) -> Option<BearerToken> {
-        self.token.as_ref().filter(|token| !token.has_expired()).cloned()
-    }
-
-    /// What there is to say without waiting any longer.
-    fn answer(&self) -> Option<Result<BearerToken, NoToken>> {
-        match (self.unexpired(), &self.failure) {
-            (Some(token), _) => Some(Ok(token)),
-            (None, Some(FetchError::Refused(status))) => {
-                Some(Err(NoToken::Refused(status.clone())))
-            }
-            (None, Some(FetchError::Unavailable(_)) | None) => None,
-        }
-    }
-
-    fn not_in_time(&self) -> NoToken {
-        NoToken::Unavailable(match &self.failure {
-            Some(FetchError::Unavailable(status)) => {
-                Status::unavailable(format!("no token in time: {}", status.message()))
-            }
-            Some(FetchError::Refused(_)) | None => Status::unavailable("no token in time"),
-        })
-    }
-}
-
-impl From<NoToken> for Status {
-    fn from(error: NoToken) -> Self {
-        match error {
-            // Whatever the issuer called it: to this call it means that the caller has no way in.
-            NoToken::Refused(status) => {
-                Status::unauthenticated(format!("no token is issued: {}", status.message()))
-            }
-            NoToken::Unavailable(status) => status,
-        }
-    }
-}
-
-impl fmt::Display for NoToken {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Refused(status) => write!(f, "no token is issued: {}", status.message()),
-            Self::Unavailable(status) => f.write_str(status.message()),
-        }
-    }
-}
-
-impl std::error::Error for NoToken {}
 
 impl fmt::Debug for TokenSource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

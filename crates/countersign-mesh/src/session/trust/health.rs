@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::session::trust_feed::FedBy;
+use crate::session::trust::feed::FedBy;
 
 /// How well a session's guards are fed, for a service's own health endpoint and for people. See
 /// [`Session::health`](crate::session::Session::health).

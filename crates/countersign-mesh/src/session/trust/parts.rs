@@ -24,10 +24,10 @@ const MAX_PROOF: usize = 1024;
 const MAX_PARTS: usize = 10_000;
 
 /// Why messages make no sense.
-pub(super) type Nonsense = &'static str;
+pub(crate) type Nonsense = &'static str;
 
 /// What one or more messages come to.
-pub(super) enum Told {
+pub(crate) enum Update {
     /// Everything, to replace what is held.
     Snapshot(TrustDelta),
     /// What changed.
@@ -46,7 +46,7 @@ enum Kind {
 
 /// The parts so far of what is being sent.
 #[derive(Default)]
-pub(super) struct Parts(Option<Gathered>);
+pub(crate) struct Gathering(Option<Gathered>);
 
 struct Gathered {
     kind: Kind,
@@ -54,20 +54,20 @@ struct Gathered {
     parts: usize,
 }
 
-impl Parts {
+impl Gathering {
     /// Whether there are some, and more are to come.
-    pub(super) fn has_some(&self) -> bool {
+    pub(crate) fn has_some(&self) -> bool {
         self.0.is_some()
     }
 
     /// Adds what a message brings.
-    pub(super) fn add(&mut self, epoch: u64, event: Option<Event>) -> Result<Told, Nonsense> {
+    pub(crate) fn add(&mut self, epoch: u64, event: Option<Event>) -> Result<Update, Nonsense> {
         let (kind, from, content, last) = match event {
             Some(Event::Snapshot(part)) => (Kind::Snapshot, 0, part.content, part.last),
             Some(Event::Delta(part)) => (Kind::Delta, part.from_epoch, part.content, part.last),
-            Some(Event::Heartbeat(rpc::TrustHeartbeat {})) => return Ok(Told::Nothing(epoch)),
+            Some(Event::Heartbeat(rpc::TrustHeartbeat {})) => return Ok(Update::Nothing(epoch)),
             // Something that was added to the protocol since.
-            None => return Ok(Told::Part),
+            None => return Ok(Update::Part),
         };
         let content = content.ok_or("a part without content")?;
         let mut gathered = match self.0.take() {
@@ -78,11 +78,11 @@ impl Parts {
         gathered.add(content)?;
         if !last {
             self.0 = Some(gathered);
-            return Ok(Told::Part);
+            return Ok(Update::Part);
         }
         Ok(match kind {
-            Kind::Snapshot => Told::Snapshot(gathered.delta),
-            Kind::Delta => Told::Delta(gathered.delta),
+            Kind::Snapshot => Update::Snapshot(gathered.delta),
+            Kind::Delta => Update::Delta(gathered.delta),
         })
     }
 }
@@ -147,12 +147,12 @@ fn time(time: Option<prost_types::Timestamp>) -> Result<Timestamp, Nonsense> {
 }
 
 /// How old the message's word was when it was sent. A message that does not say confirms nothing.
-pub(super) fn age(message: &WatchTrustBundleResponse) -> Option<Duration> {
+pub(crate) fn age(message: &WatchTrustBundleResponse) -> Option<Duration> {
     message.age.and_then(|age| Duration::try_from(age).ok())
 }
 
 /// How old what is held may become, if the server says so and it makes sense.
-pub(super) fn max_staleness(message: &WatchTrustBundleResponse) -> Option<Duration> {
+pub(crate) fn max_staleness(message: &WatchTrustBundleResponse) -> Option<Duration> {
     message
         .max_staleness
         .and_then(|longest| Duration::try_from(longest).ok())
@@ -160,7 +160,7 @@ pub(super) fn max_staleness(message: &WatchTrustBundleResponse) -> Option<Durati
 }
 
 /// The proof of a message's epoch.
-pub(super) fn proof(message: &mut WatchTrustBundleResponse) -> Result<Vec<u8>, Nonsense> {
+pub(crate) fn proof(message: &mut WatchTrustBundleResponse) -> Result<Vec<u8>, Nonsense> {
     let proof = std::mem::take(&mut message.epoch_proof);
     if proof.len() > MAX_PROOF { Err("a proof that is too long") } else { Ok(proof) }
 }
@@ -176,25 +176,25 @@ mod tests {
         TrustContent { jwks: keys.to_jwks(), ..Default::default() }
     }
 
-    fn add(parts: &mut Parts, content: TrustContent) -> Result<Told, Nonsense> {
+    fn add(parts: &mut Gathering, content: TrustContent) -> Result<Update, Nonsense> {
         parts.add(1, Some(Event::Snapshot(TrustSnapshot { content: Some(content), last: false })))
     }
 
     #[test]
     fn what_is_gathered_has_bounds() {
         let kids = |count| TrustContent { revoked_kids: vec!["k".into(); count], ..first() };
-        assert!(add(&mut Parts::default(), kids(MAX_REVOKED_KEYS)).is_ok());
-        assert!(add(&mut Parts::default(), kids(MAX_REVOKED_KEYS + 1)).is_err());
+        assert!(add(&mut Gathering::default(), kids(MAX_REVOKED_KEYS)).is_ok());
+        assert!(add(&mut Gathering::default(), kids(MAX_REVOKED_KEYS + 1)).is_err());
 
         let tokens = vec![RevokedToken::default(); MAX_REVOCATIONS];
         let clients = vec![RevokedClient::default()];
-        let too_many = add(&mut Parts::default(), TrustContent { tokens, clients, ..first() });
+        let too_many = add(&mut Gathering::default(), TrustContent { tokens, clients, ..first() });
         assert_eq!(too_many.err(), Some("more revocations than can be kept"));
 
         let jwks = " ".repeat(MAX_JWKS) + &first().jwks;
-        assert!(add(&mut Parts::default(), TrustContent { jwks, ..first() }).is_err());
+        assert!(add(&mut Gathering::default(), TrustContent { jwks, ..first() }).is_err());
 
-        let mut parts = Parts::default();
+        let mut parts = Gathering::default();
         for _ in 0..MAX_PARTS {
             assert!(add(&mut parts, first()).is_ok());
         }

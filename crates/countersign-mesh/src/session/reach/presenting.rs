@@ -9,12 +9,12 @@ use http::Uri;
 use sha2::{Digest, Sha256};
 use tonic::transport::{Channel, Identity};
 
-use crate::session::address::{Roots, channel_presenting};
-use crate::session::builder::SessionError;
-use crate::session::credentials::CertifiedKey;
+use crate::session::reach::address::{Roots, channel_presenting};
+use crate::session::reach::credentials::CertifiedKey;
+use crate::session::reach::error::SessionError;
 
 /// Where to present it. Tokens are asked for over this channel, and nothing else is.
-pub(super) struct Presenting {
+pub(crate) struct Presenting {
     uri: Uri,
     roots: Roots,
     longest_answer: Duration,
@@ -23,7 +23,7 @@ pub(super) struct Presenting {
 }
 
 impl Presenting {
-    pub(super) fn new(uri: Uri, roots: Roots, longest_answer: Duration) -> Self {
+    pub(crate) fn new(uri: Uri, roots: Roots, longest_answer: Duration) -> Self {
         Self { uri, roots, longest_answer, made: Mutex::default() }
     }
 
@@ -31,7 +31,7 @@ impl Presenting {
     ///
     /// # Errors
     /// When it is none in PEM, or the key does not belong to it.
-    pub(super) fn channel(&self, certified: &CertifiedKey) -> Result<Channel, SessionError> {
+    pub(crate) fn channel(&self, certified: &CertifiedKey) -> Result<Channel, SessionError> {
         let digest = Sha256::new()
             .chain_update(Sha256::digest(&certified.cert))
             .chain_update(Sha256::digest(&*certified.key))

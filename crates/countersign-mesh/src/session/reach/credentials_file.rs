@@ -4,13 +4,12 @@
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use toml::{Table, Value};
 use zeroize::Zeroizing;
 
-use crate::claims::{ClientId, Issuer};
-use crate::session::credentials::{Credentials, CredentialsError};
+use crate::session::reach::error::CredentialsError;
 
 /// The largest file that is read.
 const MAX_FILE: u64 = 16 * 1024;
@@ -18,34 +17,18 @@ const MAX_FILE: u64 = 16 * 1024;
 const KEYS: [&str; 5] = ["url", "client_id", "client_secret", "issuer", "ca_file"];
 
 /// What such a file holds. Its names are those of some issuer, and not checked yet.
-pub(super) struct CredentialsFile {
-    pub(super) url: String,
-    pub(super) client_id: String,
+pub(crate) struct CredentialsFile {
+    pub(crate) url: String,
+    pub(crate) client_id: String,
     client_secret: Zeroizing<String>,
-    issuer: Option<String>,
+    pub(crate) issuer: Option<String>,
     ca_file: Option<String>,
-}
-
-impl CredentialsFile {
-    /// Who we are at Countersign, and whose keys are trusted if the file says it.
-    pub(super) fn identity(
-        &self,
-        path: PathBuf,
-    ) -> Result<(Credentials, Option<Issuer>), CredentialsError> {
-        let problem = |key: &str| {
-            CredentialsError::BadFile(path.clone(), format!("has a `{key}` that is not one"))
-        };
-        let client_id = ClientId::new(&self.client_id).map_err(|_| problem("client_id"))?;
-        let issuer = self.issuer.as_deref().map(Issuer::new).transpose();
-        let issuer = issuer.map_err(|_| problem("issuer"))?;
-        Ok((Credentials::from_credentials_file(client_id, path), issuer))
-    }
 }
 
 impl CredentialsFile {
     /// The authorities that vouch for the server, in PEM, if the file names any: beside itself, unless it
     /// says otherwise.
-    pub(super) fn authorities(&self, path: &Path) -> Result<Option<Vec<u8>>, CredentialsError> {
+    pub(crate) fn authorities(&self, path: &Path) -> Result<Option<Vec<u8>>, CredentialsError> {
         let Some(ca_file) = &self.ca_file else { return Ok(None) };
         let ca_file = path.parent().unwrap_or(Path::new("")).join(ca_file);
         let pem = std::fs::read(&ca_file);
@@ -54,7 +37,7 @@ impl CredentialsFile {
 }
 
 /// Reads a credentials file, which must be its owner's only.
-pub(super) fn read(path: &Path) -> Result<CredentialsFile, CredentialsError> {
+pub(crate) fn read(path: &Path) -> Result<CredentialsFile, CredentialsError> {
     let unreadable = |error: io::Error| CredentialsError::Unreadable(path.to_owned(), error);
     let mut file = File::open(path).map_err(unreadable)?;
     // Of the open file, not of the path, which could be another one by now.
@@ -72,7 +55,7 @@ pub(super) fn read(path: &Path) -> Result<CredentialsFile, CredentialsError> {
 }
 
 /// Only the secret: what a file says about the rest was settled when it was read first.
-pub(super) fn read_secret(path: &Path) -> Result<Zeroizing<String>, CredentialsError> {
+pub(crate) fn read_secret(path: &Path) -> Result<Zeroizing<String>, CredentialsError> {
     read(path).map(|file| file.client_secret)
 }
 

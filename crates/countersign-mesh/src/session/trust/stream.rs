@@ -15,11 +15,12 @@ use crate::claims::Issuer;
 use crate::rpc::trust_service_client::TrustServiceClient;
 use crate::rpc::watch_trust_bundle_request::Event;
 use crate::rpc::{TrustAck, TrustHello, WatchTrustBundleRequest, WatchTrustBundleResponse};
-use crate::session::bearer_token::BearerToken;
-use crate::session::jitter::Jitter;
-use crate::session::token_source::{NoToken, TokenSource};
-use crate::session::trust_feed::{FedBy, Feed, NotTaken};
-use crate::session::trust_parts::{self, Nonsense, Parts, Told};
+use crate::session::reach::jitter::Jitter;
+use crate::session::tokens::bearer_token::BearerToken;
+use crate::session::tokens::current::NoToken;
+use crate::session::tokens::source::TokenSource;
+use crate::session::trust::feed::{FedBy, Feed, NotTaken};
+use crate::session::trust::parts::{self, Gathering, Nonsense, Update};
 
 /// How often the server says that nothing changed.
 const HEARTBEAT_EVERY: Duration = Duration::from_secs(5);
@@ -45,18 +46,18 @@ const ASK_AGAIN_AFTER: Duration = Duration::from_secs(5 * 60);
 const BAD_TOKENS: u32 = 4;
 const BAD_TOKENS_FOR: Duration = Duration::from_secs(10);
 
-/// The largest message. Parts of snapshots are much smaller.
+/// The largest message. Gathering of snapshots are much smaller.
 const MAX_MESSAGE: usize = 4 * 1024 * 1024;
 
 /// How many acknowledgements may wait to be sent.
 const ACKS: usize = 16;
 
 /// What it takes to open the stream.
-pub(super) struct TrustStream {
-    pub(super) channel: Channel,
-    pub(super) tokens: TokenSource,
-    pub(super) verifier_name: String,
-    pub(super) jitter: Jitter,
+pub(crate) struct TrustStream {
+    pub(crate) channel: Channel,
+    pub(crate) tokens: TokenSource,
+    pub(crate) verifier_name: String,
+    pub(crate) jitter: Jitter,
 }
 
 /// Why a stream is over.
@@ -127,7 +128,7 @@ impl BadTokens {
 
 impl TrustStream {
     /// Feeds from one stream after the other. Never ends.
-    pub(super) async fn feed(&self, feed: &Feed) {
+    pub(crate) async fn feed(&self, feed: &Feed) {
         let mut failures: u32 = 0;
         let mut refused = false;
         let mut bad_tokens: Option<BadTokens> = None;
@@ -265,7 +266,7 @@ fn over(status: Status) -> Over {
 
 /// Reads messages until there is a reason not to.
 async fn read(feed: &Feed, mut messages: Streaming<WatchTrustBundleResponse>, say: &Said) -> Over {
-    let (mut parts, mut acked) = (Parts::default(), 0);
+    let (mut parts, mut acked) = (Gathering::default(), 0);
     loop {
         let message = match timeout(LONGEST_SILENCE, messages.message()).await {
             Ok(Ok(Some(message))) => message,
@@ -296,27 +297,27 @@ async fn read(feed: &Feed, mut messages: Streaming<WatchTrustBundleResponse>, sa
 /// something: guards see it by then.
 fn take_on(
     feed: &Feed,
-    parts: &mut Parts,
+    parts: &mut Gathering,
     mut message: WatchTrustBundleResponse,
 ) -> Result<Option<u64>, Over> {
     let heard_at = Instant::now();
     feed.check_issuer(&message.issuer)?;
-    let (age, max_staleness) = (trust_parts::age(&message), trust_parts::max_staleness(&message));
+    let (age, max_staleness) = (parts::age(&message), parts::max_staleness(&message));
     let confirm = || {
         if let Some(age) = age {
             feed.watch.confirm(heard_at, age, max_staleness);
         }
     };
     let epoch = message.epoch;
-    let proof = trust_parts::proof(&mut message)?;
+    let proof = parts::proof(&mut message)?;
     match parts.add(epoch, message.event)? {
-        Told::Snapshot(snapshot) => {
+        Update::Snapshot(snapshot) => {
             let issuer = Issuer::new(&message.issuer).map_err(|_| "an issuer that is none")?;
             feed.replace(issuer, snapshot, proof)?;
         }
-        Told::Delta(delta) => feed.change(delta, proof)?,
-        Told::Part => return Ok(None),
-        Told::Nothing(epoch) => {
+        Update::Delta(delta) => feed.change(delta, proof)?,
+        Update::Part => return Ok(None),
+        Update::Nothing(epoch) => {
             let held = feed.complete().map_or(0, |held| held.epoch);
             return match epoch.cmp(&held) {
                 Ordering::Less => Err(NotTaken::Older { held, got: epoch }.into()),

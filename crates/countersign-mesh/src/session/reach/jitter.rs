@@ -21,7 +21,7 @@ impl Jitter {
     }
 
     /// Somewhere between zero and one.
-    pub(super) fn fraction(&self) -> f64 {
+    pub(crate) fn fraction(&self) -> f64 {
         let drawn = match &self.0 {
             Some(state) => split_mix(state),
             None => getrandom::u32().unwrap_or(u32::MAX / 2),
@@ -30,7 +30,7 @@ impl Jitter {
     }
 
     /// Somewhere in the upper half of a wait, so that a fleet that started together drifts apart.
-    pub(super) fn spread(&self, longest: Duration) -> Duration {
+    pub(crate) fn spread(&self, longest: Duration) -> Duration {
         longest.mul_f64(0.5 + self.fraction() / 2.0)
     }
 }

@@ -6,7 +6,7 @@ use tonic::metadata::MetadataValue;
 use tonic::service::Interceptor;
 use tonic::{GrpcMethod, Request, Status};
 
-use crate::session::outgoing::OutgoingPolicy;
+use crate::session::calls::outgoing::OutgoingPolicy;
 
 /// Attaches the token that a call's method demands. It cannot wait: a call that comes before its
 /// token fails with UNAVAILABLE, and has it fetched.
@@ -14,7 +14,7 @@ use crate::session::outgoing::OutgoingPolicy;
 pub struct AuthInterceptor(Arc<OutgoingPolicy>);
 
 impl AuthInterceptor {
-    pub(super) fn new(policy: OutgoingPolicy) -> Self {
+    pub(crate) fn new(policy: OutgoingPolicy) -> Self {
         Self(Arc::new(policy))
     }
 }

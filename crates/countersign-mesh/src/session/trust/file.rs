@@ -17,18 +17,25 @@ use serde::{Deserialize, Serialize};
 
 use crate::claims::{ClientId, Issuer, Kid, Timestamp, TokenId};
 use crate::keys::KeySet;
-use crate::session::trust_feed::Complete;
 use crate::trust::{TrustBundle, TrustDelta};
 
 /// The largest file that is read: a million revocations and the names around them.
 const MAX_FILE: u64 = 128 * 1024 * 1024;
 
+/// What a stream has brought up to: where the next one goes on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Complete {
+    pub(crate) epoch: u64,
+    /// Shows the server that it once had this epoch.
+    pub(crate) proof: Vec<u8>,
+}
+
 /// What is kept.
 #[derive(Debug, Clone)]
-pub(super) struct Kept {
-    pub(super) bundle: TrustBundle,
+pub(crate) struct Kept {
+    pub(crate) bundle: TrustBundle,
     /// Up to where its revocations are complete, if they are at all.
-    pub(super) complete: Option<Complete>,
+    pub(crate) complete: Option<Complete>,
 }
 
 #[derive(Serialize)]
@@ -62,7 +69,7 @@ struct Revoked {
 
 /// Why a trust file is not believed.
 #[derive(Debug)]
-pub(super) enum Disbelief {
+pub(crate) enum Disbelief {
     /// There is none yet.
     Absent,
     /// It cannot be read.
@@ -90,7 +97,7 @@ impl fmt::Display for Disbelief {
 }
 
 /// What the file holds, if it is to be believed about this issuer.
-pub(super) fn read(path: &Path, issuer: &Issuer) -> Result<Kept, Disbelief> {
+pub(crate) fn read(path: &Path, issuer: &Issuer) -> Result<Kept, Disbelief> {
     let mut file = File::open(path).map_err(|error| match error.kind() {
         io::ErrorKind::NotFound => Disbelief::Absent,
         _ => Disbelief::Unreadable(error),
@@ -161,7 +168,7 @@ fn to_json(kept: &Kept) -> serde_json::Result<String> {
 
 /// Puts the bundle in the file's place in one step: whoever reads it meanwhile gets the one or the
 /// other, whole.
-pub(super) fn write(path: &Path, kept: &Kept) -> io::Result<()> {
+pub(crate) fn write(path: &Path, kept: &Kept) -> io::Result<()> {
     let json = to_json(kept)?;
     let beside = beside(path)?;
     let written = write_new(&beside, &json).and_then(|()| fs::rename(&beside, path));

@@ -12,8 +12,8 @@ use tokio::time::sleep;
 
 use crate::claims::{Clock, Issuer};
 use crate::guard::WhenStale;
-use crate::session::freshness::Watch;
-use crate::session::trust_file::{self, Disbelief, Kept};
+use crate::session::trust::file::{self, Complete, Disbelief, Kept};
+use crate::session::trust::freshness::Watch;
 use crate::trust::{TrustBundle, TrustDelta};
 
 /// How often the trust file is written at most, while a stream brings revocations one by one.
@@ -35,17 +35,9 @@ pub enum FedBy {
     Polling,
 }
 
-/// What a stream has brought up to: where the next one goes on.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Complete {
-    pub(super) epoch: u64,
-    /// Shows the server that it once had this epoch.
-    pub(super) proof: Vec<u8>,
-}
-
 /// Why a bundle is not taken on.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum NotTaken {
+pub(crate) enum NotTaken {
     /// It is someone else's.
     OtherIssuer,
     /// It is from before the one at hand: a server that was put back, or a cache in between.
@@ -67,7 +59,7 @@ impl fmt::Display for NotTaken {
 }
 
 /// Feeds a guard.
-pub(super) struct Feed {
+pub(crate) struct Feed {
     bundles: watch::Sender<Option<Arc<TrustBundle>>>,
     complete: Mutex<Option<Complete>>,
     fed_by: watch::Sender<FedBy>,
@@ -75,7 +67,7 @@ pub(super) struct Feed {
     had_stream: AtomicBool,
     /// Whose bundles; without it, whoever's comes first.
     issuer: Option<Issuer>,
-    pub(super) watch: Watch,
+    pub(crate) watch: Watch,
     clock: Clock,
     file: Option<PathBuf>,
     /// One writer at a time, and how far the last one came.
@@ -85,7 +77,7 @@ pub(super) struct Feed {
 
 impl Feed {
     /// Begins with what is in the file.
-    pub(super) fn new(
+    pub(crate) fn new(
         issuer: Option<Issuer>,
         file: Option<PathBuf>,
         watch: Watch,
@@ -112,24 +104,24 @@ impl Feed {
         }
     }
 
-    pub(super) fn subscribe(&self) -> watch::Receiver<Option<Arc<TrustBundle>>> {
+    pub(crate) fn subscribe(&self) -> watch::Receiver<Option<Arc<TrustBundle>>> {
         self.bundles.subscribe()
     }
 
     /// Waits until nobody is fed any more.
-    pub(super) async fn closed(&self) {
+    pub(crate) async fn closed(&self) {
         self.bundles.closed().await;
     }
 
-    pub(super) fn fed_by(&self) -> watch::Receiver<FedBy> {
+    pub(crate) fn fed_by(&self) -> watch::Receiver<FedBy> {
         self.fed_by.subscribe()
     }
 
-    pub(super) fn had_stream(&self) -> bool {
+    pub(crate) fn had_stream(&self) -> bool {
         self.had_stream.load(Ordering::Acquire)
     }
 
-    pub(super) fn is_fed_by(&self, feeder: FedBy) {
+    pub(crate) fn is_fed_by(&self, feeder: FedBy) {
         // Before anyone sees that it was: who looks when it is over already must know.
         if feeder == FedBy::Stream {
             self.had_stream.store(true, Ordering::Release);
@@ -139,7 +131,7 @@ impl Feed {
 
     /// Says that keys are polled from now on. Who wants calls refused rather than revocations missed
     /// is warned.
-    pub(super) fn tell_polling(&self, why: &dyn fmt::Display) {
+    pub(crate) fn tell_polling(&self, why: &dyn fmt::Display) {
         match self.watch.when_stale() {
             WhenStale::ServeStale => {
                 tracing::info!(%why, "no trust stream: keys are polled, and revocations not known");
@@ -152,17 +144,17 @@ impl Feed {
     }
 
     /// Where a stream is to go on.
-    pub(super) fn complete(&self) -> Option<Complete> {
+    pub(crate) fn complete(&self) -> Option<Complete> {
         self.complete.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Has the next stream begin from nothing. What is at hand is used on until then.
-    pub(super) fn begin_anew(&self) {
+    pub(crate) fn begin_anew(&self) {
         *self.complete.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 
     /// Whether something of this issuer may be taken on.
-    pub(super) fn check_issuer(&self, issuer: &str) -> Result<(), NotTaken> {
+    pub(crate) fn check_issuer(&self, issuer: &str) -> Result<(), NotTaken> {
         let known = self.bundles.borrow();
         let expected = self.issuer.as_ref().or(known.as_ref().map(|known| &known.issuer));
         match expected {
@@ -172,7 +164,7 @@ impl Feed {
     }
 
     /// Takes on everything, from a stream.
-    pub(super) fn replace(
+    pub(crate) fn replace(
         &self,
         issuer: Issuer,
         snapshot: TrustDelta,
@@ -183,7 +175,7 @@ impl Feed {
     }
 
     /// Takes on what changed, from a stream.
-    pub(super) fn change(&self, delta: TrustDelta, proof: Vec<u8>) -> Result<(), NotTaken> {
+    pub(crate) fn change(&self, delta: TrustDelta, proof: Vec<u8>) -> Result<(), NotTaken> {
         let known = self.bundles.borrow().clone();
         let (Some(known), Some(complete)) = (known, self.complete()) else {
             return Err(NotTaken::Unfounded);
@@ -221,7 +213,7 @@ impl Feed {
 
     /// Takes on keys that were polled. What is known to be revoked stays so: polls do not tell. The
     /// file comes first, so that what was trusted once is not forgotten for something older.
-    pub(super) async fn take_keys(&self, polled: TrustBundle) -> Result<(), NotTaken> {
+    pub(crate) async fn take_keys(&self, polled: TrustBundle) -> Result<(), NotTaken> {
         self.check_issuer(polled.issuer.as_str())?;
         let known = self.bundles.borrow().clone();
         match merged(known.as_deref(), &polled)? {
@@ -239,7 +231,7 @@ impl Feed {
     }
 
     /// Writes the file after changes, and forgets what has expired. Never ends.
-    pub(super) async fn keep_house(&self) {
+    pub(crate) async fn keep_house(&self) {
         let write = async {
             loop {
                 self.unwritten.notified().await;
@@ -279,7 +271,7 @@ impl Feed {
         *written = bundle.epoch;
         let shown = path.display().to_string();
         let kept = Kept { bundle, complete: self.complete() };
-        let done = tokio::task::spawn_blocking(move || trust_file::write(&path, &kept)).await;
+        let done = tokio::task::spawn_blocking(move || file::write(&path, &kept)).await;
         match done.map_err(std::io::Error::other) {
             Ok(Ok(())) => {}
             Ok(Err(error)) | Err(error) => {
@@ -306,7 +298,7 @@ fn merged(
 /// What the file holds from an earlier run.
 fn kept(issuer: Option<&Issuer>, file: Option<&PathBuf>) -> Option<Kept> {
     let (Some(path), Some(issuer)) = (file, issuer) else { return None };
-    match trust_file::read(path, issuer) {
+    match file::read(path, issuer) {
         Ok(kept) => {
             let epoch = kept.bundle.epoch;
             tracing::info!(path = %path.display(), epoch, "keys from the trust file");

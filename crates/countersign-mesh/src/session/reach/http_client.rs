@@ -23,7 +23,7 @@ const LONGEST_WAIT: Duration = Duration::from_secs(5);
 
 /// Why there is no answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum FetchProblem {
+pub(crate) enum FetchProblem {
     /// The server did not answer, or not in time.
     Unreachable,
     /// It answered with something else than a document.
@@ -44,17 +44,17 @@ impl fmt::Display for FetchProblem {
 
 /// A client. Cheap to clone.
 #[derive(Clone)]
-pub(super) struct HttpClient(Client<HttpsConnector<HttpConnector>, Full<Bytes>>);
+pub(crate) struct HttpClient(Client<HttpsConnector<HttpConnector>, Full<Bytes>>);
 
 impl HttpClient {
-    pub(super) fn new(tls: ClientConfig) -> Self {
+    pub(crate) fn new(tls: ClientConfig) -> Self {
         let connector =
             HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http().enable_http1();
         Self(Client::builder(TokioExecutor::new()).build(connector.build()))
     }
 
     /// Fetches a document.
-    pub(super) async fn get(&self, uri: &Uri) -> Result<Bytes, FetchProblem> {
+    pub(crate) async fn get(&self, uri: &Uri) -> Result<Bytes, FetchProblem> {
         let request = Request::get(uri.clone()).body(Full::default());
         match self.answer(request).await? {
             (StatusCode::OK, document) => Ok(document),
@@ -63,7 +63,7 @@ impl HttpClient {
     }
 
     /// Posts a form, whatever the answer is.
-    pub(super) async fn post_form(
+    pub(crate) async fn post_form(
         &self,
         uri: &Uri,
         authorization: HeaderValue,

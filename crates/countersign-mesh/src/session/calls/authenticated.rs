@@ -16,10 +16,10 @@ use tower::{Service, ServiceExt};
 
 use crate::guard::ERROR_DOMAIN;
 use crate::net::grpc_timeout;
-use crate::session::bearer_token::BearerToken;
-use crate::session::outgoing::OutgoingPolicy;
-use crate::session::replay::record;
-use crate::session::token_source::TokenSource;
+use crate::session::calls::outgoing::OutgoingPolicy;
+use crate::session::calls::recorded::record;
+use crate::session::tokens::bearer_token::BearerToken;
+use crate::session::tokens::source::TokenSource;
 
 const GRPC_TIMEOUT: &str = "grpc-timeout";
 
@@ -39,7 +39,7 @@ pub struct Authenticated<S> {
 }
 
 impl<S> Authenticated<S> {
-    pub(super) fn new(transport: S, policy: OutgoingPolicy) -> Self {
+    pub(crate) fn new(transport: S, policy: OutgoingPolicy) -> Self {
         Self { transport, policy: Arc::new(policy) }
     }
 }

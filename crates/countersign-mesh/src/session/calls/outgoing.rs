@@ -1,18 +1,18 @@
 //! What the methods that a client calls demand of it.
 
 use std::collections::HashMap;
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 use tonic::Status;
 
 use crate::claims::{Audience, InvalidName, ScopeSet};
 use crate::guard::{Access, ServicePolicy};
-use crate::session::live::Session;
-use crate::session::token_source::TokenSource;
+use crate::session::tokens::source::TokenSource;
+use crate::session::tokens::sources::TokenSources;
 
 /// What each method demands of us, and where the tokens for it come from.
-pub(super) struct OutgoingPolicy {
-    session: Session,
+pub(crate) struct OutgoingPolicy {
+    tokens: Arc<TokenSources>,
     methods: HashMap<&'static str, Needs>,
 }
 
@@ -36,8 +36,8 @@ impl Needs {
 
 impl OutgoingPolicy {
     /// A policy that names what is no audience or no scope is left out: its calls fail.
-    pub(super) fn new(
-        session: Session,
+    pub(crate) fn new(
+        tokens: &Arc<TokenSources>,
         audience: Option<&Audience>,
         policies: &[ServicePolicy],
     ) -> Self {
@@ -48,7 +48,7 @@ impl OutgoingPolicy {
                 match Needs::of(audience, method.access) {
                     Ok(needs) => {
                         if let Needs::Token { audience, scopes, .. } = &needs {
-                            session.will_need(audience, scopes);
+                            tokens.will_need(audience, scopes);
                         }
                         methods.insert(method.path, needs);
                     }
@@ -58,15 +58,15 @@ impl OutgoingPolicy {
                 }
             }
         }
-        Self { session, methods }
+        Self { tokens: Arc::clone(tokens), methods }
     }
 
     /// Where the token for a call of this path comes from; `None` when it carries none.
-    pub(super) fn source(&self, path: &str) -> Result<Option<&TokenSource>, Status> {
+    pub(crate) fn source(&self, path: &str) -> Result<Option<&TokenSource>, Status> {
         match self.methods.get(path) {
             Some(Needs::Nothing) => Ok(None),
             Some(Needs::Token { audience, scopes, source }) => {
-                let start = || self.session.token_source(audience.clone(), scopes.clone());
+                let start = || self.tokens.source(audience.clone(), scopes.clone());
                 Ok(Some(source.get_or_init(start)))
             }
             None => Err(Status::unimplemented(format!(

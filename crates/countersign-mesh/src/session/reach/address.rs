@@ -10,11 +10,11 @@ use rustls::{ClientConfig, RootCertStore};
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
 
 use crate::net::is_loopback;
-use crate::session::builder::SessionError;
+use crate::session::reach::error::SessionError;
 
 /// Where plaintext may go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Plaintext {
+pub(crate) enum Plaintext {
     /// To this machine only.
     OnLoopback,
     /// Anywhere: someone asked for it in so many words.
@@ -24,10 +24,10 @@ pub(super) enum Plaintext {
 /// Whose word is taken for a server's certificate: that of one authority, or of those that the system
 /// trusts.
 #[derive(Clone, Default)]
-pub(super) struct Roots(Option<Arc<[u8]>>);
+pub(crate) struct Roots(Option<Arc<[u8]>>);
 
 /// An address to fetch something from: `https`, or `http` where plaintext may go.
-pub(super) fn address(url: &str, plaintext: Plaintext) -> Result<Uri, SessionError> {
+pub(crate) fn address(url: &str, plaintext: Plaintext) -> Result<Uri, SessionError> {
     // Not quoted before it is known to hold no password.
     let shown = || if url.contains('@') { "[redacted]@".to_owned() } else { url.to_owned() };
     let uri: Uri = url.parse().map_err(|_| SessionError::BadUrl(shown()))?;
@@ -46,7 +46,7 @@ pub(super) fn address(url: &str, plaintext: Plaintext) -> Result<Uri, SessionErr
 }
 
 /// The address of a gRPC server: one without a path.
-pub(super) fn server_address(url: &str, plaintext: Plaintext) -> Result<Uri, SessionError> {
+pub(crate) fn server_address(url: &str, plaintext: Plaintext) -> Result<Uri, SessionError> {
     let uri = address(url, plaintext)?;
     if !matches!(uri.path(), "" | "/") || uri.query().is_some() {
         return Err(SessionError::BadUrl(url.to_owned()));
@@ -55,7 +55,7 @@ pub(super) fn server_address(url: &str, plaintext: Plaintext) -> Result<Uri, Ses
 }
 
 /// A channel that connects when it is first used, and notices when its peer vanishes without a word.
-pub(super) fn channel(uri: Uri, roots: &Roots) -> Result<Endpoint, SessionError> {
+pub(crate) fn channel(uri: Uri, roots: &Roots) -> Result<Endpoint, SessionError> {
     let is_https = uri.scheme_str() == Some("https");
     let endpoint = Channel::builder(uri)
         .connect_timeout(Duration::from_secs(5))
@@ -70,7 +70,7 @@ pub(super) fn channel(uri: Uri, roots: &Roots) -> Result<Endpoint, SessionError>
 }
 
 /// The same, presenting a client certificate: over TLS only.
-pub(super) fn channel_presenting(
+pub(crate) fn channel_presenting(
     uri: Uri,
     roots: &Roots,
     identity: Identity,
@@ -82,7 +82,7 @@ pub(super) fn channel_presenting(
 
 impl Roots {
     /// One authority, or several, in PEM.
-    pub(super) fn only(pem: &[u8]) -> Result<Self, SessionError> {
+    pub(crate) fn only(pem: &[u8]) -> Result<Self, SessionError> {
         let roots = Self(Some(pem.into()));
         roots.store().map(|_| roots.clone())
     }
@@ -95,7 +95,7 @@ impl Roots {
     }
 
     /// For fetches from this address; one in plaintext needs no authorities.
-    pub(super) fn for_http(&self, uri: &Uri) -> Result<ClientConfig, SessionError> {
+    pub(crate) fn for_http(&self, uri: &Uri) -> Result<ClientConfig, SessionError> {
         let store = match uri.scheme_str() {
             Some("https") => self.store()?,
             _ => RootCertStore::empty(),

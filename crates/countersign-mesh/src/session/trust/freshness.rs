@@ -11,7 +11,7 @@ use crate::claims::MAX_TOKEN_LIFE;
 use crate::guard::{Freshness, WhenStale};
 
 /// How old keys and revocations may become where nobody says: neither the server nor the program.
-pub(super) const DEFAULT_MAX_STALENESS: Duration = Duration::from_secs(5 * 60);
+pub(crate) const DEFAULT_MAX_STALENESS: Duration = Duration::from_secs(5 * 60);
 
 /// How often the age is shown.
 const SHOW_EVERY: Duration = Duration::from_secs(5);
@@ -19,7 +19,7 @@ const SHOW_EVERY: Duration = Duration::from_secs(5);
 /// Watches over the age of what is known. Ages are counted by a clock that nobody sets, from when the
 /// issuer's store confirmed it and not from when we were told: a server that is cut off from its store
 /// and still sends cannot make us believe that we are up to date.
-pub(super) struct Watch {
+pub(crate) struct Watch {
     /// Where it comes from, in metrics: a process may trust several issuers.
     source: Label,
     confirmed: Mutex<Option<Confirmed>>,
@@ -56,7 +56,7 @@ impl Confirmed {
 }
 
 impl Watch {
-    pub(super) fn new(source: &str, longest: Option<Duration>, when_stale: WhenStale) -> Self {
+    pub(crate) fn new(source: &str, longest: Option<Duration>, when_stale: WhenStale) -> Self {
         Self {
             source: Label::new("source", source.to_owned()),
             confirmed: Mutex::default(),
@@ -68,17 +68,17 @@ impl Watch {
         }
     }
 
-    pub(super) fn when_stale(&self) -> WhenStale {
+    pub(crate) fn when_stale(&self) -> WhenStale {
         self.when_stale
     }
 
-    pub(super) fn subscribe(&self) -> watch::Receiver<Freshness> {
+    pub(crate) fn subscribe(&self) -> watch::Receiver<Freshness> {
         self.state.subscribe()
     }
 
     /// Takes note of a word that was so old when it was heard. `max_staleness` is what the server
     /// said, if it did; the program's own limit counts where it is stricter.
-    pub(super) fn confirm(
+    pub(crate) fn confirm(
         &self,
         heard_at: Instant,
         age: Duration,
@@ -101,12 +101,12 @@ impl Watch {
     }
 
     /// How old what is known is, once something was confirmed.
-    pub(super) fn age(&self) -> Option<Duration> {
+    pub(crate) fn age(&self) -> Option<Duration> {
         self.confirmed().map(|confirmed| confirmed.age())
     }
 
     /// Sees that it turns stale in time. Never ends.
-    pub(super) async fn keep_looking(&self) {
+    pub(crate) async fn keep_looking(&self) {
         loop {
             self.look();
             let show_at = Instant::now() + SHOW_EVERY;
@@ -122,7 +122,7 @@ impl Watch {
     }
 
     /// Counts a stream that was up and was lost.
-    pub(super) fn lost_stream(&self) {
+    pub(crate) fn lost_stream(&self) {
         counter!("countersign_trust_reconnects_total", self.labels()).increment(1);
     }
 

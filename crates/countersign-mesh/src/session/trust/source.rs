@@ -15,14 +15,14 @@ use tokio::time::{Instant, sleep, sleep_until};
 use crate::claims::{Clock, Issuer};
 use crate::guard::{Trust, WhenStale};
 use crate::keys::{InvalidKeySet, KeySet};
-use crate::session::address::{Plaintext, Roots, address};
-use crate::session::builder::SessionError;
-use crate::session::freshness::Watch;
-use crate::session::health::Health;
-use crate::session::http_client::HttpClient;
-use crate::session::jitter::Jitter;
-use crate::session::trust_feed::{FedBy, Feed};
-use crate::session::trust_stream::TrustStream;
+use crate::session::reach::address::{Plaintext, Roots, address};
+use crate::session::reach::error::SessionError;
+use crate::session::reach::http_client::HttpClient;
+use crate::session::reach::jitter::Jitter;
+use crate::session::trust::feed::{FedBy, Feed};
+use crate::session::trust::freshness::Watch;
+use crate::session::trust::health::Health;
+use crate::session::trust::stream::TrustStream;
 use crate::trust::{Revocations, TrustBundle};
 
 /// How often keys are fetched: Countersign lets them be kept for a minute.
@@ -40,7 +40,7 @@ const UNKNOWN_KEY_AT_MOST_EVERY: Duration = Duration::from_secs(1);
 
 /// Whose keys are fetched.
 #[derive(Debug, Clone)]
-pub(super) enum KeysOf {
+pub(crate) enum KeysOf {
     /// Countersign's, whose JWK Set says whose it is; it must be this issuer, if one is named.
     Countersign(Option<Issuer>),
     /// Those of an issuer that is known beforehand.
@@ -49,27 +49,27 @@ pub(super) enum KeysOf {
 
 /// Where keys are.
 #[derive(Clone)]
-pub(super) struct Jwks {
-    pub(super) uri: Uri,
-    pub(super) http: HttpClient,
-    pub(super) keys_of: KeysOf,
-    pub(super) jitter: Jitter,
+pub(crate) struct Jwks {
+    pub(crate) uri: Uri,
+    pub(crate) http: HttpClient,
+    pub(crate) keys_of: KeysOf,
+    pub(crate) jitter: Jitter,
 }
 
 /// Where keys and revocations come from, and how they are treated.
 #[derive(Clone)]
-pub(super) struct TrustSource {
-    pub(super) jwks: Jwks,
+pub(crate) struct TrustSource {
+    pub(crate) jwks: Jwks,
     /// Where the last good ones are kept.
-    pub(super) file: Option<PathBuf>,
-    pub(super) when_stale: WhenStale,
-    pub(super) max_staleness: Option<Duration>,
-    pub(super) clock: Clock,
+    pub(crate) file: Option<PathBuf>,
+    pub(crate) when_stale: WhenStale,
+    pub(crate) max_staleness: Option<Duration>,
+    pub(crate) clock: Clock,
 }
 
 /// A trust that is being kept fresh.
-pub(super) struct LiveTrust {
-    pub(super) trust: Trust,
+pub(crate) struct LiveTrust {
+    pub(crate) trust: Trust,
     feed: Weak<Feed>,
 }
 
@@ -94,7 +94,7 @@ pub fn trust_in(issuer: Issuer, jwks_url: &str) -> Result<Trust, SessionError> {
 impl TrustSource {
     /// Begins to fetch: from the stream, if there may be one, or else from the JWK Set.
     /// Ends when the last handle of the trust is dropped.
-    pub(super) fn keep_fresh(self, stream: Option<TrustStream>) -> LiveTrust {
+    pub(crate) fn keep_fresh(self, stream: Option<TrustStream>) -> LiveTrust {
         let source = self.jwks.uri.authority().map_or("", |authority| authority.as_str());
         let watch = Watch::new(source, self.max_staleness, self.when_stale);
         let issuer = self.jwks.keys_of.named().cloned();
@@ -126,7 +126,7 @@ impl TrustSource {
 }
 
 impl LiveTrust {
-    pub(super) fn health(&self) -> Health {
+    pub(crate) fn health(&self) -> Health {
         let feed = self.feed.upgrade();
         Health {
             is_fresh: self.trust.is_fresh(),

@@ -1,15 +1,16 @@
 //! Who a service is, and what it proves that with. What is in a file is read when it is used, so that
 //! a secret or a key that was rolled over is picked up without a restart.
 
+use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::{fmt, io};
 
 use zeroize::Zeroizing;
 
 use crate::claims::{ClientId, Issuer, Timestamp};
-use crate::keys::{InvalidKeyFile, SigningKey};
-use crate::session::credentials_file;
+use crate::keys::SigningKey;
+use crate::session::reach::credentials_file::{self, CredentialsFile};
+use crate::session::reach::error::CredentialsError;
 use crate::token::{Token, sign_assertion};
 
 /// A client's name, and its secret or where its private key is. `Debug` shows neither.
@@ -27,7 +28,7 @@ enum Means {
 }
 
 /// What goes to the issuer for one token.
-pub(super) enum Proof {
+pub(crate) enum Proof {
     /// The secret.
     Secret(Zeroizing<String>),
     /// An assertion that is good once, for a minute (RFC 7523).
@@ -37,9 +38,9 @@ pub(super) enum Proof {
 }
 
 /// A client certificate with its chain and its key, in PEM.
-pub(super) struct CertifiedKey {
-    pub(super) cert: Vec<u8>,
-    pub(super) key: Zeroizing<Vec<u8>>,
+pub(crate) struct CertifiedKey {
+    pub(crate) cert: Vec<u8>,
+    pub(crate) key: Zeroizing<Vec<u8>>,
 }
 
 /// A secret, or where it is. `Debug` does not show it.
@@ -52,70 +53,6 @@ enum Origin {
     File(PathBuf),
     CredentialsFile(PathBuf),
 }
-
-/// Why credentials cannot be used.
-#[derive(Debug)]
-pub enum CredentialsError {
-    /// A variable that is needed is not set.
-    Missing(&'static str),
-    /// A variable and its `_FILE` counterpart are both set.
-    Contradictory(&'static str),
-    /// The client id is not one.
-    BadClientId,
-    /// A credentials file can be read by others than its owner; its mode.
-    OpenToOthers(PathBuf, u32),
-    /// A credentials file is not one, and why.
-    BadFile(PathBuf, String),
-    /// A file cannot be read.
-    Unreadable(PathBuf, io::Error),
-    /// A file has nothing in it.
-    Empty(PathBuf),
-    /// A file is not the private key that it should be.
-    BadKey(PathBuf, InvalidKeyFile),
-    /// Both a secret and a private key are named.
-    SecretAndKey,
-    /// An assertion is signed for a known issuer only.
-    KeyWithoutIssuer,
-    /// A certificate is named without its key.
-    CertificateWithoutKey,
-    /// The system has no randomness to give.
-    NoRandomness,
-}
-
-impl fmt::Display for CredentialsError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Missing(name) => write!(f, "neither {name} nor {name}_FILE is set"),
-            Self::Contradictory(name) => {
-                write!(f, "both {name} and {name}_FILE are set; unset one of them")
-            }
-            Self::OpenToOthers(path, mode) => {
-                write!(
-                    f,
-                    "{} can be read by others (mode {mode:04o}); chmod 600 it",
-                    path.display()
-                )
-            }
-            Self::BadFile(path, problem) => write!(f, "{} {problem}", path.display()),
-            Self::BadClientId => f.write_str("COUNTERSIGN_CLIENT_ID is not a client id"),
-            Self::Unreadable(path, error) => write!(f, "cannot read {}: {error}", path.display()),
-            Self::Empty(path) => write!(f, "{} is empty", path.display()),
-            Self::BadKey(path, error) => write!(f, "{}: {error}", path.display()),
-            Self::SecretAndKey => f.write_str(
-                "both COUNTERSIGN_CLIENT_SECRET and COUNTERSIGN_CLIENT_KEY_FILE are set; unset one of them",
-            ),
-            Self::KeyWithoutIssuer => f.write_str(
-                "a private key proves something to a known issuer only; set COUNTERSIGN_ISSUER",
-            ),
-            Self::CertificateWithoutKey => f.write_str(
-                "COUNTERSIGN_CLIENT_CERT_FILE is set without COUNTERSIGN_CLIENT_KEY_FILE",
-            ),
-            Self::NoRandomness => f.write_str("the system has no randomness to give"),
-        }
-    }
-}
-
-impl std::error::Error for CredentialsError {}
 
 impl Credentials {
     /// A secret that the program holds.
@@ -130,7 +67,7 @@ impl Credentials {
 
     /// An Ed25519 private key in a file: PKCS#8 in PEM, as `openssl genpkey -algorithm ed25519` writes it,
     /// read again for each token. It never leaves this process: it signs an assertion for each token
-    /// (RFC 7523), for which the session must be told its [issuer](super::SessionBuilder::issuer). The
+    /// (RFC 7523), for which the session must be told its [issuer](crate::session::SessionBuilder::issuer). The
     /// clock may be five seconds ahead of Countersign's.
     pub fn private_key_file(client_id: ClientId, path: impl Into<PathBuf>) -> Self {
         Self { client_id, means: Means::PrivateKeyFile(path.into()) }
@@ -149,7 +86,7 @@ impl Credentials {
     /// From `COUNTERSIGN_CLIENT_ID` and `COUNTERSIGN_CLIENT_SECRET`, or `_FILE`s of them, or
     /// `COUNTERSIGN_CLIENT_KEY_FILE` in place of the latter, as `lookup` finds them. With
     /// `COUNTERSIGN_CLIENT_CERT_FILE` beside it, the key is that of the certificate.
-    pub(super) fn from_variables(
+    pub(crate) fn from_variables(
         lookup: &dyn Fn(&str) -> Option<String>,
     ) -> Result<Self, CredentialsError> {
         let client_id = variable(lookup, "COUNTERSIGN_CLIENT_ID", "COUNTERSIGN_CLIENT_ID_FILE")?;
@@ -177,12 +114,12 @@ impl Credentials {
     }
 
     /// A secret in a credentials file, read again for each token.
-    pub(super) fn from_credentials_file(client_id: ClientId, path: PathBuf) -> Self {
+    pub(crate) fn from_credentials_file(client_id: ClientId, path: PathBuf) -> Self {
         Self { client_id, means: Means::Secret(ClientSecret::from_credentials_file(path)) }
     }
 
     /// The secret, if it is another one by now than the one that was refused.
-    pub(super) fn newer_secret(&self, refused: &str) -> Option<Zeroizing<String>> {
+    pub(crate) fn newer_secret(&self, refused: &str) -> Option<Zeroizing<String>> {
         match &self.means {
             Means::Secret(secret) => secret.newer(refused),
             Means::PrivateKeyFile(_) | Means::CertificateFiles { .. } => None,
@@ -195,7 +132,7 @@ impl Credentials {
     }
 
     /// What proves the client's name to this issuer, once.
-    pub(super) fn prove(
+    pub(crate) fn prove(
         &self,
         issuer: Option<&Issuer>,
         now: Timestamp,
@@ -227,6 +164,22 @@ impl Credentials {
     }
 }
 
+impl CredentialsFile {
+    /// Who we are at Countersign, and whose keys are trusted if the file says it.
+    pub(crate) fn identity(
+        &self,
+        path: PathBuf,
+    ) -> Result<(Credentials, Option<Issuer>), CredentialsError> {
+        let problem = |key: &str| {
+            CredentialsError::BadFile(path.clone(), format!("has a `{key}` that is not one"))
+        };
+        let client_id = ClientId::new(&self.client_id).map_err(|_| problem("client_id"))?;
+        let issuer = self.issuer.as_deref().map(Issuer::new).transpose();
+        let issuer = issuer.map_err(|_| problem("issuer"))?;
+        Ok((Credentials::from_credentials_file(client_id, path), issuer))
+    }
+}
+
 impl ClientSecret {
     /// A secret that the program holds.
     pub fn new(secret: &str) -> Self {
@@ -239,12 +192,12 @@ impl ClientSecret {
     }
 
     /// The `client_secret` of a credentials file, read again for each token.
-    pub(super) fn from_credentials_file(path: PathBuf) -> Self {
+    pub(crate) fn from_credentials_file(path: PathBuf) -> Self {
         Self(Origin::CredentialsFile(path))
     }
 
     /// The secret as it is now.
-    pub(super) fn read(&self) -> Result<Zeroizing<String>, CredentialsError> {
+    pub(crate) fn read(&self) -> Result<Zeroizing<String>, CredentialsError> {
         match &self.0 {
             Origin::Given(secret) => Ok(Zeroizing::clone(secret)),
             Origin::File(path) => read_trimmed(path.clone()),
@@ -254,7 +207,7 @@ impl ClientSecret {
 
     /// The secret, if it is another one by now than the one that was refused: its file was replaced while
     /// that was under way.
-    pub(super) fn newer(&self, refused: &str) -> Option<Zeroizing<String>> {
+    pub(crate) fn newer(&self, refused: &str) -> Option<Zeroizing<String>> {
         self.read().ok().filter(|secret| secret.as_str() != refused)
     }
 }
@@ -271,7 +224,7 @@ impl fmt::Debug for ClientSecret {
 }
 
 /// The value of a variable, or the trimmed text of the file that its counterpart names.
-pub(super) fn variable(
+pub(crate) fn variable(
     lookup: &dyn Fn(&str) -> Option<String>,
     name: &'static str,
     file_name: &'static str,

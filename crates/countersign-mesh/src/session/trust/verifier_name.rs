@@ -4,14 +4,14 @@
 const MAX_NAME: usize = 128;
 
 /// The name of this host: of the pod, in a container. Empty when there is none.
-pub(super) fn of_host() -> String {
+pub(crate) fn of_host() -> String {
     let kernel = std::fs::read_to_string("/proc/sys/kernel/hostname").ok();
     let name = kernel.or_else(|| std::env::var("HOSTNAME").ok());
     printable(name.unwrap_or_default().trim())
 }
 
 /// As much of a name as Countersign takes.
-pub(super) fn printable(name: &str) -> String {
+pub(crate) fn printable(name: &str) -> String {
     name.chars().filter(|c| matches!(c, ' '..='~')).take(MAX_NAME).collect()
 }
 
