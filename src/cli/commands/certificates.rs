@@ -7,6 +7,7 @@ use crate::cli::commands::Server;
 use crate::cli::commands::clients::{self, proto_duration};
 use crate::cli::connection::request_id;
 use crate::cli::error::Error;
+use crate::cli::escape::escape;
 use crate::cli::output::{self, Output, View};
 use crate::rpc::client_certificate::Name;
 use crate::rpc::client_service_client::ClientServiceClient;
@@ -139,8 +140,8 @@ impl View for Added {
         format!(
             "{} {} of client {} is registered\n",
             self.certificate.kind,
-            output::escape(&self.certificate.name),
-            output::escape(&self.client_id)
+            escape(&self.certificate.name),
+            escape(&self.client_id)
         )
     }
 }
@@ -157,8 +158,8 @@ impl View for Revoked {
         format!(
             "{} {} of client {} is revoked\n",
             self.kind,
-            output::escape(&self.name),
-            output::escape(&self.client_id)
+            escape(&self.name),
+            escape(&self.client_id)
         )
     }
 }

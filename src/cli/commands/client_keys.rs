@@ -13,6 +13,7 @@ use crate::cli::commands::Server;
 use crate::cli::commands::clients::{self, proto_duration};
 use crate::cli::connection::request_id;
 use crate::cli::error::Error;
+use crate::cli::escape::escape;
 use crate::cli::output::{self, Output, View};
 use crate::rpc::client_service_client::ClientServiceClient;
 use crate::rpc::{self, CreateClientKeyRequest, RevokeClientKeyRequest};
@@ -144,8 +145,8 @@ impl View for Added {
     fn human(&self) -> String {
         format!(
             "key {} of client {} is registered\n",
-            output::escape(&self.key.kid),
-            output::escape(&self.client_id)
+            escape(&self.key.kid),
+            escape(&self.client_id)
         )
     }
 }
@@ -158,10 +159,6 @@ struct Revoked {
 
 impl View for Revoked {
     fn human(&self) -> String {
-        format!(
-            "key {} of client {} is revoked\n",
-            output::escape(&self.kid),
-            output::escape(&self.client_id)
-        )
+        format!("key {} of client {} is revoked\n", escape(&self.kid), escape(&self.client_id))
     }
 }

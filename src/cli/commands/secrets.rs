@@ -10,6 +10,7 @@ use crate::cli::commands::clients::proto_duration;
 use crate::cli::connection::{Connection, request_id};
 use crate::cli::credentials::NewCredentialsFile;
 use crate::cli::error::Error;
+use crate::cli::escape::escape;
 use crate::cli::output::{self, Format, Output, View};
 use crate::cli::secret::Secret;
 use crate::rpc::client_service_client::ClientServiceClient;
@@ -267,7 +268,7 @@ struct Shown<'a> {
 impl View for Shown<'_> {
     /// The secret alone, to be piped.
     fn human(&self) -> String {
-        format!("{}\n", output::escape(self.client_secret))
+        format!("{}\n", escape(self.client_secret))
     }
 }
 
@@ -285,8 +286,8 @@ impl View for Written<'_> {
     fn human(&self) -> String {
         format!(
             "credentials of client {} written to {}\n",
-            output::escape(self.client_id),
-            output::escape(self.file)
+            escape(self.client_id),
+            escape(self.file)
         )
     }
 }
@@ -303,8 +304,8 @@ impl View for Revoked {
         let tokens = if self.tokens_revoked { ", and its tokens so far" } else { "" };
         format!(
             "secret {} of client {} is revoked{tokens}\n",
-            output::escape(&self.secret_id),
-            output::escape(&self.client_id)
+            escape(&self.secret_id),
+            escape(&self.client_id)
         )
     }
 }
