@@ -3,9 +3,9 @@
 mod authentication;
 mod certificate;
 mod key;
-mod replay;
 mod resources;
 mod secret;
+mod used_assertions;
 
 pub use self::authentication::{
     AssertionDesk, AuthenticatedClient, AuthenticationError, Credential, NotAuthenticated,

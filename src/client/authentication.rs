@@ -9,7 +9,7 @@ use countersign_mesh::keys::{PublicKey, SigningKey};
 use countersign_mesh::token::Assertion;
 use subtle::{Choice, ConstantTimeEq};
 
-use crate::client::replay::{Unusable, UsedAssertions};
+use crate::client::used_assertions::{Unusable, UsedAssertions};
 use crate::client::{CertificateNames, Client, SecretHash, StoredKey};
 
 /// What a client presents to prove who it is.
