@@ -4,8 +4,8 @@
 //! request → [`authenticate`](crate::client::authenticate) → `AuthenticatedClient` → [`decide`] → `Grant` → `Claims` → mint.
 //!
 //! *Changes* go through the store: operator → pure decision on the latest state → written together
-//! with its audit event → published → answered. Clients are administered in `clients`, their keys
-//! and certificates in `credentials`.
+//! with its audit event → published → answered. Clients are administered in `clients`, what they
+//! prove themselves with in `credentials`.
 
 mod act;
 mod authentication;
@@ -24,7 +24,8 @@ mod verifiers;
 mod watching;
 
 pub use self::act::{Act, ActError, Refusal};
-pub use self::clients::{ClientPatch, CreatedSecret, TokensSoFar};
+pub use self::clients::ClientPatch;
+pub use self::credentials::{CreatedCredential, NewCredential, TokensSoFar};
 pub use self::facts::NoAudience;
 pub use self::keys::{RingChange, Rotation};
 pub use self::verifiers::{Behind, Seat, TooManyStreams, Verifiers};
@@ -48,7 +49,7 @@ use crate::authority::refusals::{Refusals, Refused, Sort};
 use crate::authority::retirement::Kept;
 use crate::authority::snapshot::{Published, Witness};
 use crate::authority::watching::Deltas;
-use crate::client::{AssertionDesk, Credential, NotAuthenticated};
+use crate::client::{AssertionDesk, NotAuthenticated, PresentedCredential};
 use crate::policy::{Denial, TokenRequest, decide};
 use crate::ring::ClockBehind;
 use crate::store::{AuditRow, Change, Committed, Kek, State, Store, StoreError, Writes};
@@ -151,7 +152,7 @@ pub struct IssueRequest<'a> {
     /// Who the client says it is.
     pub client_id: &'a ClientId,
     /// What it proves that with.
-    pub credential: Credential<'a>,
+    pub credential: PresentedCredential<'a>,
     /// What it asks for.
     pub token: TokenRequest,
     /// Where the request came from, for the audit.

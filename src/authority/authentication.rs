@@ -5,7 +5,7 @@ use countersign_mesh::claims::{ClientId, Timestamp};
 use crate::authority::refusals::{Refused, Sort};
 use crate::authority::{Authority, IssueError};
 use crate::client::{
-    AuthenticatedClient, AuthenticationError, Credential, NotAuthenticated, authenticate,
+    AuthenticatedClient, AuthenticationError, NotAuthenticated, PresentedCredential, authenticate,
 };
 use crate::store::State;
 
@@ -18,7 +18,7 @@ impl Authority {
     pub fn authenticate(
         &self,
         client_id: &ClientId,
-        credential: Credential<'_>,
+        presented: PresentedCredential<'_>,
         peer: &str,
         now: Timestamp,
     ) -> Result<AuthenticatedClient, AuthenticationError> {
@@ -27,7 +27,7 @@ impl Authority {
             &snapshot.state,
             "client.authenticate",
             client_id,
-            credential,
+            presented,
             peer,
             now,
         )
@@ -39,12 +39,12 @@ impl Authority {
         state: &State,
         action: &'static str,
         client_id: &ClientId,
-        credential: Credential<'_>,
+        presented: PresentedCredential<'_>,
         peer: &str,
         now: Timestamp,
     ) -> Result<AuthenticatedClient, AuthenticationError> {
         let candidate = state.clients.get(client_id);
-        authenticate(client_id, candidate, credential, &self.assertions, now).inspect_err(|error| {
+        authenticate(client_id, candidate, presented, &self.assertions, now).inspect_err(|error| {
             if let AuthenticationError::Rejected(reason) = error {
                 self.note_rejected(action, client_id, *reason, peer);
             }

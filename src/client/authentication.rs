@@ -7,14 +7,14 @@ use std::time::Duration;
 use countersign_mesh::claims::{ClientId, Issuer, Timestamp};
 use countersign_mesh::keys::{PublicKey, SigningKey};
 use countersign_mesh::token::Assertion;
-use subtle::{Choice, ConstantTimeEq};
 
+use crate::client::credential::{matching, signer};
 use crate::client::used_assertions::{Unusable, UsedAssertions};
-use crate::client::{CertificateNames, Client, SecretHash, StoredKey};
+use crate::client::{CertificateNames, Client, CredentialKind};
 
 /// What a client presents to prove who it is.
 #[derive(Clone, Copy)]
-pub enum Credential<'a> {
+pub enum PresentedCredential<'a> {
     /// One of its secrets.
     Secret(&'a str),
     /// A JWT signed with one of its keys (RFC 7523 §2.2).
@@ -23,7 +23,7 @@ pub enum Credential<'a> {
     Certificate(&'a CertificateNames),
 }
 
-impl fmt::Debug for Credential<'_> {
+impl fmt::Debug for PresentedCredential<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Secret(_) => f.write_str("Secret([redacted])"),
@@ -189,8 +189,8 @@ pub fn unverified_subject(assertion: &str) -> Option<ClientId> {
 /// Believes a client that presents one of its credentials.
 ///
 /// The work is the same whatever comes of it, also for a client that does not exist: for a secret one
-/// hash and [`Client::MAX_SECRETS`] comparisons in constant time; for an assertion that can be one, one
-/// verification if it names its key and [`Client::MAX_KEYS`] if not. The names in certificates are no secrets:
+/// hash and [`CredentialKind::MAX_OF_EACH`] comparisons in constant time; for an assertion that can be one, one
+/// verification if it names its key and as many if not. The names in certificates are no secrets:
 /// comparing them takes what it takes.
 ///
 /// # Errors
@@ -199,16 +199,16 @@ pub fn unverified_subject(assertion: &str) -> Option<ClientId> {
 pub fn authenticate(
     client_id: &ClientId,
     candidate: Option<&Arc<Client>>,
-    credential: Credential<'_>,
+    presented: PresentedCredential<'_>,
     assertions: &AssertionDesk,
     now: Timestamp,
 ) -> Result<AuthenticatedClient, AuthenticationError> {
-    match credential {
-        Credential::Secret(secret) => by_secret(candidate, secret, now),
-        Credential::Assertion(text) => {
+    match presented {
+        PresentedCredential::Secret(secret) => by_secret(candidate, secret, now),
+        PresentedCredential::Assertion(text) => {
             return by_assertion(client_id, candidate, text, assertions, now);
         }
-        Credential::Certificate(names) => by_certificate(candidate, names, now),
+        PresentedCredential::Certificate(names) => by_certificate(candidate, names, now),
     }
     .map_err(AuthenticationError::Rejected)
 }
@@ -218,16 +218,7 @@ fn by_secret(
     secret: &str,
     now: Timestamp,
 ) -> Result<AuthenticatedClient, NotAuthenticated> {
-    let presented = SecretHash::of(secret);
-    let stored = candidate.map_or(&[][..], |client| &client.secrets);
-    let mut matched = None;
-    for slot in 0..Client::MAX_SECRETS {
-        let hash = stored.get(slot).map_or(&NO_HASH, |secret| secret.hash.as_bytes());
-        let same: Choice = presented.as_bytes().ct_eq(hash);
-        if bool::from(same) {
-            matched = stored.get(slot);
-        }
-    }
+    let matched = matching(candidate.map(AsRef::as_ref), secret);
     let client = candidate.ok_or(NotAuthenticated::UnknownClient)?;
     let secret = matched.ok_or(NotAuthenticated::WrongSecret)?;
     if client.settings.disabled {
@@ -240,9 +231,6 @@ fn by_secret(
     Ok(AuthenticatedClient(Arc::clone(client)))
 }
 
-/// Stands where a client has no secret; nothing is known that hashes to it.
-const NO_HASH: [u8; 32] = [0; 32];
-
 fn by_assertion(
     client_id: &ClientId,
     candidate: Option<&Arc<Client>>,
@@ -250,11 +238,10 @@ fn by_assertion(
     desk: &AssertionDesk,
     now: Timestamp,
 ) -> Result<AuthenticatedClient, AuthenticationError> {
-    let keys = candidate.map_or(&[][..], |client| &client.keys);
     let signed =
         Assertion::parse(text).map_err(|_| NotAuthenticated::BadAssertion).and_then(|assertion| {
             desk.check(&assertion, client_id, now)?;
-            let key = signer(&assertion, keys, &desk.decoy);
+            let key = signer(candidate.map(AsRef::as_ref), &assertion, &desk.decoy);
             Ok((assertion, key))
         });
     let rejected = AuthenticationError::Rejected;
@@ -272,33 +259,16 @@ fn by_assertion(
     Ok(AuthenticatedClient(Arc::clone(client)))
 }
 
-/// The key that signed an assertion, among a client's. As many signatures are verified whether there is
-/// one or not: where no key is, with the decoy, which nobody's signature is believed of.
-fn signer<'a>(
-    assertion: &Assertion,
-    keys: &'a [Arc<StoredKey>],
-    decoy: &PublicKey,
-) -> Option<&'a Arc<StoredKey>> {
-    let verify = |key: Option<&'a Arc<StoredKey>>| {
-        let signed = assertion.is_signed_by(key.map_or(decoy, |key| &key.key));
-        key.filter(|_| signed)
-    };
-    match &assertion.kid {
-        Some(kid) => verify(keys.iter().find(|key| key.is_named(kid))),
-        None => {
-            let slots = (0..Client::MAX_KEYS).map(|slot| verify(keys.get(slot)));
-            slots.fold(None, Option::or)
-        }
-    }
-}
-
 fn by_certificate(
     candidate: Option<&Arc<Client>>,
     names: &CertificateNames,
     now: Timestamp,
 ) -> Result<AuthenticatedClient, NotAuthenticated> {
     let client = candidate.ok_or(NotAuthenticated::UnknownClient)?;
-    let mut matched = client.certificates.iter().filter(|stored| names.contains(&stored.name));
+    let mut matched = client.credentials.iter().filter(|stored| match &stored.kind {
+        CredentialKind::CertificateName(name) => names.contains(name),
+        CredentialKind::Secret(_) | CredentialKind::PublicKey(_) => false,
+    });
     let first = matched.next().ok_or(NotAuthenticated::WrongCertificate)?;
     if client.settings.disabled {
         return Err(NotAuthenticated::Disabled);
@@ -314,24 +284,21 @@ mod tests {
     use countersign_mesh::token::sign_assertion;
 
     use super::*;
-    use crate::client::{ClientSecret, ClientSettings, LastUse, SecretId, StoredSecret};
+    use crate::client::{ClientSecret, ClientSettings, Credential, CredentialId, SecretHash};
 
     const NOW: Timestamp = Timestamp::from_unix(1000);
 
     fn client(secrets: &[(&ClientSecret, Option<u64>)], disabled: bool) -> Arc<Client> {
-        let secrets = secrets.iter().enumerate().map(|(at, (secret, expires_at))| {
-            Arc::new(StoredSecret {
-                id: SecretId(at as u32),
-                hash: SecretHash::of(secret.expose()),
-                created_at: NOW,
-                expires_at: expires_at.map(Timestamp::from_unix),
-                last_use: LastUse::default(),
-                retire_when_idle: None,
-            })
+        let credentials = secrets.iter().map(|(secret, expires_at)| {
+            let hash = SecretHash::of(secret.expose());
+            let id = CredentialId::of_secret(&hash, |_| false);
+            let kind = CredentialKind::Secret(hash);
+            let expires_at = expires_at.map(Timestamp::from_unix);
+            Arc::new(Credential { expires_at, ..Credential::new(id, kind, NOW, None) })
         });
         let id = ClientId::new("order").expect("client id");
         let settings = ClientSettings { disabled, ..ClientSettings::default() };
-        Arc::new(Client { secrets: secrets.collect(), ..Client::new(id, settings, NOW) })
+        Arc::new(Client { credentials: credentials.collect(), ..Client::new(id, settings, NOW) })
     }
 
     fn secret() -> ClientSecret {
@@ -344,9 +311,9 @@ mod tests {
         let client =
             client(&secrets.iter().map(|secret| (secret, None)).collect::<Vec<_>>(), false);
         for (at, secret) in secrets.iter().enumerate() {
-            assert_eq!(client.secrets[at].last_use.time(), None);
+            assert_eq!(client.credentials[at].last_use.time(), None);
             assert!(by_secret(Some(&client), secret.expose(), NOW).is_ok());
-            assert_eq!(client.secrets[at].last_use.unwritten(), Some(NOW));
+            assert_eq!(client.credentials[at].last_use.unwritten(), Some(NOW));
         }
     }
 

@@ -52,7 +52,7 @@ impl Log {
         let authority = authority(path, self.server.kek(), retention, START);
         let refused = countersign::authority::IssueRequest {
             client_id: &crate::support::id("nobody"),
-            credential: countersign::client::Credential::Secret("wrong"),
+            credential: countersign::client::PresentedCredential::Secret("wrong"),
             token: countersign::policy::TokenRequest {
                 audience: None,
                 scopes: countersign_mesh::claims::ScopeSet::parse("").expect("none"),

@@ -9,7 +9,7 @@ use std::time::Duration;
 use countersign::authority::{
     Authority, IssueError, IssueRequest, OpenError, Settings, TAIL, host,
 };
-use countersign::client::Credential;
+use countersign::client::PresentedCredential;
 use countersign::policy::TokenRequest;
 use countersign::rpc::revoke_token_request::Target;
 use countersign::store::{Kek, StoreError};
@@ -178,7 +178,7 @@ fn request<'a>(
 ) -> IssueRequest<'a> {
     let audience = Some(audience("countersign"));
     let token = TokenRequest { audience, scopes: ScopeSet::default(), requested_ttl: None };
-    IssueRequest { client_id, credential: Credential::Secret(secret), token, peer: "" }
+    IssueRequest { client_id, credential: PresentedCredential::Secret(secret), token, peer: "" }
 }
 
 #[tokio::test]

@@ -10,6 +10,7 @@ use countersign::authority::{Authority, Settings};
 use countersign::rpc;
 use countersign::rpc::audit_service_client::AuditServiceClient;
 use countersign::rpc::client_service_client::ClientServiceClient;
+use countersign::rpc::create_client_credential_request::Kind;
 use countersign::rpc::issue_token_request::Credential;
 use countersign::rpc::key_service_client::KeyServiceClient;
 use countersign::rpc::token_service_client::TokenServiceClient;
@@ -23,6 +24,8 @@ use tokio::task::JoinHandle;
 use tonic::transport::{Certificate, Channel, ClientTlsConfig};
 use tonic::{Code, Request, Status};
 use tonic_types::StatusExt;
+
+use crate::caller::new_credential;
 
 /// The time at which every server starts: 2027-01-15T08:00:00Z.
 pub const START: Timestamp = Timestamp::from_unix(1_800_000_000);
@@ -225,12 +228,9 @@ impl TestServer {
     }
 
     pub async fn new_secret(&self, client_id: &str) -> String {
-        let request = rpc::CreateClientSecretRequest {
-            client_id: client_id.to_owned(),
-            ..Default::default()
-        };
+        let request = new_credential(client_id, Kind::Secret(rpc::ClientSecret {}));
         self.clients()
-            .create_client_secret(self.as_operator(request).await)
+            .create_client_credential(self.as_operator(request).await)
             .await
             .expect("the client gets a secret")
             .into_inner()

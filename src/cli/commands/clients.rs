@@ -5,9 +5,8 @@ use std::time::Duration;
 use serde::Serialize;
 
 use crate::cli::args::clients::{ClientCommand, CreateArgs, SecretArgs};
-use crate::cli::commands::certificates::{self, CertificateInfo};
-use crate::cli::commands::client_keys::{self, KeyInfo};
-use crate::cli::commands::secrets::{self, Delivery, SecretInfo};
+use crate::cli::commands::credentials::{self, CredentialInfo};
+use crate::cli::commands::secrets::{self, Delivery};
 use crate::cli::commands::{PAGE_SIZE, Server, update};
 use crate::cli::connection::{Connection, request_id};
 use crate::cli::error::Error;
@@ -26,9 +25,8 @@ pub async fn run(
 ) -> Result<(), Error> {
     match command {
         ClientCommand::Create(args) => create(args, server, output).await,
+        ClientCommand::Credential(command) => credentials::run(command, server, output).await,
         ClientCommand::Secret(command) => secrets::run(command, server, output).await,
-        ClientCommand::Key(command) => client_keys::run(command, server, output).await,
-        ClientCommand::Cert(command) => certificates::run(command, server, output).await,
         ClientCommand::List => list(&server.connect().await?, output).await,
         ClientCommand::Show { id } => {
             let client = read(id, &server.connect().await?).await?;
@@ -76,7 +74,7 @@ pub async fn create_with_secret(
     delivery.create(&id, &connection, output).await.map_err(|error| {
         error.after(
             &format!("client {id} is created, but without a secret that works"),
-            format!("run: countersign client secret create {id}"),
+            format!("run: countersign client credential add {id} --secret"),
         )
     })
 }
@@ -159,9 +157,7 @@ struct Client {
     create_time: Option<String>,
     update_time: Option<String>,
     etag: String,
-    secrets: Vec<SecretInfo>,
-    keys: Vec<KeyInfo>,
-    certificates: Vec<CertificateInfo>,
+    credentials: Vec<CredentialInfo>,
 }
 
 #[derive(Serialize)]
@@ -208,9 +204,7 @@ impl From<rpc::Client> for Client {
                 .collect(),
             disabled: client.disabled,
             etag: client.etag,
-            secrets: client.secrets.into_iter().map(SecretInfo::from).collect(),
-            keys: client.keys.into_iter().map(KeyInfo::from).collect(),
-            certificates: client.certificates.into_iter().map(CertificateInfo::from).collect(),
+            credentials: client.credentials.into_iter().map(CredentialInfo::from).collect(),
         }
     }
 }
@@ -236,7 +230,7 @@ impl View for Clients {
                 client.state(),
                 client.grants().join(" "),
                 client.serves.join(" "),
-                (client.secrets.len() + client.keys.len() + client.certificates.len()).to_string(),
+                client.credentials.len().to_string(),
                 client.description.clone(),
             ]
         };
@@ -274,17 +268,9 @@ impl View for Client {
             text.push('\n');
             text.push_str(&output::table(["RESOURCE", "AUDIENCE"], &rows));
         }
-        if !self.secrets.is_empty() {
+        if !self.credentials.is_empty() {
             text.push('\n');
-            text.push_str(&secrets::table(&self.secrets));
-        }
-        if !self.keys.is_empty() {
-            text.push('\n');
-            text.push_str(&client_keys::table(&self.keys));
-        }
-        if !self.certificates.is_empty() {
-            text.push('\n');
-            text.push_str(&certificates::table(&self.certificates));
+            text.push_str(&credentials::table(&self.credentials));
         }
         text
     }

@@ -1,9 +1,8 @@
 //! What the commands do: one file a group, in the order of the command line.
 
 pub mod audit;
-pub mod certificates;
-pub mod client_keys;
 pub mod clients;
+pub mod credentials;
 pub mod keys;
 pub mod operators;
 pub mod policy;

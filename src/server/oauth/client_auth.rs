@@ -5,7 +5,8 @@ use http::{HeaderMap, header};
 
 use crate::authority::IssueError;
 use crate::client::{
-    AuthenticatedClient, CertificateNames, Credential, NotAuthenticated, unverified_subject,
+    AuthenticatedClient, CertificateNames, NotAuthenticated, PresentedCredential,
+    unverified_subject,
 };
 use crate::server::grpc::Desk;
 use crate::server::oauth::authorization::BasicCredentials;
@@ -79,7 +80,7 @@ pub(super) fn presented<'a>(
 /// Who a client says it is, and what it proves that with.
 pub(super) struct Claim<'a> {
     pub(super) client_id: ClientId,
-    pub(super) credential: Credential<'a>,
+    pub(super) credential: PresentedCredential<'a>,
 }
 
 impl<'a> Presented<'a> {
@@ -93,23 +94,26 @@ impl<'a> Presented<'a> {
     ) -> Result<Claim<'a>, OAuthError> {
         let (client_id, credential) = match self {
             Self::Basic(basic) => {
-                (basic.client_id.as_str(), Credential::Secret(&basic.client_secret))
+                (basic.client_id.as_str(), PresentedCredential::Secret(&basic.client_secret))
             }
             Self::Post { client_id, client_secret } => {
-                (*client_id, Credential::Secret(client_secret))
+                (*client_id, PresentedCredential::Secret(client_secret))
             }
             Self::Assertion { client_id: Some(client_id), assertion } => {
-                (*client_id, Credential::Assertion(assertion))
+                (*client_id, PresentedCredential::Assertion(assertion))
             }
             // RFC 7521 §4.2: the assertion says it, too.
             Self::Assertion { client_id: None, assertion } => {
                 let client_id =
                     unverified_subject(assertion).ok_or(OAuthError::Client("bad_assertion"))?;
-                return Ok(Claim { client_id, credential: Credential::Assertion(assertion) });
+                return Ok(Claim {
+                    client_id,
+                    credential: PresentedCredential::Assertion(assertion),
+                });
             }
             Self::Certificate { client_id } => {
                 let certificate = certificate.ok_or(OAuthError::Client("no_credential"))?;
-                (*client_id, Credential::Certificate(certificate))
+                (*client_id, PresentedCredential::Certificate(certificate))
             }
         };
         let client_id =
