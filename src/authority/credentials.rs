@@ -73,23 +73,15 @@ impl Authority {
         };
         let action = "client.credential.create";
         let committed = self.change_client(act, action, id, move |client, change| {
-            let before = change.before;
-            may_make_credential(change.operator, &before.settings).map_err(Refusal::Denied)?;
+            may_make_credential(change.operator, &change.before.settings)
+                .map_err(Refusal::Denied)?;
             let now = change.now;
             // One whose time is over makes room for a new one, or for itself.
             client
                 .credentials
                 .retain(|stored| !stored.kind.is_like(&kind) || !stored.has_expired(now));
-            let is_taken =
-                |id: &CredentialId| before.credentials.iter().any(|stored| stored.id == *id);
-            let id = match &kind {
-                CredentialKind::Secret(hash) => CredentialId::of_secret(hash, is_taken),
-                CredentialKind::PublicKey(key) => CredentialId::of_public_key(key),
-                CredentialKind::CertificateName(name) => CredentialId::of_certificate_name(name),
-            };
-            if client.credentials.iter().any(|stored| stored.id == id) {
-                return Err(Refusal::CredentialExists);
-            }
+            let is_free = |id: &CredentialId| client.credentials.iter().all(|one| one.id != *id);
+            let id = kind.ids().find(is_free).ok_or(Refusal::CredentialExists)?;
             let others = client.credentials.iter_mut().filter(|stored| stored.kind.is_like(&kind));
             let others: Vec<&mut Arc<Credential>> = others.collect();
             if others.len() >= CredentialKind::MAX_OF_EACH {
@@ -104,7 +96,7 @@ impl Authority {
                 let note = format!("; others retire when idle for {}s", span.as_secs());
                 change.event.detail.push_str(&note);
             }
-            let created = Credential::new(id, kind, now, ttl);
+            let created = Credential { id, ..Credential::new(kind, now, ttl) };
             let info = created.info();
             client.credentials.push(Arc::new(created));
             Ok(info)

@@ -8,8 +8,8 @@ use countersign_mesh::keys::SigningKey;
 
 use crate::authority::TAIL;
 use crate::client::{
-    Client, ClientSecret, ClientSettings, Credential, CredentialId, CredentialKind, GrantRule,
-    Grants, SecretHash, Serves,
+    Client, ClientSecret, ClientSettings, Credential, CredentialKind, GrantRule, Grants,
+    SecretHash, Serves,
 };
 use crate::policy::ADMINISTRATIVE_SCOPES;
 use crate::ring::{ClockBehind, KeyRing};
@@ -49,9 +49,8 @@ impl NewClient {
         now: Timestamp,
     ) -> Result<Self, getrandom::Error> {
         let secret = ClientSecret::generate()?;
-        let hash = SecretHash::of(secret.expose());
-        let credential_id = CredentialId::of_secret(&hash, |_| false);
-        let stored = Credential::new(credential_id, CredentialKind::Secret(hash), now, None);
+        let kind = CredentialKind::Secret(SecretHash::of(secret.expose()));
+        let stored = Credential::new(kind, now, None);
         let settings = ClientSettings {
             description: description.into(),
             grants,

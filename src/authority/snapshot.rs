@@ -151,8 +151,8 @@ mod tests {
 
     use super::*;
     use crate::client::{
-        AssertionDesk, Client, ClientSecret, ClientSettings, Credential, CredentialId,
-        CredentialKind, GrantRule, Grants, PresentedCredential, SecretHash, authenticate,
+        AssertionDesk, Client, ClientSecret, ClientSettings, Credential, CredentialKind, GrantRule,
+        Grants, PresentedCredential, SecretHash, authenticate,
     };
     use crate::ring::{KeyRing, Listeners};
     use countersign_mesh::keys::SigningKey;
@@ -188,9 +188,8 @@ mod tests {
             grants: Grants::try_from(vec![rule]).expect("one grant"),
             ..ClientSettings::default()
         };
-        let hash = SecretHash::of(secret.expose());
-        let id = CredentialId::of_secret(&hash, |_| false);
-        let stored = Credential::new(id, CredentialKind::Secret(hash), NOW, None);
+        let kind = CredentialKind::Secret(SecretHash::of(secret.expose()));
+        let stored = Credential::new(kind, NOW, None);
         let client = Client {
             credentials: vec![Arc::new(stored)],
             ..Client::new("order".parse().expect("a valid id"), settings, NOW)

@@ -8,7 +8,7 @@ use countersign_mesh::claims::{ClientId, Issuer, Timestamp};
 use countersign_mesh::keys::{PublicKey, SigningKey};
 use countersign_mesh::token::Assertion;
 
-use crate::client::credential::{matching, signer};
+use crate::client::credential::{certified, matching, signer};
 use crate::client::used_assertions::{Unusable, UsedAssertions};
 use crate::client::{CertificateNames, Client, CredentialKind};
 
@@ -131,13 +131,14 @@ impl AssertionDesk {
         }
     }
 
-    /// What can be told without knowing any client.
-    fn check(
+    /// Reads an assertion and checks what can be told without knowing any client.
+    fn read(
         &self,
-        assertion: &Assertion,
+        text: &str,
         client_id: &ClientId,
         now: Timestamp,
-    ) -> Result<(), NotAuthenticated> {
+    ) -> Result<Assertion, NotAuthenticated> {
+        let assertion = Assertion::parse(text).map_err(|_| NotAuthenticated::BadAssertion)?;
         let is_own = [&assertion.issuer, &assertion.subject]
             .into_iter()
             .all(|name| **name == *client_id.as_str());
@@ -153,7 +154,7 @@ impl AssertionDesk {
             && now < expires_at + Self::SKEW
             && expires_at <= issued_at + Assertion::MAX_LIFE
             && expires_at > issued_at;
-        if in_time { Ok(()) } else { Err(NotAuthenticated::AssertionTime) }
+        if in_time { Ok(assertion) } else { Err(NotAuthenticated::AssertionTime) }
     }
 
     /// Uses an assertion up, once all else is right.
@@ -203,79 +204,40 @@ pub fn authenticate(
     assertions: &AssertionDesk,
     now: Timestamp,
 ) -> Result<AuthenticatedClient, AuthenticationError> {
-    match presented {
-        PresentedCredential::Secret(secret) => by_secret(candidate, secret, now),
-        PresentedCredential::Assertion(text) => {
-            return by_assertion(client_id, candidate, text, assertions, now);
+    let known = candidate.map(AsRef::as_ref);
+    // Before anything is decided, so that a client that is not there costs the same work.
+    let (matched, assertion) = match presented {
+        PresentedCredential::Secret(secret) => {
+            (matching(known, secret).ok_or(NotAuthenticated::WrongSecret), None)
         }
-        PresentedCredential::Certificate(names) => by_certificate(candidate, names, now),
-    }
-    .map_err(AuthenticationError::Rejected)
-}
-
-fn by_secret(
-    candidate: Option<&Arc<Client>>,
-    secret: &str,
-    now: Timestamp,
-) -> Result<AuthenticatedClient, NotAuthenticated> {
-    let matched = matching(candidate.map(AsRef::as_ref), secret);
-    let client = candidate.ok_or(NotAuthenticated::UnknownClient)?;
-    let secret = matched.ok_or(NotAuthenticated::WrongSecret)?;
-    if client.settings.disabled {
-        return Err(NotAuthenticated::Disabled);
-    }
-    if secret.has_expired(now) {
-        return Err(NotAuthenticated::ExpiredSecret);
-    }
-    secret.last_use.note(now);
-    Ok(AuthenticatedClient(Arc::clone(client)))
-}
-
-fn by_assertion(
-    client_id: &ClientId,
-    candidate: Option<&Arc<Client>>,
-    text: &str,
-    desk: &AssertionDesk,
-    now: Timestamp,
-) -> Result<AuthenticatedClient, AuthenticationError> {
-    let signed =
-        Assertion::parse(text).map_err(|_| NotAuthenticated::BadAssertion).and_then(|assertion| {
-            desk.check(&assertion, client_id, now)?;
-            let key = signer(candidate.map(AsRef::as_ref), &assertion, &desk.decoy);
-            Ok((assertion, key))
-        });
+        PresentedCredential::Assertion(text) => match assertions.read(text, client_id, now) {
+            Ok(assertion) => {
+                let signer = signer(known, &assertion, &assertions.decoy);
+                (signer.ok_or(NotAuthenticated::WrongKey), Some(assertion))
+            }
+            Err(error) => (Err(error), None),
+        },
+        PresentedCredential::Certificate(names) => {
+            (certified(known, names, now).ok_or(NotAuthenticated::WrongCertificate), None)
+        }
+    };
     let rejected = AuthenticationError::Rejected;
     let client = candidate.ok_or(rejected(NotAuthenticated::UnknownClient))?;
-    let (assertion, key) = signed.map_err(rejected)?;
-    let key = key.ok_or(rejected(NotAuthenticated::WrongKey))?;
+    let credential = matched.map_err(rejected)?;
     if client.settings.disabled {
         return Err(rejected(NotAuthenticated::Disabled));
     }
-    if key.has_expired(now) {
-        return Err(rejected(NotAuthenticated::ExpiredKey));
+    if credential.has_expired(now) {
+        return Err(rejected(match credential.kind {
+            CredentialKind::Secret(_) => NotAuthenticated::ExpiredSecret,
+            CredentialKind::PublicKey(_) => NotAuthenticated::ExpiredKey,
+            CredentialKind::CertificateName(_) => NotAuthenticated::ExpiredCertificate,
+        }));
     }
-    desk.use_up(&assertion, client_id, now)?;
-    key.last_use.note(now);
-    Ok(AuthenticatedClient(Arc::clone(client)))
-}
-
-fn by_certificate(
-    candidate: Option<&Arc<Client>>,
-    names: &CertificateNames,
-    now: Timestamp,
-) -> Result<AuthenticatedClient, NotAuthenticated> {
-    let client = candidate.ok_or(NotAuthenticated::UnknownClient)?;
-    let mut matched = client.credentials.iter().filter(|stored| match &stored.kind {
-        CredentialKind::CertificateName(name) => names.contains(name),
-        CredentialKind::Secret(_) | CredentialKind::PublicKey(_) => false,
-    });
-    let first = matched.next().ok_or(NotAuthenticated::WrongCertificate)?;
-    if client.settings.disabled {
-        return Err(NotAuthenticated::Disabled);
+    if let Some(assertion) = assertion {
+        assertions.use_up(&assertion, client_id, now)?;
     }
-    // A certificate may have several of the names.
-    let usable = std::iter::once(first).chain(matched).find(|stored| !stored.has_expired(now));
-    usable.ok_or(NotAuthenticated::ExpiredCertificate)?.last_use.note(now);
+    credential.last_use.note(now);
     Ok(AuthenticatedClient(Arc::clone(client)))
 }
 
@@ -284,21 +246,29 @@ mod tests {
     use countersign_mesh::token::sign_assertion;
 
     use super::*;
-    use crate::client::{ClientSecret, ClientSettings, Credential, CredentialId, SecretHash};
+    use crate::client::{ClientSecret, ClientSettings, Credential, SecretHash};
 
     const NOW: Timestamp = Timestamp::from_unix(1000);
 
     fn client(secrets: &[(&ClientSecret, Option<u64>)], disabled: bool) -> Arc<Client> {
         let credentials = secrets.iter().map(|(secret, expires_at)| {
-            let hash = SecretHash::of(secret.expose());
-            let id = CredentialId::of_secret(&hash, |_| false);
-            let kind = CredentialKind::Secret(hash);
+            let kind = CredentialKind::Secret(SecretHash::of(secret.expose()));
             let expires_at = expires_at.map(Timestamp::from_unix);
-            Arc::new(Credential { expires_at, ..Credential::new(id, kind, NOW, None) })
+            Arc::new(Credential { expires_at, ..Credential::new(kind, NOW, None) })
         });
         let id = ClientId::new("order").expect("client id");
         let settings = ClientSettings { disabled, ..ClientSettings::default() };
         Arc::new(Client { credentials: credentials.collect(), ..Client::new(id, settings, NOW) })
+    }
+
+    fn by_secret(
+        candidate: Option<&Arc<Client>>,
+        secret: &str,
+        now: Timestamp,
+    ) -> Result<AuthenticatedClient, AuthenticationError> {
+        let id = ClientId::new("order").expect("client id");
+        let desk = AssertionDesk::open(&Issuer::new("https://issuer").expect("an issuer"), NOW);
+        authenticate(&id, candidate, PresentedCredential::Secret(secret), &desk, now)
     }
 
     fn secret() -> ClientSecret {
@@ -331,8 +301,10 @@ mod tests {
     fn whoever_does_not_prove_it_is_not_believed() {
         let (right, expiring) = (secret(), secret());
         let known = client(&[(&right, None), (&expiring, Some(1000))], false);
-        let refusal =
-            |candidate, secret: &str| by_secret(candidate, secret, NOW).expect_err("refused");
+        let refusal = |candidate, secret: &str| match by_secret(candidate, secret, NOW) {
+            Err(AuthenticationError::Rejected(reason)) => reason,
+            other => panic!("{other:?}"),
+        };
 
         assert_eq!(refusal(None, right.expose()), NotAuthenticated::UnknownClient);
         assert_eq!(refusal(Some(&known), secret().expose()), NotAuthenticated::WrongSecret);

@@ -10,9 +10,11 @@ pub use self::certificate_name::{
 };
 pub use self::secret::{ClientSecret, SecretHash};
 
+pub(super) use self::certificate_name::certified;
 pub(super) use self::public_key::signer;
 pub(super) use self::secret::matching;
 
+use std::borrow::Cow;
 use std::fmt;
 use std::str::FromStr;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -67,16 +69,53 @@ impl CredentialKind {
     pub fn is_like(&self, other: &Self) -> bool {
         std::mem::discriminant(self) == std::mem::discriminant(other)
     }
+
+    /// What is kept of it, as bytes.
+    pub fn content(&self) -> Cow<'_, [u8]> {
+        match self {
+            Self::Secret(hash) => hash.as_bytes().into(),
+            Self::PublicKey(key) => key.as_bytes().into(),
+            Self::CertificateName(name) => name.to_string().into_bytes().into(),
+        }
+    }
+
+    /// Reads what was kept. `None` when the kind is not known, or the content not one of its.
+    pub fn from_content(kind: &str, content: &[u8]) -> Option<Self> {
+        match kind {
+            "secret" => content.try_into().ok().map(SecretHash::from_bytes).map(Self::Secret),
+            "public_key" => {
+                let key = PublicKey::from_bytes(content.try_into().ok()?).ok()?;
+                Some(Self::PublicKey(Box::new(key)))
+            }
+            "certificate_name" => {
+                let name = str::from_utf8(content).ok()?;
+                CertificateName::from_canonical(name).map(Self::CertificateName)
+            }
+            _ => None,
+        }
+    }
+
+    /// The ids that it can have, the first that is not taken before the others: a secret many, the other
+    /// kinds one.
+    pub fn ids(&self) -> Box<dyn Iterator<Item = CredentialId> + '_> {
+        let one = |id: String| Box::new(std::iter::once(CredentialId(id.into())));
+        match self {
+            Self::Secret(hash) => {
+                let bits = hash.as_bytes().windows(4);
+                let bits = bits.map(|bytes| [bytes[0], bytes[1], bytes[2], bytes[3]]);
+                let texts = bits.map(|bits| format!("{:08x}", u32::from_be_bytes(bits)));
+                Box::new(texts.map(|text| CredentialId(text.into())))
+            }
+            Self::PublicKey(key) => one(key.kid().to_string()),
+            Self::CertificateName(name) => one(name.to_string()),
+        }
+    }
 }
 
 impl Credential {
-    /// A credential that works from now on.
-    pub fn new(
-        id: CredentialId,
-        kind: CredentialKind,
-        now: Timestamp,
-        ttl: Option<Duration>,
-    ) -> Self {
+    /// A credential that works from now on, under the first id that it can have.
+    pub fn new(kind: CredentialKind, now: Timestamp, ttl: Option<Duration>) -> Self {
+        let id = kind.ids().next().expect("each kind has an id");
         Self {
             id,
             kind,
@@ -190,26 +229,6 @@ impl CredentialId {
     pub fn as_str(&self) -> &str {
         &self.0
     }
-
-    /// The id of a new secret: the first bits of its hash that are not taken.
-    pub fn of_secret(hash: &SecretHash, is_taken: impl Fn(&Self) -> bool) -> Self {
-        let bits = hash.as_bytes().windows(4);
-        let mut free = bits
-            .map(|bytes| u32::from_be_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]))
-            .map(|bits| Self(format!("{bits:08x}").into()))
-            .filter(|id| !is_taken(id));
-        free.next().expect("29 ids are more than a client's secrets can take")
-    }
-
-    /// The id of a public key: its `kid`.
-    pub fn of_public_key(key: &PublicKey) -> Self {
-        Self(key.kid().as_str().into())
-    }
-
-    /// The id of a certificate name: itself.
-    pub fn of_certificate_name(name: &CertificateName) -> Self {
-        Self(name.to_string().into())
-    }
 }
 
 impl FromStr for CredentialId {
@@ -287,30 +306,67 @@ impl LastUse {
 
 #[cfg(test)]
 mod tests {
+    use countersign_mesh::keys::SigningKey;
+
     use super::*;
 
+    const NOW: Timestamp = Timestamp::from_unix(1000);
+
+    fn secret(text: &str) -> CredentialKind {
+        CredentialKind::Secret(SecretHash::of(text))
+    }
+
     #[test]
-    fn a_secret_is_no_id_and_an_id_no_secret() {
-        let secret = ClientSecret::generate().expect("randomness");
-        let hash = SecretHash::of(secret.expose());
-        let first = CredentialId::of_secret(&hash, |_| false);
-        let second = CredentialId::of_secret(&hash, |id| *id == first);
-        assert_ne!(first, second);
-        for id in [first, second] {
+    fn a_secret_is_no_id_and_has_several() {
+        let text = ClientSecret::generate().expect("randomness");
+        let mut ids = secret(text.expose()).ids().collect::<Vec<_>>();
+        for id in &ids {
             assert_eq!(id.as_str().len(), 8);
-            assert_eq!(id.as_str().parse(), Ok(id.clone()));
+            assert_eq!(id.as_str().parse().as_ref(), Ok(id));
         }
-        for bad in [secret.expose(), "", &"x".repeat(2000)] {
+        ids.dedup();
+        assert_eq!(ids.len(), 29);
+        for bad in [text.expose(), "", &"x".repeat(2000)] {
             assert_eq!(bad.parse::<CredentialId>(), Err(InvalidCredentialId));
         }
     }
 
     #[test]
+    fn what_is_kept_can_be_read_as_its_own_kind_and_no_other() {
+        let name = CertificateName::new(CertificateNameKind::SanDns, "A.example").expect("a name");
+        let key = SigningKey::from_seed(&[1; 32]).public().clone();
+        let kinds = [
+            secret("csec_hush"),
+            CredentialKind::PublicKey(Box::new(key)),
+            CredentialKind::CertificateName(name),
+        ];
+        for kind in &kinds {
+            let read = CredentialKind::from_content(kind.as_str(), &kind.content());
+            let read = read.expect("it is one");
+            assert!(read.is_like(kind) && read.content() == kind.content());
+            assert_eq!(read.ids().next(), kind.ids().next());
+            assert_eq!(Credential::new(read, NOW, None).info().content.kind(), kind.as_str());
+        }
+        assert!(!kinds[0].is_like(&kinds[1]));
+        for (kind, content) in [
+            ("secret", &[1; 31][..]),
+            ("secret", &[1; 33]),
+            ("public_key", &[0; 32]),
+            ("public_key", b"san_dns:a.example"),
+            ("certificate_name", b"san_dns:A.example"),
+            ("certificate_name", b"a.example"),
+            ("certificate_name", b"san_dns:"),
+            ("certificate_name", &[0xff; 32]),
+            ("password", &[1; 32]),
+            ("", &[1; 32]),
+        ] {
+            assert!(CredentialKind::from_content(kind, content).is_none(), "{kind} {content:?}");
+        }
+    }
+
+    #[test]
     fn what_is_told_of_a_secret_is_not_its_hash() {
-        let hash = SecretHash::of("csec_hush");
-        let id = CredentialId::of_secret(&hash, |_| false);
-        let secret =
-            Credential::new(id, CredentialKind::Secret(hash), Timestamp::from_unix(1), None);
+        let secret = Credential::new(secret("csec_hush"), NOW, None);
         let told = serde_json::to_value(secret.info()).expect("it is JSON");
         assert_eq!(told["content"], "secret");
         assert!(format!("{secret:?}").contains("Secret(SecretHash)"), "{secret:?}");

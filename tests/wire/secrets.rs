@@ -2,6 +2,7 @@
 
 use countersign::client::ClientSecret;
 use countersign::rpc;
+use countersign::rpc::create_client_credential_request::Kind;
 use tonic::Code;
 
 use crate::caller::client;
@@ -37,6 +38,11 @@ async fn eight_secrets_work_and_a_ninth_is_refused() {
 
     let ninth = operator.new_secret(&server, "order", None).await;
     assert_refused(ninth, Code::FailedPrecondition, "CREDENTIAL_LIMIT");
+    let name = rpc::certificate_name::Name::SanDns("order.example".to_owned());
+    let name = Kind::CertificateName(rpc::CertificateName { name: Some(name) });
+    let other = operator.add_credential(&server, "order", name, None).await;
+    let other = other.expect("there is room for another kind").credential_id;
+    operator.revoke_credential(&server, "order", &other).await.expect("revoked");
     server.advance(60);
     operator.new_secret(&server, "order", None).await.expect("the expired one made room");
     let listed = operator.read(&server, "order").await.expect("it is there").credentials;

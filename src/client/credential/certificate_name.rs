@@ -7,7 +7,9 @@
 use std::fmt;
 use std::net::IpAddr;
 use std::str::FromStr;
+use std::sync::Arc;
 
+use countersign_mesh::claims::Timestamp;
 use serde::{Deserialize, Serialize};
 use x509_cert::Certificate;
 use x509_cert::attr::AttributeTypeAndValue;
@@ -15,6 +17,23 @@ use x509_cert::der::{Decode, Encode};
 use x509_cert::ext::pkix::SubjectAltName;
 use x509_cert::ext::pkix::name::GeneralName;
 use x509_cert::name::Name;
+
+use crate::client::{Client, Credential, CredentialKind};
+
+/// The name of a client's that a certificate has; of several the first that works.
+pub fn certified<'a>(
+    candidate: Option<&'a Client>,
+    certificate: &CertificateNames,
+    now: Timestamp,
+) -> Option<&'a Arc<Credential>> {
+    let credentials = candidate.into_iter().flat_map(|client| &client.credentials);
+    let mut matched = credentials.filter(|credential| match &credential.kind {
+        CredentialKind::CertificateName(name) => certificate.contains(name),
+        CredentialKind::Secret(_) | CredentialKind::PublicKey(_) => false,
+    });
+    let first = matched.next()?;
+    std::iter::once(first).chain(matched).find(|one| !one.has_expired(now)).or(Some(first))
+}
 
 /// A name that a certificate can have (RFC 8705 §2.1.2), in its one spelling: equal names are equal
 /// text.

@@ -9,8 +9,8 @@ use thin_vec::ThinVec;
 
 use super::*;
 use crate::client::{
-    CertificateName, ClientSettings, Credential, CredentialId, CredentialKind, GrantRule, Grants,
-    LastUse, ResourceAlias, Resources, SecretHash, Serves,
+    ClientSettings, Credential, CredentialId, CredentialKind, GrantRule, Grants, LastUse,
+    ResourceAlias, Resources, Serves,
 };
 use crate::ring::{ActiveKey, NextKey, RetiredKey, RevokedKey};
 use crate::store::ResourceIndex;
@@ -133,12 +133,10 @@ fn credential(row: &Row<'_>) -> Result<Credential, StoreError> {
     let id: CredentialId =
         row.get_ref(1)?.as_str().map_err(|_| bad())?.parse().map_err(|_| bad())?;
     let content = row.get_ref(3)?.as_blob().map_err(|_| bad())?;
-    let kind = kind(row.get_ref(2)?.as_str().map_err(|_| bad())?, content).ok_or_else(bad)?;
-    let is_named = match &kind {
-        CredentialKind::Secret(_) => true,
-        CredentialKind::PublicKey(key) => id == CredentialId::of_public_key(key),
-        CredentialKind::CertificateName(name) => id == CredentialId::of_certificate_name(name),
-    };
+    let kind = row.get_ref(2)?.as_str().map_err(|_| bad())?;
+    let kind = CredentialKind::from_content(kind, content).ok_or_else(bad)?;
+    // Only the id of a secret may be another: older versions gave a store's first ones a number.
+    let is_named = matches!(kind, CredentialKind::Secret(_)) || kind.ids().any(|own| own == id);
     if !is_named {
         return Err(bad());
     }
@@ -150,21 +148,6 @@ fn credential(row: &Row<'_>) -> Result<Credential, StoreError> {
         last_use: LastUse::from_store(row.get::<_, Option<i64>>(6)?.map(time)),
         retire_when_idle: row.get::<_, Option<i64>>(7)?.map(span).transpose()?,
     })
-}
-
-fn kind(kind: &str, content: &[u8]) -> Option<CredentialKind> {
-    match kind {
-        "secret" => Some(CredentialKind::Secret(SecretHash::from_bytes(content.try_into().ok()?))),
-        "public_key" => {
-            let key = PublicKey::from_bytes(content.try_into().ok()?).ok()?;
-            Some(CredentialKind::PublicKey(Box::new(key)))
-        }
-        "certificate_name" => {
-            let name = CertificateName::from_canonical(str::from_utf8(content).ok()?)?;
-            Some(CredentialKind::CertificateName(name))
-        }
-        _ => None,
-    }
 }
 
 /// Parses JSON, each different text once: many clients have the same grants, and share them.

@@ -4,7 +4,7 @@ use countersign_mesh::claims::{Kid, TokenId};
 use countersign_mesh::trust::{ClientRevocation, TokenRevocation};
 
 use super::*;
-use crate::client::{CredentialId, CredentialKind};
+use crate::client::CredentialId;
 use crate::ring::{KeyInfo, KeyState};
 
 pub(super) fn write_counters(
@@ -76,21 +76,12 @@ fn put_credentials(connection: &Connection, client: &Client) -> rusqlite::Result
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
     )?;
     for credential in &client.credentials {
-        let name;
-        let content = match &credential.kind {
-            CredentialKind::Secret(hash) => &hash.as_bytes()[..],
-            CredentialKind::PublicKey(key) => &key.as_bytes()[..],
-            CredentialKind::CertificateName(known) => {
-                name = known.to_string();
-                name.as_bytes()
-            }
-        };
         let retire_when_idle = credential.retire_when_idle.map(|span| span.as_secs());
         insert.execute(params![
             client.id.as_str(),
             credential.id.as_str(),
             credential.kind.as_str(),
-            content,
+            credential.kind.content(),
             seconds(credential.created_at),
             credential.expires_at.map(seconds),
             credential.last_use.time().map(seconds),
