@@ -6,8 +6,8 @@
 //! the decision and the signature.
 //!
 //! *Changes* go through the store: operator → pure decision on the latest state → written together
-//! with its audit event → published → answered. Clients are administered in `clients`, their keys
-//! and certificates in `credentials`.
+//! with its audit event → published → answered. Clients are administered in `clients`, what they
+//! prove themselves with in `credentials`.
 
 mod act;
 mod authentication;
@@ -26,7 +26,8 @@ mod verifiers;
 mod watching;
 
 pub use self::act::{Act, ActError, Refusal};
-pub use self::clients::{ClientPatch, CreatedSecret, TokensSoFar};
+pub use self::clients::ClientPatch;
+pub use self::credentials::{CreatedCredential, NewCredential, TokensSoFar};
 pub use self::facts::NoAudience;
 pub use self::keys::{RingChange, Rotation};
 pub use self::verifiers::{Behind, Seat, TooManyStreams, Verifiers};

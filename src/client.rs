@@ -1,26 +1,21 @@
 //! Registered clients, what they prove themselves with, and the proof that they did.
 
 mod authentication;
-mod certificate;
-mod key;
-mod replay;
+mod credential;
 mod resources;
-mod secret;
+mod used_assertions;
 
 pub use self::authentication::{
-    AssertionDesk, AuthenticatedClient, AuthenticationError, Credential, NotAuthenticated,
+    AssertionDesk, AuthenticatedClient, AuthenticationError, NotAuthenticated, PresentedCredential,
     authenticate, unverified_subject,
 };
-pub use self::certificate::{
-    CertificateInfo, CertificateName, CertificateNameKind, CertificateNames, InvalidCertificate,
-    InvalidCertificateName, StoredCertificate,
+pub use self::credential::{
+    CertificateName, CertificateNameKind, CertificateNames, ClientSecret, Credential,
+    CredentialContent, CredentialId, CredentialInfo, CredentialKind, InvalidCertificate,
+    InvalidCertificateName, InvalidCredentialId, LastUse, SecretHash,
 };
-pub use self::key::{ClientKeyInfo, StoredKey};
 pub use self::resources::{
     InvalidResources, ResourceAlias, ResourceUri, ResourceUriRule, Resources,
-};
-pub use self::secret::{
-    ClientSecret, InvalidSecretId, LastUse, SecretHash, SecretId, SecretInfo, StoredSecret,
 };
 
 use std::fmt;
@@ -44,13 +39,9 @@ pub struct Client {
     pub updated_at: Timestamp,
     /// Grows with every change of any client, and is never used twice.
     pub revision: u64,
-    /// Its secrets, oldest first.
-    pub secrets: Vec<Arc<StoredSecret>>,
-    // Most clients have none of the following: a pointer each, for all of a hundred thousand.
-    /// Its public keys, oldest first.
-    pub keys: ThinVec<Arc<StoredKey>>,
-    /// The names in its certificates, oldest first.
-    pub certificates: ThinVec<Arc<StoredCertificate>>,
+    /// What it proves itself with, oldest first.
+    pub credentials: Vec<Arc<Credential>>,
+    // Most clients have none of these: a pointer, for all of a hundred thousand.
     /// The audiences that it was granted until lately, and until when it can have tokens for them.
     pub former_audiences: ThinVec<(Audience, Timestamp)>,
 }
@@ -172,15 +163,6 @@ impl TryFrom<Vec<Audience>> for Serves {
 }
 
 impl Client {
-    /// How many secrets a client can have at a time.
-    pub const MAX_SECRETS: usize = 8;
-
-    /// How many public keys a client can have at a time.
-    pub const MAX_KEYS: usize = 8;
-
-    /// How many certificate names a client can have at a time.
-    pub const MAX_CERTIFICATES: usize = 8;
-
     /// A client that is registered now, without a credential yet. Its revision is set by the store.
     pub fn new(id: ClientId, settings: ClientSettings, now: Timestamp) -> Self {
         Self {
@@ -189,9 +171,7 @@ impl Client {
             created_at: now,
             updated_at: now,
             revision: 0,
-            secrets: Vec::new(),
-            keys: ThinVec::new(),
-            certificates: ThinVec::new(),
+            credentials: Vec::new(),
             former_audiences: ThinVec::new(),
         }
     }
@@ -222,9 +202,7 @@ impl Client {
 
     /// Whether the client has a credential that works at this time.
     pub fn has_usable_credential(&self, now: Timestamp) -> bool {
-        self.secrets.iter().any(|secret| !secret.has_expired(now))
-            || self.keys.iter().any(|key| !key.has_expired(now))
-            || self.certificates.iter().any(|certificate| !certificate.has_expired(now))
+        self.credentials.iter().any(|credential| !credential.has_expired(now))
     }
 }
 
@@ -241,14 +219,9 @@ pub struct ClientInfo {
     pub updated_at: Timestamp,
     /// Tells this state of the client from every other.
     pub revision: u64,
-    /// Its secrets, oldest first.
-    pub secrets: Vec<SecretInfo>,
-    /// Its public keys, oldest first. Answers kept by an older version have none.
+    /// What it proves itself with, oldest first. Answers kept by an older version have none.
     #[serde(default)]
-    pub keys: Vec<ClientKeyInfo>,
-    /// The names in its certificates, oldest first.
-    #[serde(default)]
-    pub certificates: Vec<CertificateInfo>,
+    pub credentials: Vec<CredentialInfo>,
 }
 
 impl Client {
@@ -260,9 +233,7 @@ impl Client {
             created_at: self.created_at,
             updated_at: self.updated_at,
             revision: self.revision,
-            secrets: self.secrets.iter().map(|secret| secret.info()).collect(),
-            keys: self.keys.iter().map(|key| key.info()).collect(),
-            certificates: self.certificates.iter().map(|certificate| certificate.info()).collect(),
+            credentials: self.credentials.iter().map(|credential| credential.info()).collect(),
         }
     }
 }

@@ -20,7 +20,7 @@ const SECRET_MESSAGES: [&str; 5] = [
     "countersign.v1.IssueTokenResponse",
     "countersign.v1.ValidateTokenRequest",
     "countersign.v1.RevokeTokenRequest",
-    "countersign.v1.CreateClientSecretResponse",
+    "countersign.v1.CreateClientCredentialResponse",
 ];
 
 fn path(relative: &str) -> PathBuf {

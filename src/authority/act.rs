@@ -36,22 +36,12 @@ pub enum Refusal {
     ClientExists,
     /// There is no client of this name.
     NoSuchClient,
-    /// The client has no secret of this name.
-    NoSuchSecret,
-    /// The client has as many secrets as a client can have.
-    TooManySecrets,
-    /// The client has no key of this name.
-    NoSuchClientKey,
-    /// The client has this key already.
-    ClientKeyExists,
-    /// The client has as many keys as a client can have.
-    TooManyClientKeys,
-    /// The client was not registered with this certificate name.
-    NoSuchCertificate,
-    /// The client was registered with this certificate name already.
-    CertificateExists,
-    /// The client has as many certificate names as a client can have.
-    TooManyCertificates,
+    /// The client has no credential of this name.
+    NoSuchCredential,
+    /// The client has this credential already.
+    CredentialExists,
+    /// The client has as many credentials of this kind as a client can have.
+    TooManyCredentials,
     /// The client has changed since its etag was read.
     EtagStale,
     /// Nobody would be left who could administer operators.
@@ -91,14 +81,9 @@ impl Refusal {
             }
             Self::ClientExists => "CLIENT_EXISTS",
             Self::NoSuchClient => "CLIENT_NOT_FOUND",
-            Self::NoSuchSecret => "SECRET_NOT_FOUND",
-            Self::TooManySecrets => "SECRET_LIMIT",
-            Self::NoSuchClientKey => "CLIENT_KEY_NOT_FOUND",
-            Self::ClientKeyExists => "CLIENT_KEY_EXISTS",
-            Self::TooManyClientKeys => "CLIENT_KEY_LIMIT",
-            Self::NoSuchCertificate => "CERTIFICATE_NOT_FOUND",
-            Self::CertificateExists => "CERTIFICATE_EXISTS",
-            Self::TooManyCertificates => "CERTIFICATE_LIMIT",
+            Self::NoSuchCredential => "CREDENTIAL_NOT_FOUND",
+            Self::CredentialExists => "CREDENTIAL_EXISTS",
+            Self::TooManyCredentials => "CREDENTIAL_LIMIT",
             Self::EtagStale => "ETAG_STALE",
             Self::LastOperator => "LAST_OPERATOR",
             Self::NoSuchKey => "KEY_NOT_FOUND",

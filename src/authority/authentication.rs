@@ -4,7 +4,7 @@ use countersign_mesh::claims::{ClientId, Timestamp};
 
 use crate::authority::refusals::{RefusalNote, Sort};
 use crate::authority::{Authority, IssueError, Proven};
-use crate::client::{AuthenticationError, Credential, NotAuthenticated, authenticate};
+use crate::client::{AuthenticationError, NotAuthenticated, PresentedCredential, authenticate};
 
 impl Authority {
     /// Authenticates a client, for an act as the audit log calls it. An assertion is used up by it.
@@ -15,13 +15,13 @@ impl Authority {
         &self,
         action: &'static str,
         client_id: &ClientId,
-        credential: Credential<'_>,
+        presented: PresentedCredential<'_>,
         peer: &str,
         now: Timestamp,
     ) -> Result<Proven, AuthenticationError> {
         let snapshot = self.published.snapshot();
         let candidate = snapshot.state.clients.get(client_id);
-        let client = authenticate(client_id, candidate, credential, &self.assertions, now)
+        let client = authenticate(client_id, candidate, presented, &self.assertions, now)
             .inspect_err(|error| {
                 if let AuthenticationError::Rejected(reason) = error {
                     self.note_rejected(action, client_id, *reason, peer);

@@ -1,23 +1,17 @@
-//! The administration of clients, their grants and their secrets.
+//! The administration of clients and their grants. Their credentials are administered in `credentials`.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use countersign_mesh::claims::{COUNTERSIGN, ClientId, Timestamp};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use crate::authority::{
-    Act, ActError, Authority, MOST_AHEAD, Refusal, SKEW_ALLOWANCE, TAIL, no_randomness,
-};
-use crate::client::{
-    Client, ClientInfo, ClientSecret, ClientSettings, Grants, LastUse, Resources, SecretHash,
-    SecretId, SecretInfo, Serves, StoredSecret,
-};
-use crate::policy::{
-    ADMINISTRATIVE_SCOPES, can_administer_operators, may_change, may_make_credential,
-};
-use crate::store::{Change, Committed, State};
+use crate::authority::{Act, ActError, Authority, MOST_AHEAD, Refusal, SKEW_ALLOWANCE, TAIL};
+use crate::client::{Client, ClientInfo, ClientSettings, Grants, Resources, Serves};
+use crate::policy::{ADMINISTRATIVE_SCOPES, Operator, can_administer_operators, may_change};
+use crate::store::{AuditEvent, Change, Committed, State};
 
 /// New values for some of a client's settings.
 #[derive(Debug, Clone, Default)]
@@ -36,31 +30,69 @@ pub struct ClientPatch {
     pub resources: Option<Resources>,
 }
 
-/// What a request for a secret comes to.
-#[derive(Debug)]
-pub enum CreatedSecret {
-    /// The secret, shown this once.
-    New(ClientSecret, SecretInfo),
-    /// The same request made this one before; it is not shown again.
-    Before(SecretId),
-}
-
-/// What becomes of the tokens that a client has when one of its secrets is revoked. Nobody knows which
-/// of them it got with that secret.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum TokensSoFar {
-    /// They live on.
-    Kept,
-    /// All of them are revoked.
-    Revoked,
-}
-
 /// Where a client's tokens were cut off.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 struct CutOff(Timestamp);
 
+/// A change of one client, as it is decided on: what is known, and what is said and done besides.
+pub(super) struct ClientChange<'a> {
+    /// Who wants it.
+    pub(super) operator: &'a Operator,
+    /// All that was committed.
+    pub(super) state: &'a State,
+    /// The client as it is.
+    pub(super) before: &'a Client,
+    /// When it is decided.
+    pub(super) now: Timestamp,
+    /// Now, or the latest time that a token was dated with.
+    pub(super) latest: Timestamp,
+    /// What the audit log will say.
+    pub(super) event: &'a mut AuditEvent,
+    /// What else changes.
+    pub(super) more: Vec<Change>,
+}
+
+impl ClientChange<'_> {
+    /// Refuses to make the client this if nobody could administer operators then, but on the host itself.
+    pub(super) fn keep_an_operator(&self, after: &Client) -> Result<(), Refusal> {
+        keep_an_operator(self.state, self.before, Some(after), self.now)
+    }
+}
+
 impl Authority {
-    /// Registers a client, without a secret.
+    /// Changes a client that is there: `change` is given a copy of it, with the time and the revision that
+    /// it will have.
+    ///
+    /// # Errors
+    /// When there is no such client, or `change` refuses.
+    pub(super) async fn change_client<T>(
+        &self,
+        act: Act,
+        action: &'static str,
+        id: ClientId,
+        change: impl FnOnce(&mut Client, &mut ClientChange<'_>) -> Result<T, Refusal> + Send + 'static,
+    ) -> Result<Committed<T>, ActError>
+    where
+        T: Serialize + DeserializeOwned + Send + 'static,
+    {
+        let operator = act.operator.clone();
+        let target = id.to_string();
+        let dated = Arc::clone(&self.dated);
+        self.act(act, action, &target, move |state, event, now| {
+            let before = known(state, &id)?;
+            let revision = state.next_revision();
+            let mut client = Client { updated_at: now, revision, ..Client::clone(before) };
+            let latest = latest(&dated, now);
+            let (operator, more) = (&operator, Vec::new());
+            let mut deciding = ClientChange { operator, state, before, now, latest, event, more };
+            let answer = change(&mut client, &mut deciding)?;
+            let more = deciding.more;
+            Ok(([Change::PutClient(client)].into_iter().chain(more).collect(), answer))
+        })
+        .await
+    }
+
+    /// Registers a client, without a credential.
     ///
     /// # Errors
     /// When there is one of this name, or policy does not allow these settings.
@@ -120,34 +152,28 @@ impl Authority {
         revision: u64,
         patch: ClientPatch,
     ) -> Result<ClientInfo, ActError> {
-        let operator = act.operator.clone();
-        let target = id.to_string();
-        let dated = Arc::clone(&self.dated);
-        self.act(act, "client.update", &target, move |state, event, now| {
-            let before = known(state, &id)?;
-            let settings = patch.apply_to(&before.settings);
-            may_change(&operator, Some(&before.settings), Some(&settings))
+        self.change_client(act, "client.update", id, move |client, change| {
+            let ClientChange { state, before, now, .. } = *change;
+            client.settings = patch.apply_to(&before.settings);
+            may_change(change.operator, Some(&before.settings), Some(&client.settings))
                 .map_err(Refusal::Denied)?;
             if before.revision != revision {
                 return Err(Refusal::EtagStale);
             }
-            let cut = settings.disabled && !before.settings.disabled
-                || loses_administrative_scope(&before.settings, &settings);
-            let revision = state.next_revision();
-            let mut after = Client { settings, updated_at: now, revision, ..Client::clone(before) };
-            after.note_former_audiences(before, now, now + TAIL);
-            keep_an_operator(state, before, Some(&after), now)?;
-            event.detail = describe(&after.settings);
-            let info = after.info();
-            let revoked = cut.then(|| cut_off(state, before, now, latest(&dated, now)));
-            let changes = [Change::PutClient(after)].into_iter().chain(revoked).collect();
-            Ok((changes, info))
+            client.note_former_audiences(before, now, now + TAIL);
+            change.keep_an_operator(client)?;
+            change.event.detail = describe(&client.settings);
+            let is_disabled = client.settings.disabled && !before.settings.disabled;
+            if is_disabled || loses_administrative_scope(&before.settings, &client.settings) {
+                change.more.push(cut_off(state, before, now, change.latest));
+            }
+            Ok(client.info())
         })
         .await
         .map(Committed::into_answer)
     }
 
-    /// Deletes a client with its secrets, and revokes its tokens so far. When a revision is given, only
+    /// Deletes a client with its credentials, and revokes its tokens so far. When a revision is given, only
     /// if the client is still at it.
     ///
     /// # Errors
@@ -171,107 +197,6 @@ impl Authority {
             keep_an_operator(state, before, None, now)?;
             let cut = cut_off(state, before, now, latest(&dated, now));
             Ok((vec![Change::RemoveClient(id), cut], ()))
-        })
-        .await
-        .map(Committed::into_answer)
-    }
-
-    /// Makes a secret for a client. With `retire_others`, each one that the client has now is revoked once
-    /// nobody has used it for this long, and someone a newer one.
-    ///
-    /// # Errors
-    /// When there is no such client, policy does not allow it, or the client has as many as it can have.
-    pub async fn create_secret(
-        &self,
-        act: Act,
-        id: ClientId,
-        ttl: Option<Duration>,
-        retire_others: Option<Duration>,
-    ) -> Result<CreatedSecret, ActError> {
-        let secret = ClientSecret::generate().map_err(|_| no_randomness())?;
-        let hash = SecretHash::of(secret.expose());
-        let operator = act.operator.clone();
-        let target = id.to_string();
-        let committed = self.act(act, "client.secret.create", &target, move |state, event, now| {
-            let before = known(state, &id)?;
-            may_make_credential(&operator, &before.settings).map_err(Refusal::Denied)?;
-            let mut client = Client::clone(before);
-            // A secret whose time is over makes room for a new one.
-            client.secrets.retain(|secret| !secret.has_expired(now));
-            if client.secrets.len() >= Client::MAX_SECRETS {
-                return Err(Refusal::TooManySecrets);
-            }
-            if let Some(span) = retire_others {
-                for secret in &mut client.secrets {
-                    // A use that is noted meanwhile is lost, and does not matter: idle it is since now.
-                    *secret = Arc::new(secret.retiring_when_idle(span));
-                }
-            }
-            let created = StoredSecret {
-                id: unused_id(before, &hash),
-                hash,
-                created_at: now,
-                expires_at: ttl.map(|ttl| now + ttl),
-                last_use: LastUse::default(),
-                retire_when_idle: None,
-            };
-            let info = created.info();
-            event.detail = format!("secret {}", created.id);
-            if let Some(span) = retire_others {
-                event
-                    .detail
-                    .push_str(&format!("; others retire when idle for {}s", span.as_secs()));
-            }
-            client.secrets.push(Arc::new(created));
-            client.updated_at = now;
-            Ok((vec![Change::PutClient(client)], info))
-        });
-        Ok(match committed.await? {
-            Committed::Now(info) => CreatedSecret::New(secret, info),
-            Committed::Before(info) => CreatedSecret::Before(info.id),
-        })
-    }
-
-    /// Revokes one secret of a client: it gets no new tokens with it. The tokens that it has are revoked
-    /// with `tokens:revoke` only.
-    ///
-    /// # Errors
-    /// When there is no such client or secret, policy does not allow it, or no operator could
-    /// authenticate any more. For the tokens also when the scope is missing, or as
-    /// [`Authority::revoke_client_tokens`].
-    pub async fn revoke_secret(
-        &self,
-        act: Act,
-        id: ClientId,
-        secret: SecretId,
-        tokens: TokensSoFar,
-    ) -> Result<(), ActError> {
-        let operator = act.operator.clone();
-        let target = id.to_string();
-        let dated = Arc::clone(&self.dated);
-        self.act(act, "client.secret.revoke", &target, move |state, event, now| {
-            let before = known(state, &id)?;
-            may_change(&operator, Some(&before.settings), Some(&before.settings))
-                .map_err(Refusal::Denied)?;
-            let revokes_tokens = tokens == TokensSoFar::Revoked;
-            if revokes_tokens && !operator.holds("tokens:revoke") {
-                return Err(Refusal::ScopeMissing("tokens:revoke"));
-            }
-            let mut client = Client::clone(before);
-            client.secrets.retain(|stored| stored.id != secret);
-            if client.secrets.len() == before.secrets.len() {
-                return Err(Refusal::NoSuchSecret);
-            }
-            keep_an_operator(state, before, Some(&client), now)?;
-            event.detail = format!("secret {secret}");
-            client.updated_at = now;
-            let cut = revokes_tokens
-                .then(|| soon_cut_off(state, before, now, latest(&dated, now)))
-                .transpose()?;
-            if cut.is_some() {
-                event.detail.push_str("; tokens so far");
-            }
-            Ok(([Change::PutClient(client)].into_iter().chain(cut).collect(), ()))
         })
         .await
         .map(Committed::into_answer)
@@ -327,7 +252,7 @@ fn cut_off(state: &State, client: &Client, now: Timestamp, latest: Timestamp) ->
 }
 
 /// Like [`cut_off`], unless new tokens would be dated too far ahead then.
-fn soon_cut_off(
+pub(super) fn soon_cut_off(
     state: &State,
     client: &Client,
     now: Timestamp,
@@ -357,12 +282,12 @@ fn cut_time(state: &State, id: &ClientId, now: Timestamp) -> Timestamp {
     after_earlier.max(now + second + SKEW_ALLOWANCE)
 }
 
-pub(super) fn known<'a>(state: &'a State, id: &ClientId) -> Result<&'a Arc<Client>, Refusal> {
+fn known<'a>(state: &'a State, id: &ClientId) -> Result<&'a Arc<Client>, Refusal> {
     state.clients.get(id).ok_or(Refusal::NoSuchClient)
 }
 
 /// Refuses a change after which nobody could administer operators, but on the host itself.
-pub(super) fn keep_an_operator(
+fn keep_an_operator(
     state: &State,
     before: &Client,
     after: Option<&Client>,
@@ -382,16 +307,6 @@ fn loses_administrative_scope(before: &ClientSettings, after: &ClientSettings) -
         settings.grants.scopes(COUNTERSIGN).is_some_and(|scopes| scopes.contains(scope))
     };
     ADMINISTRATIVE_SCOPES.iter().any(|scope| holds(before, scope) && !holds(after, scope))
-}
-
-/// The first bits of the hash that name none of the client's secrets yet.
-fn unused_id(client: &Client, hash: &SecretHash) -> SecretId {
-    let ids = hash
-        .as_bytes()
-        .windows(4)
-        .map(|bytes| SecretId(u32::from_be_bytes([bytes[0], bytes[1], bytes[2], bytes[3]])));
-    let mut unused = ids.filter(|id| client.secrets.iter().all(|secret| secret.id != *id));
-    unused.next().expect("29 ids are more than a client's secrets can take")
 }
 
 /// What the audit log says of a client's settings.

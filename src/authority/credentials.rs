@@ -1,160 +1,145 @@
-//! The public keys and the certificate names of clients. Their secrets are administered in `clients`.
+//! The credentials of clients: added and revoked, of whatever kind.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use countersign_mesh::claims::{ClientId, Kid};
+use countersign_mesh::claims::ClientId;
 use countersign_mesh::keys::PublicKey;
 
-use crate::authority::clients::{keep_an_operator, known};
-use crate::authority::{Act, ActError, Authority, Refusal};
+use crate::authority::clients::soon_cut_off;
+use crate::authority::{Act, ActError, Authority, Refusal, no_randomness};
 use crate::client::{
-    CertificateInfo, CertificateName, Client, ClientKeyInfo, LastUse, StoredCertificate, StoredKey,
+    CertificateName, ClientSecret, Credential, CredentialId, CredentialInfo, CredentialKind,
+    SecretHash,
 };
 use crate::policy::{may_change, may_make_credential};
-use crate::store::{Change, Committed};
+use crate::store::Committed;
+
+/// What to add to a client's credentials.
+#[derive(Debug)]
+pub enum NewCredential {
+    /// A secret, which is made here.
+    Secret,
+    /// A public key; the client has its private key.
+    PublicKey(PublicKey),
+    /// A name in the client's certificate.
+    CertificateName(CertificateName),
+}
+
+/// What a request for a credential comes to.
+#[derive(Debug)]
+pub enum CreatedCredential {
+    /// A secret, shown this once.
+    Secret(ClientSecret, CredentialInfo),
+    /// The same request made this secret before; it is not shown again.
+    SecretBefore(CredentialId),
+    /// A credential with nothing to hide.
+    Public(CredentialInfo),
+}
+
+/// What becomes of the tokens that a client has when one of its credentials is revoked. Nobody knows which
+/// of them it got with that one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TokensSoFar {
+    /// They live on.
+    Kept,
+    /// All of them are revoked.
+    Revoked,
+}
 
 impl Authority {
-    /// Registers a public key with which a client may sign assertions.
+    /// Adds a credential to a client. With `retire_others`, each one of its kind that the client has now is
+    /// revoked once nobody has used it for this long, and someone a newer one.
     ///
     /// # Errors
-    /// When there is no such client, policy does not allow it, the client has the key, or it has as many
-    /// as it can have.
-    pub async fn create_client_key(
+    /// When there is no such client, policy does not allow it, the client has this credential, or it has as
+    /// many of its kind as it can have.
+    pub async fn create_credential(
         &self,
         act: Act,
         id: ClientId,
-        key: PublicKey,
+        new: NewCredential,
         ttl: Option<Duration>,
-    ) -> Result<ClientKeyInfo, ActError> {
-        let operator = act.operator.clone();
-        let target = id.to_string();
-        self.act(act, "client.key.create", &target, move |state, event, now| {
-            let before = known(state, &id)?;
-            may_make_credential(&operator, &before.settings).map_err(Refusal::Denied)?;
-            let mut client = Client::clone(before);
-            // A key whose time is over makes room for a new one, or for itself.
-            client.keys.retain(|stored| !stored.has_expired(now));
-            if client.keys.iter().any(|stored| stored.key == key) {
-                return Err(Refusal::ClientKeyExists);
+        retire_others: Option<Duration>,
+    ) -> Result<CreatedCredential, ActError> {
+        let (secret, kind) = match new {
+            NewCredential::Secret => {
+                let secret = ClientSecret::generate().map_err(|_| no_randomness())?;
+                let hash = SecretHash::of(secret.expose());
+                (Some(secret), CredentialKind::Secret(hash))
             }
-            if client.keys.len() >= Client::MAX_KEYS {
-                return Err(Refusal::TooManyClientKeys);
-            }
-            event.detail = format!("key {}", key.kid());
-            let created = StoredKey {
-                key,
-                created_at: now,
-                expires_at: ttl.map(|ttl| now + ttl),
-                last_use: LastUse::default(),
-            };
-            let info = created.info();
-            client.keys.push(Arc::new(created));
-            client.updated_at = now;
-            Ok((vec![Change::PutClient(client)], info))
-        })
-        .await
-        .map(Committed::into_answer)
-    }
-
-    /// Revokes one public key of a client: it gets no new tokens with it.
-    ///
-    /// # Errors
-    /// When there is no such client or key, policy does not allow it, or no operator could authenticate
-    /// any more.
-    pub async fn revoke_client_key(
-        &self,
-        act: Act,
-        id: ClientId,
-        kid: Kid,
-    ) -> Result<(), ActError> {
-        let operator = act.operator.clone();
-        let target = id.to_string();
-        self.act(act, "client.key.revoke", &target, move |state, event, now| {
-            let before = known(state, &id)?;
-            may_change(&operator, Some(&before.settings), Some(&before.settings))
+            NewCredential::PublicKey(key) => (None, CredentialKind::PublicKey(Box::new(key))),
+            NewCredential::CertificateName(name) => (None, CredentialKind::CertificateName(name)),
+        };
+        let action = "client.credential.create";
+        let committed = self.change_client(act, action, id, move |client, change| {
+            may_make_credential(change.operator, &change.before.settings)
                 .map_err(Refusal::Denied)?;
-            let mut client = Client::clone(before);
-            client.keys.retain(|stored| *stored.key.kid() != kid);
-            if client.keys.len() == before.keys.len() {
-                return Err(Refusal::NoSuchClientKey);
+            let now = change.now;
+            // One whose time is over makes room for a new one, or for itself.
+            client
+                .credentials
+                .retain(|stored| !stored.kind.is_like(&kind) || !stored.has_expired(now));
+            let is_free = |id: &CredentialId| client.credentials.iter().all(|one| one.id != *id);
+            let id = kind.ids().find(is_free).ok_or(Refusal::CredentialExists)?;
+            let others = client.credentials.iter_mut().filter(|stored| stored.kind.is_like(&kind));
+            let others: Vec<&mut Arc<Credential>> = others.collect();
+            if others.len() >= CredentialKind::MAX_OF_EACH {
+                return Err(Refusal::TooManyCredentials);
             }
-            keep_an_operator(state, before, Some(&client), now)?;
-            event.detail = format!("key {kid}");
-            client.updated_at = now;
-            Ok((vec![Change::PutClient(client)], ()))
-        })
-        .await
-        .map(Committed::into_answer)
-    }
-
-    /// Registers a name by whose certificate a client may connect.
-    ///
-    /// # Errors
-    /// When there is no such client, policy does not allow it, the client has the name, or it has as many
-    /// as it can have.
-    pub async fn create_client_certificate(
-        &self,
-        act: Act,
-        id: ClientId,
-        name: CertificateName,
-        ttl: Option<Duration>,
-    ) -> Result<CertificateInfo, ActError> {
-        let operator = act.operator.clone();
-        let target = id.to_string();
-        self.act(act, "client.certificate.create", &target, move |state, event, now| {
-            let before = known(state, &id)?;
-            may_make_credential(&operator, &before.settings).map_err(Refusal::Denied)?;
-            let mut client = Client::clone(before);
-            client.certificates.retain(|stored| !stored.has_expired(now));
-            if client.certificates.iter().any(|stored| stored.name == name) {
-                return Err(Refusal::CertificateExists);
+            change.event.detail = format!("{} {id}", kind.as_str());
+            if let Some(span) = retire_others {
+                for other in others {
+                    // A use that is noted meanwhile is lost, and does not matter: idle it is since now.
+                    *other = Arc::new(other.retiring_when_idle(span));
+                }
+                let note = format!("; others retire when idle for {}s", span.as_secs());
+                change.event.detail.push_str(&note);
             }
-            if client.certificates.len() >= Client::MAX_CERTIFICATES {
-                return Err(Refusal::TooManyCertificates);
-            }
-            event.detail = name.to_string();
-            let created = StoredCertificate {
-                name,
-                created_at: now,
-                expires_at: ttl.map(|ttl| now + ttl),
-                last_use: LastUse::default(),
-            };
+            let created = Credential { id, ..Credential::new(kind, now, ttl) };
             let info = created.info();
-            client.certificates.push(Arc::new(created));
-            client.updated_at = now;
-            Ok((vec![Change::PutClient(client)], info))
+            client.credentials.push(Arc::new(created));
+            Ok(info)
+        });
+        Ok(match (committed.await?, secret) {
+            (Committed::Now(info), Some(secret)) => CreatedCredential::Secret(secret, info),
+            (Committed::Before(info), Some(_)) => CreatedCredential::SecretBefore(info.id),
+            (committed, None) => CreatedCredential::Public(committed.into_answer()),
         })
-        .await
-        .map(Committed::into_answer)
     }
 
-    /// Revokes one certificate name of a client: it gets no new tokens by it.
+    /// Revokes one credential of a client: it gets no new tokens with it. The tokens that it has are
+    /// revoked with `tokens:revoke` only.
     ///
     /// # Errors
-    /// When there is no such client or name, policy does not allow it, or no operator could authenticate
-    /// any more.
-    pub async fn revoke_client_certificate(
+    /// When there is no such client or credential, policy does not allow it, or no operator could
+    /// authenticate any more. For the tokens also when the scope is missing, or as
+    /// [`Authority::revoke_client_tokens`].
+    pub async fn revoke_credential(
         &self,
         act: Act,
         id: ClientId,
-        name: CertificateName,
+        credential: CredentialId,
+        tokens: TokensSoFar,
     ) -> Result<(), ActError> {
-        let operator = act.operator.clone();
-        let target = id.to_string();
-        self.act(act, "client.certificate.revoke", &target, move |state, event, now| {
-            let before = known(state, &id)?;
-            may_change(&operator, Some(&before.settings), Some(&before.settings))
-                .map_err(Refusal::Denied)?;
-            let mut client = Client::clone(before);
-            client.certificates.retain(|stored| stored.name != name);
-            if client.certificates.len() == before.certificates.len() {
-                return Err(Refusal::NoSuchCertificate);
+        let action = "client.credential.revoke";
+        self.change_client(act, action, id, move |client, change| {
+            let settings = Some(&change.before.settings);
+            may_change(change.operator, settings, settings).map_err(Refusal::Denied)?;
+            let revokes_tokens = tokens == TokensSoFar::Revoked;
+            if revokes_tokens && !change.operator.holds("tokens:revoke") {
+                return Err(Refusal::ScopeMissing("tokens:revoke"));
             }
-            keep_an_operator(state, before, Some(&client), now)?;
-            event.detail = name.to_string();
-            client.updated_at = now;
-            Ok((vec![Change::PutClient(client)], ()))
+            let at = client.credentials.iter().position(|stored| stored.id == credential);
+            let revoked = client.credentials.remove(at.ok_or(Refusal::NoSuchCredential)?);
+            change.keep_an_operator(client)?;
+            change.event.detail = format!("{} {credential}", revoked.kind.as_str());
+            if revokes_tokens {
+                change.event.detail.push_str("; tokens so far");
+                let cut = soon_cut_off(change.state, change.before, change.now, change.latest)?;
+                change.more.push(cut);
+            }
+            Ok(())
         })
         .await
         .map(Committed::into_answer)

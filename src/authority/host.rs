@@ -8,8 +8,8 @@ use countersign_mesh::keys::SigningKey;
 
 use crate::authority::TAIL;
 use crate::client::{
-    Client, ClientSecret, ClientSettings, GrantRule, Grants, LastUse, SecretHash, SecretId, Serves,
-    StoredSecret,
+    Client, ClientSecret, ClientSettings, Credential, CredentialKind, GrantRule, Grants,
+    SecretHash, Serves,
 };
 use crate::policy::ADMINISTRATIVE_SCOPES;
 use crate::ring::{ClockBehind, KeyRing};
@@ -49,21 +49,16 @@ impl NewClient {
         now: Timestamp,
     ) -> Result<Self, getrandom::Error> {
         let secret = ClientSecret::generate()?;
-        let stored = StoredSecret {
-            id: SecretId(1),
-            hash: SecretHash::of(secret.expose()),
-            created_at: now,
-            expires_at: None,
-            last_use: LastUse::default(),
-            retire_when_idle: None,
-        };
+        let kind = CredentialKind::Secret(SecretHash::of(secret.expose()));
+        let stored = Credential::new(kind, now, None);
         let settings = ClientSettings {
             description: description.into(),
             grants,
             serves,
             ..ClientSettings::default()
         };
-        let client = Client { secrets: vec![Arc::new(stored)], ..Client::new(id, settings, now) };
+        let client =
+            Client { credentials: vec![Arc::new(stored)], ..Client::new(id, settings, now) };
         Ok(Self { client, secret })
     }
 

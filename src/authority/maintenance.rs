@@ -6,12 +6,11 @@ use std::sync::Arc;
 use countersign_mesh::claims::Timestamp;
 
 use crate::authority::Authority;
-use crate::authority::retirement::{Idle, IdleSecret, idle};
-use crate::client::{LastUse, StoredCertificate, StoredKey, StoredSecret};
+use crate::authority::retirement::{Idle, IdleCredential, idle};
 use crate::store::{Change, CommitError, Decision, State, StoreError};
 
 impl Authority {
-    /// Expired keys and revocations go, uses of credentials and refusals are written down, idle secrets
+    /// Expired keys and revocations go, uses of credentials and refusals are written down, idle credentials
     /// are retired, and the signing lease is renewed, since the store was there. Call it about once a
     /// minute, and before the end.
     ///
@@ -32,12 +31,12 @@ impl Authority {
         self.write_down(now, Some(stop)).await.map(drop)
     }
 
-    /// Writes down what is in memory only, with one more change. Says which secrets are idle.
+    /// Writes down what is in memory only, with one more change. Says which credentials are idle.
     async fn write_down(
         &self,
         now: Timestamp,
         more: Option<Change>,
-    ) -> Result<Vec<IdleSecret>, StoreError> {
+    ) -> Result<Vec<IdleCredential>, StoreError> {
         let refused = self.refusals.take(now);
         let events = refused.to_events(now);
         let retention = self.settings.audit_retention;
@@ -47,46 +46,33 @@ impl Authority {
             let mut changes = vec![Change::Expire { now, audit_before }];
             changes.extend(state.ring.expire(now).map(|ring| Change::ReplaceRing(Arc::new(ring))));
             changes.extend(more);
-            let (mut written, mut idle_secrets) = (Vec::new(), Vec::new());
+            let (mut written, mut idle_ones) = (Vec::new(), Vec::new());
             for (id, client) in state.clients.iter() {
-                for secret in &client.secrets {
-                    if let Some(at) = secret.last_use.unwritten() {
-                        changes.push(Change::TouchSecret(id.clone(), secret.id, at));
-                        written.push((Used::Secret(Arc::clone(secret)), at));
+                for credential in &client.credentials {
+                    if let Some(at) = credential.last_use.unwritten() {
+                        let (client, credential_id) = (id.clone(), credential.id.clone());
+                        changes.push(Change::TouchCredential(client, credential_id, at));
+                        written.push((Arc::clone(credential), at));
                     }
-                    match idle(client, secret, uses_known_since, now) {
+                    match idle(client, credential, uses_known_since, now) {
                         Idle::NotYet => {}
-                        idle => idle_secrets.push(IdleSecret {
-                            client: id.clone(),
-                            id: secret.id,
-                            idle,
-                        }),
-                    }
-                }
-                for key in &client.keys {
-                    if let Some(at) = key.last_use.unwritten() {
-                        changes.push(Change::TouchKey(id.clone(), key.key.kid().clone(), at));
-                        written.push((Used::Key(Arc::clone(key)), at));
-                    }
-                }
-                for certificate in &client.certificates {
-                    if let Some(at) = certificate.last_use.unwritten() {
-                        let name = certificate.name.clone();
-                        changes.push(Change::TouchCertificate(id.clone(), name, at));
-                        written.push((Used::Certificate(Arc::clone(certificate)), at));
+                        idle => {
+                            let (client, id) = (id.clone(), credential.id.clone());
+                            idle_ones.push(IdleCredential { client, id, idle });
+                        }
                     }
                 }
             }
-            Ok::<_, Infallible>(Decision { changes, events, answer: (written, idle_secrets) })
+            Ok::<_, Infallible>(Decision { changes, events, answer: (written, idle_ones) })
         };
         let moment = self.reached.moment(now);
         match self.store.commit(decide).await {
-            Ok((written, idle_secrets)) => {
-                for (used, at) in written {
-                    used.last_use().set_written(at);
+            Ok((written, idle_ones)) => {
+                for (credential, at) in written {
+                    credential.last_use.set_written(at);
                 }
                 self.reached.note(moment);
-                Ok(idle_secrets)
+                Ok(idle_ones)
             }
             Err(error) => {
                 self.refusals.put_back(refused);
@@ -95,23 +81,6 @@ impl Authority {
                     CommitError::Refused(never) => match never {},
                 }
             }
-        }
-    }
-}
-
-/// A credential whose last use was written down.
-enum Used {
-    Secret(Arc<StoredSecret>),
-    Key(Arc<StoredKey>),
-    Certificate(Arc<StoredCertificate>),
-}
-
-impl Used {
-    fn last_use(&self) -> &LastUse {
-        match self {
-            Self::Secret(secret) => &secret.last_use,
-            Self::Key(key) => &key.last_use,
-            Self::Certificate(certificate) => &certificate.last_use,
         }
     }
 }

@@ -156,8 +156,8 @@ mod tests {
 
     use super::*;
     use crate::client::{
-        AssertionDesk, Client, ClientSecret, ClientSettings, Credential, GrantRule, Grants,
-        LastUse, SecretHash, SecretId, StoredSecret, authenticate,
+        AssertionDesk, Client, ClientSecret, ClientSettings, Credential, CredentialKind, GrantRule,
+        Grants, PresentedCredential, SecretHash, authenticate,
     };
     use crate::policy::{TokenRequest, decide};
     use crate::ring::{KeyRing, Listeners};
@@ -190,20 +190,15 @@ mod tests {
             grants: Grants::try_from(vec![rule]).expect("one grant"),
             ..ClientSettings::default()
         };
+        let kind = CredentialKind::Secret(SecretHash::of(secret.expose()));
+        let stored = Credential::new(kind, NOW, None);
         let client = Client {
-            secrets: vec![Arc::new(StoredSecret {
-                id: SecretId(1),
-                hash: SecretHash::of(secret.expose()),
-                created_at: NOW,
-                expires_at: None,
-                last_use: LastUse::default(),
-                retire_when_idle: None,
-            })],
+            credentials: vec![Arc::new(stored)],
             ..Client::new("order".parse().expect("a valid id"), settings, NOW)
         };
         let id = client.id.clone();
         let desk = AssertionDesk::open(&Issuer::new("https://issuer").expect("an issuer"), NOW);
-        let secret = Credential::Secret(secret.expose());
+        let secret = PresentedCredential::Secret(secret.expose());
         let client = authenticate(&id, Some(&Arc::new(client)), secret, &desk, NOW);
         let client = client.expect("its secret");
         let request =

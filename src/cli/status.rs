@@ -113,8 +113,8 @@ fn advice(reason: &str, code: Code, url: &str, origin: &str) -> String {
             return "name an audience that the client has a grant for, or ask an operator for one"
                 .to_owned();
         }
-        "SECRET_LIMIT" => {
-            return "countersign client secret list shows when each was last used".to_owned();
+        "CREDENTIAL_LIMIT" => {
+            return "countersign client credential list shows when each was last used".to_owned();
         }
         "VERIFIERS_BEHIND" => {
             return "wait until they have caught up, or go ahead with --force".to_owned();

@@ -7,14 +7,14 @@ use std::time::Duration;
 use countersign_mesh::claims::{ClientId, Issuer, Timestamp};
 use countersign_mesh::keys::{PublicKey, SigningKey};
 use countersign_mesh::token::Assertion;
-use subtle::{Choice, ConstantTimeEq};
 
-use crate::client::replay::{Unusable, UsedAssertions};
-use crate::client::{CertificateNames, Client, SecretHash, StoredKey};
+use crate::client::credential::{certified, matching, signer};
+use crate::client::used_assertions::{Unusable, UsedAssertions};
+use crate::client::{CertificateNames, Client, CredentialKind};
 
 /// What a client presents to prove who it is.
 #[derive(Clone, Copy)]
-pub enum Credential<'a> {
+pub enum PresentedCredential<'a> {
     /// One of its secrets.
     Secret(&'a str),
     /// A JWT signed with one of its keys (RFC 7523 §2.2).
@@ -23,7 +23,7 @@ pub enum Credential<'a> {
     Certificate(&'a CertificateNames),
 }
 
-impl fmt::Debug for Credential<'_> {
+impl fmt::Debug for PresentedCredential<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Secret(_) => f.write_str("Secret([redacted])"),
@@ -131,13 +131,14 @@ impl AssertionDesk {
         }
     }
 
-    /// What can be told without knowing any client.
-    fn check(
+    /// Reads an assertion and checks what can be told without knowing any client.
+    fn read(
         &self,
-        assertion: &Assertion,
+        text: &str,
         client_id: &ClientId,
         now: Timestamp,
-    ) -> Result<(), NotAuthenticated> {
+    ) -> Result<Assertion, NotAuthenticated> {
+        let assertion = Assertion::parse(text).map_err(|_| NotAuthenticated::BadAssertion)?;
         let is_own = [&assertion.issuer, &assertion.subject]
             .into_iter()
             .all(|name| **name == *client_id.as_str());
@@ -153,7 +154,7 @@ impl AssertionDesk {
             && now < expires_at + Self::SKEW
             && expires_at <= issued_at + Assertion::MAX_LIFE
             && expires_at > issued_at;
-        if in_time { Ok(()) } else { Err(NotAuthenticated::AssertionTime) }
+        if in_time { Ok(assertion) } else { Err(NotAuthenticated::AssertionTime) }
     }
 
     /// Uses an assertion up, once all else is right.
@@ -189,8 +190,8 @@ pub fn unverified_subject(assertion: &str) -> Option<ClientId> {
 /// Believes a client that presents one of its credentials.
 ///
 /// The work is the same whatever comes of it, also for a client that does not exist: for a secret one
-/// hash and [`Client::MAX_SECRETS`] comparisons in constant time; for an assertion that can be one, one
-/// verification if it names its key and [`Client::MAX_KEYS`] if not. The names in certificates are no secrets:
+/// hash and [`CredentialKind::MAX_OF_EACH`] comparisons in constant time; for an assertion that can be one, one
+/// verification if it names its key and as many if not. The names in certificates are no secrets:
 /// comparing them takes what it takes.
 ///
 /// # Errors
@@ -199,113 +200,44 @@ pub fn unverified_subject(assertion: &str) -> Option<ClientId> {
 pub fn authenticate(
     client_id: &ClientId,
     candidate: Option<&Arc<Client>>,
-    credential: Credential<'_>,
+    presented: PresentedCredential<'_>,
     assertions: &AssertionDesk,
     now: Timestamp,
 ) -> Result<AuthenticatedClient, AuthenticationError> {
-    match credential {
-        Credential::Secret(secret) => by_secret(candidate, secret, now),
-        Credential::Assertion(text) => {
-            return by_assertion(client_id, candidate, text, assertions, now);
+    let known = candidate.map(AsRef::as_ref);
+    // Before anything is decided, so that a client that is not there costs the same work.
+    let (matched, assertion) = match presented {
+        PresentedCredential::Secret(secret) => {
+            (matching(known, secret).ok_or(NotAuthenticated::WrongSecret), None)
         }
-        Credential::Certificate(names) => by_certificate(candidate, names, now),
-    }
-    .map_err(AuthenticationError::Rejected)
-}
-
-fn by_secret(
-    candidate: Option<&Arc<Client>>,
-    secret: &str,
-    now: Timestamp,
-) -> Result<AuthenticatedClient, NotAuthenticated> {
-    let presented = SecretHash::of(secret);
-    let stored = candidate.map_or(&[][..], |client| &client.secrets);
-    let mut matched = None;
-    for slot in 0..Client::MAX_SECRETS {
-        let hash = stored.get(slot).map_or(&NO_HASH, |secret| secret.hash.as_bytes());
-        let same: Choice = presented.as_bytes().ct_eq(hash);
-        if bool::from(same) {
-            matched = stored.get(slot);
+        PresentedCredential::Assertion(text) => match assertions.read(text, client_id, now) {
+            Ok(assertion) => {
+                let signer = signer(known, &assertion, &assertions.decoy);
+                (signer.ok_or(NotAuthenticated::WrongKey), Some(assertion))
+            }
+            Err(error) => (Err(error), None),
+        },
+        PresentedCredential::Certificate(names) => {
+            (certified(known, names, now).ok_or(NotAuthenticated::WrongCertificate), None)
         }
-    }
-    let client = candidate.ok_or(NotAuthenticated::UnknownClient)?;
-    let secret = matched.ok_or(NotAuthenticated::WrongSecret)?;
-    if client.settings.disabled {
-        return Err(NotAuthenticated::Disabled);
-    }
-    if secret.has_expired(now) {
-        return Err(NotAuthenticated::ExpiredSecret);
-    }
-    secret.last_use.note(now);
-    Ok(AuthenticatedClient(Arc::clone(client)))
-}
-
-/// Stands where a client has no secret; nothing is known that hashes to it.
-const NO_HASH: [u8; 32] = [0; 32];
-
-fn by_assertion(
-    client_id: &ClientId,
-    candidate: Option<&Arc<Client>>,
-    text: &str,
-    desk: &AssertionDesk,
-    now: Timestamp,
-) -> Result<AuthenticatedClient, AuthenticationError> {
-    let keys = candidate.map_or(&[][..], |client| &client.keys);
-    let signed =
-        Assertion::parse(text).map_err(|_| NotAuthenticated::BadAssertion).and_then(|assertion| {
-            desk.check(&assertion, client_id, now)?;
-            let key = signer(&assertion, keys, &desk.decoy);
-            Ok((assertion, key))
-        });
+    };
     let rejected = AuthenticationError::Rejected;
     let client = candidate.ok_or(rejected(NotAuthenticated::UnknownClient))?;
-    let (assertion, key) = signed.map_err(rejected)?;
-    let key = key.ok_or(rejected(NotAuthenticated::WrongKey))?;
+    let credential = matched.map_err(rejected)?;
     if client.settings.disabled {
         return Err(rejected(NotAuthenticated::Disabled));
     }
-    if key.has_expired(now) {
-        return Err(rejected(NotAuthenticated::ExpiredKey));
+    if credential.has_expired(now) {
+        return Err(rejected(match credential.kind {
+            CredentialKind::Secret(_) => NotAuthenticated::ExpiredSecret,
+            CredentialKind::PublicKey(_) => NotAuthenticated::ExpiredKey,
+            CredentialKind::CertificateName(_) => NotAuthenticated::ExpiredCertificate,
+        }));
     }
-    desk.use_up(&assertion, client_id, now)?;
-    key.last_use.note(now);
-    Ok(AuthenticatedClient(Arc::clone(client)))
-}
-
-/// The key that signed an assertion, among a client's. As many signatures are verified whether there is
-/// one or not: where no key is, with the decoy, which nobody's signature is believed of.
-fn signer<'a>(
-    assertion: &Assertion,
-    keys: &'a [Arc<StoredKey>],
-    decoy: &PublicKey,
-) -> Option<&'a Arc<StoredKey>> {
-    let verify = |key: Option<&'a Arc<StoredKey>>| {
-        let signed = assertion.is_signed_by(key.map_or(decoy, |key| &key.key));
-        key.filter(|_| signed)
-    };
-    match &assertion.kid {
-        Some(kid) => verify(keys.iter().find(|key| key.is_named(kid))),
-        None => {
-            let slots = (0..Client::MAX_KEYS).map(|slot| verify(keys.get(slot)));
-            slots.fold(None, Option::or)
-        }
+    if let Some(assertion) = assertion {
+        assertions.use_up(&assertion, client_id, now)?;
     }
-}
-
-fn by_certificate(
-    candidate: Option<&Arc<Client>>,
-    names: &CertificateNames,
-    now: Timestamp,
-) -> Result<AuthenticatedClient, NotAuthenticated> {
-    let client = candidate.ok_or(NotAuthenticated::UnknownClient)?;
-    let mut matched = client.certificates.iter().filter(|stored| names.contains(&stored.name));
-    let first = matched.next().ok_or(NotAuthenticated::WrongCertificate)?;
-    if client.settings.disabled {
-        return Err(NotAuthenticated::Disabled);
-    }
-    // A certificate may have several of the names.
-    let usable = std::iter::once(first).chain(matched).find(|stored| !stored.has_expired(now));
-    usable.ok_or(NotAuthenticated::ExpiredCertificate)?.last_use.note(now);
+    credential.last_use.note(now);
     Ok(AuthenticatedClient(Arc::clone(client)))
 }
 
@@ -314,24 +246,29 @@ mod tests {
     use countersign_mesh::token::sign_assertion;
 
     use super::*;
-    use crate::client::{ClientSecret, ClientSettings, LastUse, SecretId, StoredSecret};
+    use crate::client::{ClientSecret, ClientSettings, Credential, SecretHash};
 
     const NOW: Timestamp = Timestamp::from_unix(1000);
 
     fn client(secrets: &[(&ClientSecret, Option<u64>)], disabled: bool) -> Arc<Client> {
-        let secrets = secrets.iter().enumerate().map(|(at, (secret, expires_at))| {
-            Arc::new(StoredSecret {
-                id: SecretId(at as u32),
-                hash: SecretHash::of(secret.expose()),
-                created_at: NOW,
-                expires_at: expires_at.map(Timestamp::from_unix),
-                last_use: LastUse::default(),
-                retire_when_idle: None,
-            })
+        let credentials = secrets.iter().map(|(secret, expires_at)| {
+            let kind = CredentialKind::Secret(SecretHash::of(secret.expose()));
+            let expires_at = expires_at.map(Timestamp::from_unix);
+            Arc::new(Credential { expires_at, ..Credential::new(kind, NOW, None) })
         });
         let id = ClientId::new("order").expect("client id");
         let settings = ClientSettings { disabled, ..ClientSettings::default() };
-        Arc::new(Client { secrets: secrets.collect(), ..Client::new(id, settings, NOW) })
+        Arc::new(Client { credentials: credentials.collect(), ..Client::new(id, settings, NOW) })
+    }
+
+    fn by_secret(
+        candidate: Option<&Arc<Client>>,
+        secret: &str,
+        now: Timestamp,
+    ) -> Result<AuthenticatedClient, AuthenticationError> {
+        let id = ClientId::new("order").expect("client id");
+        let desk = AssertionDesk::open(&Issuer::new("https://issuer").expect("an issuer"), NOW);
+        authenticate(&id, candidate, PresentedCredential::Secret(secret), &desk, now)
     }
 
     fn secret() -> ClientSecret {
@@ -344,9 +281,9 @@ mod tests {
         let client =
             client(&secrets.iter().map(|secret| (secret, None)).collect::<Vec<_>>(), false);
         for (at, secret) in secrets.iter().enumerate() {
-            assert_eq!(client.secrets[at].last_use.time(), None);
+            assert_eq!(client.credentials[at].last_use.time(), None);
             assert!(by_secret(Some(&client), secret.expose(), NOW).is_ok());
-            assert_eq!(client.secrets[at].last_use.unwritten(), Some(NOW));
+            assert_eq!(client.credentials[at].last_use.unwritten(), Some(NOW));
         }
     }
 
@@ -364,8 +301,10 @@ mod tests {
     fn whoever_does_not_prove_it_is_not_believed() {
         let (right, expiring) = (secret(), secret());
         let known = client(&[(&right, None), (&expiring, Some(1000))], false);
-        let refusal =
-            |candidate, secret: &str| by_secret(candidate, secret, NOW).expect_err("refused");
+        let refusal = |candidate, secret: &str| match by_secret(candidate, secret, NOW) {
+            Err(AuthenticationError::Rejected(reason)) => reason,
+            other => panic!("{other:?}"),
+        };
 
         assert_eq!(refusal(None, right.expose()), NotAuthenticated::UnknownClient);
         assert_eq!(refusal(Some(&known), secret().expose()), NotAuthenticated::WrongSecret);

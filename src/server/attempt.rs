@@ -8,7 +8,7 @@ use std::net::IpAddr;
 use countersign_mesh::claims::ClientId;
 
 use crate::authority::{IssueError, IssuedToken, Proven};
-use crate::client::{Credential, NotAuthenticated};
+use crate::client::{NotAuthenticated, PresentedCredential};
 use crate::policy::TokenRequest;
 use crate::server::desk::Desk;
 use crate::server::limits::Throttled;
@@ -17,7 +17,7 @@ use crate::server::notes::RequestNotes;
 /// Who a client says it is, what it proves that with, and where it comes from.
 pub(super) struct Attempt<'a> {
     pub(super) client_id: ClientId,
-    pub(super) credential: Credential<'a>,
+    pub(super) credential: PresentedCredential<'a>,
     /// Address and port, for the audit.
     pub(super) peer: &'a str,
     /// The address alone, for the limits.

@@ -203,7 +203,7 @@ impl CallError {
                 details.set_error_info(
                     reason,
                     ERROR_DOMAIN,
-                    HashMap::from([("secret_id".to_owned(), id.clone())]),
+                    HashMap::from([("credential_id".to_owned(), id.clone())]),
                 );
             }
             Self::Act(ActError::Refused(Refusal::CutTooOften))
@@ -235,14 +235,9 @@ impl CallError {
                 | Refusal::ScopeMissing(_)
                 | Refusal::ClientExists
                 | Refusal::NoSuchClient
-                | Refusal::NoSuchSecret
-                | Refusal::TooManySecrets
-                | Refusal::NoSuchClientKey
-                | Refusal::ClientKeyExists
-                | Refusal::TooManyClientKeys
-                | Refusal::NoSuchCertificate
-                | Refusal::CertificateExists
-                | Refusal::TooManyCertificates
+                | Refusal::NoSuchCredential
+                | Refusal::CredentialExists
+                | Refusal::TooManyCredentials
                 | Refusal::EtagStale
                 | Refusal::LastOperator
                 | Refusal::NoSuchKey
@@ -306,32 +301,15 @@ fn refused(refusal: &Refusal) -> StatusAnswer {
             (Code::AlreadyExists, "there is a client of this id already".to_owned())
         }
         Refusal::NoSuchClient => (Code::NotFound, "there is no client of this id".to_owned()),
-        Refusal::NoSuchSecret => (Code::NotFound, "the client has no secret of this id".to_owned()),
-        Refusal::TooManySecrets => (
+        Refusal::NoSuchCredential => {
+            (Code::NotFound, "the client has no credential of this id".to_owned())
+        }
+        Refusal::CredentialExists => {
+            (Code::AlreadyExists, "the client has this credential already".to_owned())
+        }
+        Refusal::TooManyCredentials => (
             Code::FailedPrecondition,
-            "the client has eight secrets, which is the most; revoke one that is not used any more"
-                .to_owned(),
-        ),
-        Refusal::NoSuchClientKey => {
-            (Code::NotFound, "the client has no key of this kid".to_owned())
-        }
-        Refusal::ClientKeyExists => {
-            (Code::AlreadyExists, "the client has this key already".to_owned())
-        }
-        Refusal::TooManyClientKeys => (
-            Code::FailedPrecondition,
-            "the client has eight keys, which is the most; revoke one that is not used any more"
-                .to_owned(),
-        ),
-        Refusal::NoSuchCertificate => {
-            (Code::NotFound, "the client was not registered with this name".to_owned())
-        }
-        Refusal::CertificateExists => {
-            (Code::AlreadyExists, "the client was registered with this name already".to_owned())
-        }
-        Refusal::TooManyCertificates => (
-            Code::FailedPrecondition,
-            "the client has eight certificate names, which is the most; revoke one that is not used any more"
+            "the client has eight credentials of this kind, which is the most; revoke one that is not used any more"
                 .to_owned(),
         ),
         Refusal::EtagStale => (

@@ -9,7 +9,7 @@ pub(super) const APPLICATION_ID: i32 = 0x4353_474e;
 pub(super) const VERSION: i32 = STEPS.len() as i32;
 
 /// Step `n` brings version `n` to `n + 1`. Steps are never edited, only added.
-const STEPS: [&str; 2] = ["
+const STEPS: [&str; 3] = ["
     CREATE TABLE meta (name TEXT PRIMARY KEY, value BLOB NOT NULL) STRICT, WITHOUT ROWID;
 
     -- Grants and audiences are JSON: they are only ever read and written as a whole.
@@ -113,6 +113,36 @@ const STEPS: [&str; 2] = ["
     ALTER TABLE revoked_tokens ADD COLUMN epoch INTEGER NOT NULL DEFAULT 0;
     ALTER TABLE revoked_clients ADD COLUMN audiences TEXT;
     ALTER TABLE revoked_clients ADD COLUMN epoch INTEGER NOT NULL DEFAULT 0;
+", "
+    -- What clients prove themselves with. The kind says what the content is: of a secret its SHA-256, of a
+    -- public key its 32 bytes, of a certificate name its text. No CHECK of the kind: more will come.
+    CREATE TABLE client_credential (
+        client_id TEXT NOT NULL REFERENCES clients ON DELETE CASCADE,
+        credential_id TEXT NOT NULL,
+        kind TEXT NOT NULL,
+        content BLOB NOT NULL,
+        created_at INTEGER NOT NULL,
+        expires_at INTEGER,
+        last_used_at INTEGER,
+        retire_when_idle INTEGER,
+        PRIMARY KEY (client_id, credential_id)
+    ) STRICT, WITHOUT ROWID;
+
+    INSERT INTO client_credential
+        SELECT client_id, printf('%08x', secret_id), 'secret', hash,
+               created_at, expires_at, last_used_at, retire_when_idle
+        FROM secrets;
+    INSERT INTO client_credential
+        SELECT client_id, kid, 'public_key', public, created_at, expires_at, last_used_at, NULL
+        FROM client_keys;
+    INSERT INTO client_credential
+        SELECT client_id, kind || ':' || name, 'certificate_name', CAST(kind || ':' || name AS BLOB),
+               created_at, expires_at, last_used_at, NULL
+        FROM client_certificates;
+
+    DROP TABLE secrets;
+    DROP TABLE client_keys;
+    DROP TABLE client_certificates;
 "];
 
 /// Brings a database of an older version, or an empty one, to this one.

@@ -238,14 +238,8 @@ impl Database {
                     rows::revoke_client(connection, id, revocation)?;
                 }
             }
-            Change::TouchSecret(client, secret, at) => {
-                rows::touch_secret(connection, client, *secret, *at)?;
-            }
-            Change::TouchKey(client, kid, at) => {
-                rows::touch_key(connection, client, kid, *at)?;
-            }
-            Change::TouchCertificate(client, name, at) => {
-                rows::touch_certificate(connection, client, name, *at)?;
+            Change::TouchCredential(client, credential, at) => {
+                rows::touch_credential(connection, client, credential, *at)?;
             }
             Change::NoteListeners(_) => rows::put_listeners(connection, after.listeners)?,
             Change::StopInOrder { uses_known_since } => {

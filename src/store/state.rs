@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use countersign_mesh::claims::{Audience, ClientId, Issuer, Kid, Timestamp, TokenId};
+use countersign_mesh::claims::{Audience, ClientId, Issuer, Timestamp, TokenId};
 use countersign_mesh::internals::CowMap;
 use countersign_mesh::trust::{ClientRevocation, Revocations, TokenRevocation};
 
-use crate::client::{CertificateName, Client, SecretId};
+use crate::client::{Client, CredentialId};
 use crate::ring::{KeyRing, Listeners};
 use crate::store::ResourceIndex;
 
@@ -60,12 +60,8 @@ pub enum Change {
         /// Whom that can be for.
         audiences: Arc<[Audience]>,
     },
-    /// Notes when a secret was last used.
-    TouchSecret(ClientId, SecretId, Timestamp),
-    /// Notes when a client's key was last used.
-    TouchKey(ClientId, Kid, Timestamp),
-    /// Notes when a certificate name was last used.
-    TouchCertificate(ClientId, CertificateName, Timestamp),
+    /// Notes when a credential was last used.
+    TouchCredential(ClientId, CredentialId, Timestamp),
     /// Notes that someone listens: what is set is set for good.
     NoteListeners(Listeners),
     /// Notes that the process stops, and that all uses of credentials since then are written down.
@@ -131,11 +127,7 @@ impl State {
                 self.listeners.polled |= more.polled;
             }
             // The time is in the credential already: that is where it was first noted.
-            Change::TouchSecret(..)
-            | Change::TouchKey(..)
-            | Change::TouchCertificate(..)
-            | Change::StopInOrder { .. }
-            | Change::Nothing => {}
+            Change::TouchCredential(..) | Change::StopInOrder { .. } | Change::Nothing => {}
             Change::Expire { now, .. } => {
                 if self.revocations.has_expired(now) {
                     self.epoch += 1;

@@ -5,8 +5,9 @@ use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use countersign::rpc::CreateClientKeyRequest;
+use countersign::rpc::CreateClientCredentialRequest;
 use countersign::rpc::client_service_client::ClientServiceClient;
+use countersign::rpc::create_client_credential_request::Kind;
 use tonic::Request;
 
 use crate::support::{Finished, Sandbox, Server, finish};
@@ -57,12 +58,13 @@ impl Mesh {
 
         let issue = ["token", "issue", "--credentials", OPERATOR, "--audience", "countersign"];
         let token = format!("Bearer {}", self.sandbox.run(&issue).ok().trim());
-        let key = CreateClientKeyRequest { client_id: name.into(), public_key, ..<_>::default() };
+        let kind = Some(Kind::PublicKey(public_key));
+        let key = CreateClientCredentialRequest { client_id: name.into(), kind, ..<_>::default() };
         let mut request = Request::new(key);
         let token = token.parse().expect("a token is ASCII");
         request.metadata_mut().insert("authorization", token);
         let mut clients = ClientServiceClient::new(self.countersign.channel().await);
-        clients.create_client_key(request).await.expect("it is new");
+        clients.create_client_credential(request).await.expect("it is new");
     }
 
     pub fn secret(&self, name: &str) -> String {

@@ -90,7 +90,7 @@ fn a_client_is_made_shown_changed_and_deleted() {
         (made["client_id"].as_str(), made["file"].as_str()),
         (Some("cron"), Some("cron.toml"))
     );
-    assert!(made["secret"]["expire_time"].is_string(), "{made}");
+    assert!(made["credential"]["expire_time"].is_string(), "{made}");
     assert_eq!(desk.sandbox.mode("cron.toml"), 0o600);
     assert_eq!(desk.sandbox.credential("cron.toml", "url"), desk.server.url);
     let token = desk.token("cron.toml");
@@ -134,14 +134,15 @@ fn a_client_has_several_secrets_each_revoked_by_its_id() {
     let created = desk.run("client create cron --grant demo=demo:read").ok();
     let first = created.trim();
     assert!(first.starts_with("csec_") && created.lines().count() == 1, "{created}");
-    let second = desk.json("client secret create cron --out second.toml");
-    let listed = desk.json("client secret list cron");
-    assert_eq!(column(&listed["secrets"], "secret_id").len(), 2);
+    let second = desk.json("client credential add cron --secret --out second.toml");
+    let listed = desk.json("client credential list cron");
+    assert_eq!(column(&listed["credentials"], "credential_id").len(), 2);
 
-    let id = second["secret"]["secret_id"].as_str().expect("an id");
+    let id = second["credential"]["credential_id"].as_str().expect("an id");
     let token = desk.token("second.toml");
-    let revoked = desk.json(&format!("client secret revoke cron {id}"));
-    assert_eq!(revoked, json!({ "client_id": "cron", "secret_id": id, "tokens_revoked": false }));
+    let revoked = desk.json(&format!("client credential revoke cron {id}"));
+    let told = json!({ "client_id": "cron", "credential_id": id, "tokens_revoked": false });
+    assert_eq!(revoked, told);
     assert_eq!(desk.sandbox.run(&["token", "issue", "--credentials", "second.toml"]).code, Some(3));
     // What it got before lives on, and so does the other secret.
     desk.validate(DEMO, &token).json();
@@ -150,16 +151,17 @@ fn a_client_has_several_secrets_each_revoked_by_its_id() {
     fs::write(desk.sandbox.path("second.toml"), second.replace(&secret, first))
         .expect("it is ours");
     desk.token("second.toml");
-    let listed = desk.json("client secret list cron");
-    assert!(listed["secrets"][0]["last_use_time"].is_string(), "{listed}");
+    let listed = desk.json("client credential list cron");
+    assert!(listed["credentials"][0]["last_use_time"].is_string(), "{listed}");
 
-    assert!(desk.refused(&format!("client secret revoke cron {id}")).contains("SECRET_NOT_FOUND"));
+    let again = desk.refused(&format!("client credential revoke cron {id}"));
+    assert!(again.contains("CREDENTIAL_NOT_FOUND"), "{again}");
     for _ in 0..7 {
-        desk.json("client secret create cron");
+        desk.json("client credential add cron --secret");
     }
-    assert!(desk.refused("client secret create cron").contains("SECRET_LIMIT"));
+    assert!(desk.refused("client credential add cron --secret").contains("CREDENTIAL_LIMIT"));
     let full = desk.refused("client secret rotate cron --out third.toml");
-    assert!(full.contains("SECRET_LIMIT") && full.contains("client secret list"), "{full}");
+    assert!(full.contains("CREDENTIAL_LIMIT") && full.contains("credential list"), "{full}");
     assert!(!desk.sandbox.path("third.toml").exists(), "nothing is left of it");
     desk.server.stop();
 }
@@ -171,22 +173,22 @@ fn a_secret_is_rotated_and_the_old_one_is_to_retire() {
     desk.token("cron.toml");
     let line = "client secret rotate cron --retire-when-idle 24h --ttl 90d --out new.toml";
     let rotated = desk.json(line);
-    let older = rotated["older_secrets"].as_array().expect("a list");
+    let older = rotated["older_credentials"].as_array().expect("a list");
     assert_eq!(older.len(), 1);
-    assert_eq!(older[0]["secret_id"], created["secret"]["secret_id"]);
+    assert_eq!(older[0]["credential_id"], created["credential"]["credential_id"]);
     assert_eq!(older[0]["retire_when_idle"], 86400);
     assert!(older[0]["last_use_time"].is_string(), "{rotated}");
-    assert!(rotated["secret"]["expire_time"].is_string(), "{rotated}");
-    let listed = desk.json("client secret list cron");
-    assert_eq!(listed["secrets"][0], older[0]);
-    assert_eq!(listed["secrets"][1]["retire_when_idle"], Value::Null);
+    assert!(rotated["credential"]["expire_time"].is_string(), "{rotated}");
+    let listed = desk.json("client credential list cron");
+    assert_eq!(listed["credentials"][0], older[0]);
+    assert_eq!(listed["credentials"][1]["retire_when_idle"], Value::Null);
 
     // Both work, until one goes and takes the tokens along.
     desk.token("cron.toml");
     let token = desk.token("new.toml");
     assert!(desk.refused("client secret rotate cron --retire-when-idle 59s").contains("minute"));
-    let id = older[0]["secret_id"].as_str().expect("an id");
-    let revoked = desk.json(&format!("client secret revoke cron {id} --tokens"));
+    let id = older[0]["credential_id"].as_str().expect("an id");
+    let revoked = desk.json(&format!("client credential revoke cron {id} --tokens"));
     assert_eq!(revoked["tokens_revoked"], true);
     assert_eq!(desk.sandbox.run(&["token", "issue", "--credentials", "cron.toml"]).code, Some(3));
     assert_eq!(desk.validate(DEMO, &token).code, Some(3));
@@ -208,51 +210,47 @@ fn a_client_has_keys_and_certificate_names_and_no_secret() {
     write("cron.pub", public);
     write("cron.key", private);
     desk.json("client create cron --grant demo=demo:read --no-secret");
-    let added = desk.json("client key add cron cron.pub --ttl 90d");
-    let kid = added["key"]["kid"].as_str().expect("a kid");
-    assert!(added["key"]["expire_time"].is_string(), "{added}");
-    let listed = desk.json("client key list cron");
-    assert_eq!(column(&listed["keys"], "kid"), [kid]);
+    let added = desk.json("client credential add cron --key cron.pub --ttl 90d");
+    let kid = added["credential"]["credential_id"].as_str().expect("a kid");
+    assert_eq!(added["credential"]["kind"], "public_key");
+    assert!(added["credential"]["expire_time"].is_string(), "{added}");
 
     for bad in ["cron.key", "none.pub", OPERATOR] {
-        let told = desk.run(&format!("client key add cron {bad}")).failed(1);
+        let told = desk.run(&format!("client credential add cron --key {bad}")).failed(1);
         assert!(!told.contains("MC4C") && told.contains(bad), "{told}");
     }
-    let told = desk.run("client key add cron cron.key").failed(1);
+    let told = desk.run("client credential add cron --key cron.key").failed(1);
     assert!(told.contains("a private key, where the public key should be"), "{told}");
-    assert!(desk.refused("client key add cron cron.pub").contains("CLIENT_KEY_EXISTS"));
+    let again = desk.refused("client credential add cron --key cron.pub");
+    assert!(again.contains("CREDENTIAL_EXISTS"), "{again}");
 
-    let named = desk.json("client cert add cron --san-dns CRON.example");
-    let certificate = &named["certificate"];
-    assert_eq!(
-        (certificate["kind"].as_str(), certificate["name"].as_str()),
-        (Some("san-dns"), Some("cron.example"))
-    );
-    desk.json("client cert add cron --subject-dn CN=cron,O=Example");
-    let listed = desk.json("client cert list cron");
-    assert_eq!(column(&listed["certificates"], "name"), ["cron.example", "CN=cron,O=Example"]);
-    for no_one_name in ["", " --san-dns a --san-uri b:c"] {
-        let finished = desk.run(&format!("client cert add cron{no_one_name}"));
+    let by_name = "client credential add cron --certificate-name";
+    let named = desk.json(&format!("{by_name} san_dns:CRON.example"));
+    assert_eq!(named["credential"]["kind"], "certificate_name");
+    assert_eq!(named["credential"]["credential_id"], "san_dns:cron.example");
+    desk.json(&format!("{by_name} subject_dn:CN=cron,O=Example"));
+    let listed = desk.json("client credential list cron");
+    let mut ids = column(&listed["credentials"], "credential_id");
+    ids.sort_unstable();
+    assert_eq!(ids, [kid, "san_dns:cron.example", "subject_dn:CN=cron,O=Example"]);
+    for no_one_kind in ["", " --secret --key cron.pub", " --certificate-name cron.example"] {
+        let finished = desk.run(&format!("client credential add cron{no_one_kind}"));
         assert_eq!(finished.code, Some(2), "{finished:?}");
     }
-    let told = desk.run("client cert add cron --san-ip nowhere").failed(3);
-    assert!(told.contains("certificate.san_ip"), "{told}");
+    let told = desk.run(&format!("{by_name} san_ip:nowhere")).failed(3);
+    assert!(told.contains("certificate_name.san_ip"), "{told}");
 
     let shown = desk.json("client show cron");
-    assert_eq!(
-        ["secrets", "keys", "certificates"].map(|list| shown[list].as_array().map(Vec::len)),
-        [Some(0), Some(1), Some(2)]
-    );
+    assert_eq!(shown["credentials"], listed["credentials"]);
     let people = desk.run("client show cron").ok();
     assert!(people.contains(kid) && people.contains("CN=cron,O=Example"), "{people}");
 
-    let revoked = desk.json(&format!("client key revoke cron {kid}"));
-    assert_eq!(revoked, json!({ "client_id": "cron", "kid": kid }));
-    let again = desk.refused(&format!("client key revoke cron {kid}"));
-    assert!(again.contains("CLIENT_KEY_NOT_FOUND"), "{again}");
-    desk.json("client cert revoke cron --san-dns cron.example");
-    let again = desk.refused("client cert revoke cron --san-dns cron.example");
-    assert!(again.contains("CERTIFICATE_NOT_FOUND"), "{again}");
+    for id in [kid, "san_dns:cron.example"] {
+        let revoked = desk.json(&format!("client credential revoke cron {id}"));
+        assert_eq!(revoked["credential_id"], id);
+        let again = desk.refused(&format!("client credential revoke cron {id}"));
+        assert!(again.contains("CREDENTIAL_NOT_FOUND"), "{again}");
+    }
     desk.server.stop();
 }
 

@@ -97,7 +97,7 @@ fn be_busy(run: &mut BusyRun) {
 
     let cron = run.operate("client create cron --grant demo=demo:read --serves cron");
     let cron = run.secret(&cron);
-    let second = run.operate("client secret create cron");
+    let second = run.operate("client credential add cron --secret");
     let second = run.secret(&second);
     let third = run.operate("client secret rotate cron --retire-when-idle 1h");
     let third = run.secret(&third);
@@ -152,7 +152,8 @@ fn be_busy(run: &mut BusyRun) {
     for line in [
         "client show ",
         "client delete ",
-        "client secret create ",
+        "client credential add --secret ",
+        "client credential revoke cron ",
         "keys revoke ",
         "token revoke --token-id ",
     ] {
@@ -160,7 +161,6 @@ fn be_busy(run: &mut BusyRun) {
             run.operate(&format!("{line}{secret}"));
         }
     }
-    run.operate(&format!("client secret revoke cron {second}"));
     run.run(DEMO, "token validate -", &second);
     run.operate("client delete cron");
 }

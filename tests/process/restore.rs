@@ -101,8 +101,8 @@ fn a_copy_put_back_by_hand_is_not_served_until_it_is_restored() {
     let clients: Vec<&Value> =
         restored["clients"].as_array().expect("a list").iter().map(|c| &c["client_id"]).collect();
     assert_eq!(clients, ["demo", "operator"]);
-    let secret = &restored["clients"][0]["secrets"][0];
-    assert!(secret["create_time"].is_string() && secret["secret_id"].is_string(), "{restored}");
+    let secret = &restored["clients"][0]["credentials"][0];
+    assert!(secret["create_time"].is_string() && secret["credential_id"].is_string(), "{restored}");
 
     let server = sandbox.dev();
     assert_eq!(validated(&sandbox, &old), "revoked", "its key is");
@@ -261,21 +261,24 @@ fn every_credential_that_a_client_has_again_is_to_be_looked_at() {
         MCowBQYDK2VwAyEAGb9ECWmEzf6FQbrBZ9w7lshQhqowtrbLDFw4rXAxZuE=\n\
         -----END PUBLIC KEY-----\n";
     fs::write(sandbox.path("demo.pub"), key).expect("there is room");
-    sandbox.json(OPERATOR, &["client", "key", "add", "demo", "demo.pub"]);
-    sandbox.json(OPERATOR, &["client", "cert", "add", "demo", "--san-dns", "demo.example"]);
+    sandbox.json(OPERATOR, &["client", "credential", "add", "demo", "--key", "demo.pub"]);
+    let by_name = ["client", "credential", "add", "demo", "--certificate-name"];
+    sandbox.json(OPERATOR, &[&by_name[..], &["san_dns:demo.example"]].concat());
     sandbox.run(&["backup", "--data-dir", DATA, "--to", "backup.db"]).ok();
     server.stop();
 
     let restore = ["restore", "--data-dir", DATA, "--from", "backup.db"];
     let restored = sandbox.run(&[&restore[..], &["--format", "json"]].concat()).json();
     let demo = &restored["clients"][0];
-    assert_eq!(demo["keys"][0]["kid"], "3YZxBJ12jO3n_mXt", "{restored}");
-    assert_eq!(
-        (&demo["certificates"][0]["kind"], &demo["certificates"][0]["name"]),
-        (&json!("san_dns"), &json!("demo.example"))
-    );
+    let credentials = demo["credentials"].as_array().expect("a list").iter();
+    let mut known: Vec<(&Value, &Value)> =
+        credentials.map(|known| (&known["kind"], &known["credential_id"])).collect();
+    known.retain(|(kind, _)| *kind != "secret");
+    known.sort_by_key(|(kind, _)| kind.to_string());
+    let name = (&json!("certificate_name"), &json!("san_dns:demo.example"));
+    assert_eq!(known, [name, (&json!("public_key"), &json!("3YZxBJ12jO3n_mXt"))], "{restored}");
     let text = sandbox.run(&restore).ok();
-    for credential in ["secret ", "key 3YZxBJ12jO3n_mXt", "san_dns demo.example"] {
+    for credential in ["secret ", "public_key 3YZxBJ12jO3n_mXt", "san_dns:demo.example"] {
         assert!(text.contains(credential), "{text}");
     }
 }

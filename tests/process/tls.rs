@@ -137,8 +137,8 @@ fn the_commands_present_the_certificate_of_their_credentials() {
     }
     let server = sandbox.serve(&[&SERVE[..], &["--tls-client-ca-file", "ca.pem"]].concat());
     credentials(&sandbox, &server, "ca_file = \"tls.crt\"");
-    let add = ["client", "cert", "add", "operator", "--san-dns", "operator.example"];
-    sandbox.json("op.toml", &add);
+    let add = ["client", "credential", "add", "operator", "--certificate-name"];
+    sandbox.json("op.toml", &[&add[..], &["san_dns:operator.example"]].concat());
 
     let list = ["keys", "list", "--credentials", "cert.toml"];
     for (name, good) in [("operator", true), ("stranger", false)] {

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use countersign::rpc;
 use countersign::rpc::client_service_client::ClientServiceClient;
+use countersign::rpc::create_client_credential_request::Kind;
 use countersign::rpc::issue_token_request::Credential;
 use countersign::rpc::key_service_client::KeyServiceClient;
 use countersign::rpc::revoke_token_request::Target;
@@ -68,8 +69,9 @@ impl Operator {
         let client_id = client.client_id.clone();
         let request = rpc::CreateClientRequest { client: Some(client), ..Default::default() };
         clients.create_client(request).await.expect("registered");
-        let request = rpc::CreateClientSecretRequest { client_id, ..Default::default() };
-        let secret = clients.create_client_secret(request).await.expect("there is room");
+        let kind = Some(Kind::Secret(rpc::ClientSecret {}));
+        let request = rpc::CreateClientCredentialRequest { client_id, kind, ..Default::default() };
+        let secret = clients.create_client_credential(request).await.expect("there is room");
         secret.into_inner().client_secret
     }
 

@@ -3,14 +3,16 @@
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use countersign::rpc;
+use countersign::rpc::client_credential::Kind as Known;
+use countersign::rpc::create_client_credential_request::Kind;
 use countersign::rpc::issue_token_request::Credential;
 use countersign_mesh::claims::Timestamp;
 use countersign_mesh::keys::SigningKey;
 use countersign_mesh::token::sign_assertion;
-use tonic::{Code, Response, Status};
+use tonic::{Code, Status};
 use tonic_types::StatusExt;
 
-use crate::caller::{ALL_SCOPES, Caller, client, seconds};
+use crate::caller::{ALL_SCOPES, Caller, client, new_credential};
 use crate::support::{ISSUER, START, TestServer, ask, assert_field, assert_refused, bearing, id};
 
 const STOCK: &[(&str, &[&str])] = &[("inventory", &["stock:read"])];
@@ -58,29 +60,9 @@ impl Caller {
         client_id: &str,
         key: &SigningKey,
         ttl: Option<i64>,
-    ) -> Result<rpc::ClientKey, Status> {
-        let request = rpc::CreateClientKeyRequest {
-            client_id: client_id.to_owned(),
-            public_key: key.public().as_bytes().to_vec(),
-            ttl: ttl.map(seconds),
-            ..Default::default()
-        };
-        let answer = server.clients().create_client_key(bearing(&self.token, request)).await?;
-        Ok(answer.into_inner().key.expect("the answer has the key"))
-    }
-
-    async fn revoke_client_key(
-        &self,
-        server: &TestServer,
-        client_id: &str,
-        kid: &str,
-    ) -> Result<(), Status> {
-        let request = rpc::RevokeClientKeyRequest {
-            client_id: client_id.to_owned(),
-            kid: kid.to_owned(),
-            ..Default::default()
-        };
-        server.clients().revoke_client_key(bearing(&self.token, request)).await.map(|_| ())
+    ) -> Result<rpc::ClientCredential, Status> {
+        let public_key = Kind::PublicKey(key.public().as_bytes().to_vec());
+        self.add_credential(server, client_id, public_key, ttl).await
     }
 }
 
@@ -119,8 +101,9 @@ async fn a_client_without_a_secret_gets_tokens_with_its_key() {
         assert!(!issued.access_token.is_empty());
     }
     let known = operator.read(&server, "order").await.expect("it is there");
-    assert!(known.secrets.is_empty() && known.keys.len() == 1);
-    assert_eq!(known.keys[0].public_key, key(1).public().as_bytes());
+    let public_key = key(1).public().as_bytes().to_vec();
+    assert_eq!(known.credentials.len(), 1);
+    assert_eq!(known.credentials[0].kind, Some(Known::PublicKey(public_key)));
 }
 
 #[tokio::test]
@@ -348,7 +331,7 @@ async fn a_key_works_until_it_expires_or_is_revoked_or_its_client_disabled() {
     let (server, operator) = with_key(1).await;
     let wrong = wrong_secret(&server).await;
     let made = operator.new_key(&server, "order", &key(2), Some(60)).await.expect("there is room");
-    assert_eq!(made.kid, key(2).kid().as_str());
+    assert_eq!(made.credential_id, key(2).kid().as_str());
     assert_eq!(made.expire_time.map(|time| time.seconds as u64), Some(START.as_unix() + 66));
     let assert = |seed: u8, jti: &str| signed(&key(seed), HEADER, &claims(server.clock.now(), jti));
     server.advance(59);
@@ -359,7 +342,7 @@ async fn a_key_works_until_it_expires_or_is_revoked_or_its_client_disabled() {
 
     operator.new_key(&server, "order", &key(2), None).await.expect("the expired one made room");
     present(&server, "order", &assert(2, "2")).await.expect("granted");
-    operator.revoke_client_key(&server, "order", &made.kid).await.expect("revoked");
+    operator.revoke_credential(&server, "order", &made.credential_id).await.expect("revoked");
     assert_rejected(present(&server, "order", &assert(2, "4")).await, &wrong);
     present(&server, "order", &assert(1, "4")).await.expect("the other one works");
 
@@ -381,25 +364,25 @@ async fn eight_keys_and_each_once() {
         let ttl = (seed == 1).then_some(60);
         operator.new_key(&server, "order", &key(seed), ttl).await.expect("there is room");
     }
-    let listed = operator.read(&server, "order").await.expect("it is there").keys;
+    let listed = operator.read(&server, "order").await.expect("it is there").credentials;
     let expected: Vec<_> = (1..9).map(|seed| key(seed).kid().to_string()).collect();
-    assert_eq!(listed.iter().map(|key| key.kid.clone()).collect::<Vec<_>>(), expected);
+    assert_eq!(listed.iter().map(|key| key.credential_id.clone()).collect::<Vec<_>>(), expected);
     let ninth = operator.new_key(&server, "order", &key(9), None).await;
-    assert_refused(ninth, Code::FailedPrecondition, "CLIENT_KEY_LIMIT");
+    assert_refused(ninth, Code::FailedPrecondition, "CREDENTIAL_LIMIT");
     let again = operator.new_key(&server, "order", &key(2), None).await;
-    assert_refused(again, Code::AlreadyExists, "CLIENT_KEY_EXISTS");
+    assert_refused(again, Code::AlreadyExists, "CREDENTIAL_EXISTS");
     server.advance(60);
     operator.new_key(&server, "order", &key(9), None).await.expect("the expired one made room");
-    operator.revoke_client_key(&server, "order", &expected[1]).await.expect("revoked");
+    operator.revoke_credential(&server, "order", &expected[1]).await.expect("revoked");
     operator.new_key(&server, "order", &key(1), None).await.expect("the revoked one made room");
 
-    let again = operator.revoke_client_key(&server, "order", &expected[1]).await;
-    assert_refused(again, Code::NotFound, "CLIENT_KEY_NOT_FOUND");
-    let of_another = operator.revoke_client_key(&server, "operator", &expected[2]).await;
-    assert_refused(of_another, Code::NotFound, "CLIENT_KEY_NOT_FOUND");
-    let of_nobody = operator.revoke_client_key(&server, "nobody", &expected[2]).await;
+    let again = operator.revoke_credential(&server, "order", &expected[1]).await;
+    assert_refused(again, Code::NotFound, "CREDENTIAL_NOT_FOUND");
+    let of_another = operator.revoke_credential(&server, "operator", &expected[2]).await;
+    assert_refused(of_another, Code::NotFound, "CREDENTIAL_NOT_FOUND");
+    let of_nobody = operator.revoke_credential(&server, "nobody", &expected[2]).await;
     assert_refused(of_nobody, Code::NotFound, "CLIENT_NOT_FOUND");
-    assert_field(operator.revoke_client_key(&server, "order", "").await, "kid");
+    assert_field(operator.revoke_credential(&server, "order", "").await, "credential_id");
     let for_nobody = operator.new_key(&server, "nobody", &key(1), None).await;
     assert_refused(for_nobody, Code::NotFound, "CLIENT_NOT_FOUND");
     for ttl in [0, -1, 11 * 365 * 86_400] {
@@ -408,9 +391,8 @@ async fn eight_keys_and_each_once() {
     let mut low_order = vec![0; 32];
     low_order[0] = 1;
     for public_key in [vec![], vec![1; 31], vec![1; 33], low_order] {
-        let client_id = "order".to_owned();
-        let request = rpc::CreateClientKeyRequest { client_id, public_key, ..Default::default() };
-        let answer = server.clients().create_client_key(bearing(&operator.token, request)).await;
+        let public_key = Kind::PublicKey(public_key);
+        let answer = operator.add_credential(&server, "order", public_key, None).await;
         assert_field(answer, "public_key");
     }
 }
@@ -418,7 +400,8 @@ async fn eight_keys_and_each_once() {
 #[tokio::test]
 async fn the_last_use_of_a_key_shows_and_outlasts_a_restart() {
     let (mut server, operator) = with_key(1).await;
-    let use_of = |client: rpc::Client| client.keys[0].last_use_time.map(|time| time.seconds as u64);
+    let use_of =
+        |client: rpc::Client| client.credentials[0].last_use_time.map(|time| time.seconds as u64);
     let read = operator.read(&server, "order").await.expect("it is there");
     assert_eq!(use_of(read), None);
     let assertion = signed(&key(1), HEADER, &claims(server.clock.now(), "one"));
@@ -435,20 +418,16 @@ async fn a_request_for_a_key_is_idempotent() {
     let server = TestServer::start().await;
     let operator = server.operator().await;
     operator.create(&server, client("order", STOCK, &[])).await.expect("created");
-    let request = || rpc::CreateClientKeyRequest {
-        client_id: "order".to_owned(),
-        public_key: key(1).public().as_bytes().to_vec(),
+    let public_key = key(1).public().as_bytes().to_vec();
+    let request = || rpc::CreateClientCredentialRequest {
         request_id: "one".to_owned(),
-        ..Default::default()
+        ..new_credential("order", Kind::PublicKey(public_key.clone()))
     };
-    let create = || async {
-        let answer = server.clients().create_client_key(bearing(&operator.token, request())).await;
-        answer.map(Response::into_inner)
-    };
+    let create = async || operator.create_credential(&server, request()).await;
     let first = create().await.expect("registered");
     server.advance(10);
     assert_eq!(create().await.expect("the answer of then"), first);
-    assert_eq!(operator.read(&server, "order").await.expect("there").keys.len(), 1);
+    assert_eq!(operator.read(&server, "order").await.expect("there").credentials.len(), 1);
 }
 
 #[tokio::test]
@@ -457,7 +436,7 @@ async fn whoever_makes_a_key_could_have_made_a_secret() {
     server.register("order", STOCK, &[]).await;
     let writer = server.operator_with("writer", &["clients:read", "clients:write"]).await;
     let made = writer.new_key(&server, "order", &key(1), None).await.expect("no operator");
-    writer.revoke_client_key(&server, "order", &made.kid).await.expect("no operator");
+    writer.revoke_credential(&server, "order", &made.credential_id).await.expect("no operator");
     let answer = writer.new_key(&server, "operator", &key(1), None).await;
     assert_refused(answer, Code::PermissionDenied, "SCOPE_MISSING");
     let scopes = ["clients:read", "clients:write", "operators:write"];
@@ -470,13 +449,13 @@ async fn whoever_makes_a_key_could_have_made_a_secret() {
 async fn an_operator_with_a_key_is_one_that_can_authenticate() {
     let server = TestServer::start().await;
     let operator = server.operator().await;
-    let secret = operator.read(&server, "operator").await.expect("it is there").secrets;
-    let secret = secret[0].secret_id.clone();
-    let answer = operator.revoke_secret(&server, "operator", &secret).await;
+    let secret = operator.read(&server, "operator").await.expect("it is there").credentials;
+    let secret = secret[0].credential_id.clone();
+    let answer = operator.revoke_credential(&server, "operator", &secret).await;
     assert_refused(answer, Code::FailedPrecondition, "LAST_OPERATOR");
     let made = operator.new_key(&server, "operator", &key(1), None).await.expect("registered");
-    operator.revoke_secret(&server, "operator", &secret).await.expect("a key is left");
-    let answer = operator.revoke_client_key(&server, "operator", &made.kid).await;
+    operator.revoke_credential(&server, "operator", &secret).await.expect("a key is left");
+    let answer = operator.revoke_credential(&server, "operator", &made.credential_id).await;
     assert_refused(answer, Code::FailedPrecondition, "LAST_OPERATOR");
 
     server.advance(WARM_UP);
@@ -495,7 +474,7 @@ async fn deleting_a_client_takes_its_keys_along() {
     operator.create(&server, client("order", STOCK, &[])).await.expect("created");
     server.restart().await;
     server.advance(WARM_UP);
-    assert!(operator.read(&server, "order").await.expect("it is there").keys.is_empty());
+    assert!(operator.read(&server, "order").await.expect("it is there").credentials.is_empty());
     let assertion = signed(&key(1), HEADER, &claims(server.clock.now(), "one"));
     assert_rejected(present(&server, "order", &assertion).await, &wrong_secret(&server).await);
 }

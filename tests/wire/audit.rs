@@ -36,9 +36,9 @@ async fn every_act_is_there_once_it_is_answered() {
     server.advance(5);
     let secret = server.register("order", STOCK, &[]).await;
     let made = operator.new_secret(&server, "order", Some(60)).await.expect("created");
-    let secret_id = made.secret.expect("it is set").secret_id;
+    let secret_id = made.credential.expect("it is set").credential_id;
     operator.change(&server, "order", &["description"], |_| ()).await.expect("updated");
-    operator.revoke_secret(&server, "order", &secret_id).await.expect("revoked");
+    operator.revoke_credential(&server, "order", &secret_id).await.expect("revoked");
     operator.revoke_tokens(&server, "order").await.expect("revoked");
     let token = server.token("order", &secret, "countersign").await.token;
     for _ in 0..2 {
@@ -56,10 +56,10 @@ async fn every_act_is_there_once_it_is_answered() {
     let expected = [
         ("host", "store.init", "https://issuer.test", "ok"),
         ("operator", "client.create", "order", "ok"),
-        ("operator", "client.secret.create", "order", "ok"),
-        ("operator", "client.secret.create", "order", "ok"),
+        ("operator", "client.credential.create", "order", "ok"),
+        ("operator", "client.credential.create", "order", "ok"),
         ("operator", "client.update", "order", "ok"),
-        ("operator", "client.secret.revoke", "order", "ok"),
+        ("operator", "client.credential.revoke", "order", "ok"),
         ("operator", "client.tokens.revoke", "order", "ok"),
         ("operator", "token.revoke", "id", "ok"),
         ("operator", "keys.rotate", &active, "ok"),

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use countersign::authority::{Authority, Settings};
-use countersign::client::Credential;
+use countersign::client::PresentedCredential;
 use countersign::rpc;
 use countersign::store::{self, AuditHead, AuditReport, ChainError, Kek, StoreError};
 use countersign_mesh::claims::{Clock, Timestamp};
@@ -51,7 +51,7 @@ impl Log {
     /// What a server does on a copy: opens it, and adds to the log.
     async fn use_store(&self, path: &Path, retention: Duration) {
         let authority = authority(path, self.server.kek(), retention, START);
-        let wrong = Credential::Secret("wrong");
+        let wrong = PresentedCredential::Secret("wrong");
         issue_at(&authority, "nobody", wrong, "", START).await.expect_err("nobody is nobody");
         authority.maintain(START).await.expect("the store takes it");
     }

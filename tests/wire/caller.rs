@@ -1,6 +1,7 @@
 //! Someone with a token, and what it can be used for, as short calls.
 
 use countersign::rpc;
+use countersign::rpc::create_client_credential_request::Kind;
 use countersign::rpc::revoke_token_request::Target;
 use tonic::{Code, Response, Status};
 
@@ -16,6 +17,15 @@ pub const ALL_SCOPES: &[&str] = &[
     "operators:write",
     "tokens:revoke",
 ];
+
+/// Asks for a credential without an end.
+pub fn new_credential(client_id: &str, kind: Kind) -> rpc::CreateClientCredentialRequest {
+    rpc::CreateClientCredentialRequest {
+        client_id: client_id.to_owned(),
+        kind: Some(kind),
+        ..Default::default()
+    }
+}
 
 /// Calls with one token. Stays good through a restart of the server.
 #[derive(Clone)]
@@ -120,52 +130,66 @@ impl Caller {
         server: &TestServer,
         client_id: &str,
         ttl: Option<i64>,
-    ) -> Result<rpc::CreateClientSecretResponse, Status> {
-        let request = rpc::CreateClientSecretRequest {
-            client_id: client_id.to_owned(),
-            ttl: ttl.map(seconds),
-            ..Default::default()
-        };
-        self.create_secret(server, request).await
+    ) -> Result<rpc::CreateClientCredentialResponse, Status> {
+        let request = new_credential(client_id, Kind::Secret(rpc::ClientSecret {}));
+        let request = rpc::CreateClientCredentialRequest { ttl: ttl.map(seconds), ..request };
+        self.create_credential(server, request).await
     }
 
-    pub async fn create_secret(
+    pub async fn create_credential(
         &self,
         server: &TestServer,
-        request: rpc::CreateClientSecretRequest,
-    ) -> Result<rpc::CreateClientSecretResponse, Status> {
-        let answer = server.clients().create_client_secret(bearing(&self.token, request)).await;
-        answer.map(Response::into_inner)
+        request: rpc::CreateClientCredentialRequest,
+    ) -> Result<rpc::CreateClientCredentialResponse, Status> {
+        let request = bearing(&self.token, request);
+        server.clients().create_client_credential(request).await.map(Response::into_inner)
     }
 
-    pub async fn revoke_secret(
-        &self,
-        server: &TestServer,
-        client_id: &str,
-        secret_id: &str,
-    ) -> Result<(), Status> {
-        let request = rpc::RevokeClientSecretRequest {
-            client_id: client_id.to_owned(),
-            secret_id: secret_id.to_owned(),
-            ..Default::default()
-        };
-        server.clients().revoke_client_secret(bearing(&self.token, request)).await.map(|_| ())
-    }
-
-    /// Revokes a secret, and the tokens of its client so far.
-    pub async fn revoke_secret_and_tokens(
+    /// Adds a credential that is no secret; `ttl` in seconds.
+    pub async fn add_credential(
         &self,
         server: &TestServer,
         client_id: &str,
-        secret_id: &str,
+        kind: Kind,
+        ttl: Option<i64>,
+    ) -> Result<rpc::ClientCredential, Status> {
+        let ttl = ttl.map(seconds);
+        let request = rpc::CreateClientCredentialRequest { ttl, ..new_credential(client_id, kind) };
+        let answer = self.create_credential(server, request).await?;
+        assert_eq!(answer.client_secret, "");
+        Ok(answer.credential.expect("the answer has the credential"))
+    }
+
+    pub async fn revoke_credential(
+        &self,
+        server: &TestServer,
+        client_id: &str,
+        credential_id: &str,
     ) -> Result<(), Status> {
-        let request = rpc::RevokeClientSecretRequest {
+        let request = rpc::RevokeClientCredentialRequest {
             client_id: client_id.to_owned(),
-            secret_id: secret_id.to_owned(),
+            credential_id: credential_id.to_owned(),
+            ..Default::default()
+        };
+        let request = bearing(&self.token, request);
+        server.clients().revoke_client_credential(request).await.map(|_| ())
+    }
+
+    /// Revokes a credential, and the tokens of its client so far.
+    pub async fn revoke_credential_and_tokens(
+        &self,
+        server: &TestServer,
+        client_id: &str,
+        credential_id: &str,
+    ) -> Result<(), Status> {
+        let request = rpc::RevokeClientCredentialRequest {
+            client_id: client_id.to_owned(),
+            credential_id: credential_id.to_owned(),
             revoke_tokens: true,
             ..Default::default()
         };
-        server.clients().revoke_client_secret(bearing(&self.token, request)).await.map(|_| ())
+        let request = bearing(&self.token, request);
+        server.clients().revoke_client_credential(request).await.map(|_| ())
     }
 
     /// Revokes a client's tokens; says before when.

@@ -2,13 +2,15 @@
 //! §2.1). Names are registered over the wire; the handshake itself is tested where TLS is.
 
 use countersign::authority::{IssueError, IssuedToken};
-use countersign::client::{CertificateNames, Credential, NotAuthenticated};
+use countersign::client::{CertificateNames, NotAuthenticated, PresentedCredential};
 use countersign::rpc;
-use countersign::rpc::client_certificate::Name;
+use countersign::rpc::certificate_name::Name;
+use countersign::rpc::client_credential::Kind as Known;
+use countersign::rpc::create_client_credential_request::Kind;
 use rcgen::{CertificateParams, DistinguishedName, DnType, KeyPair, SanType};
 use tonic::{Code, Status};
 
-use crate::caller::{Caller, client, seconds};
+use crate::caller::{Caller, client, new_credential};
 use crate::support::{START, TestServer, ask, assert_field, assert_refused, bearing, issue_at};
 
 const STOCK: &[(&str, &[&str])] = &[("inventory", &["stock:read"])];
@@ -35,7 +37,7 @@ async fn issue(
     client_id: &str,
     names: &CertificateNames,
 ) -> Result<IssuedToken, IssueError> {
-    let credential = Credential::Certificate(names);
+    let credential = PresentedCredential::Certificate(names);
     issue_at(&server.authority(), client_id, credential, "", server.clock.now()).await
 }
 
@@ -52,32 +54,9 @@ impl Caller {
         client_id: &str,
         name: Name,
         ttl: Option<i64>,
-    ) -> Result<rpc::ClientCertificate, Status> {
-        let request = rpc::CreateClientCertificateRequest {
-            client_id: client_id.to_owned(),
-            certificate: Some(rpc::ClientCertificate { name: Some(name), ..Default::default() }),
-            ttl: ttl.map(seconds),
-            ..Default::default()
-        };
-        let answer =
-            server.clients().create_client_certificate(bearing(&self.token, request)).await?;
-        Ok(answer.into_inner().certificate.expect("the answer has the name"))
-    }
-
-    async fn revoke_certificate(
-        &self,
-        server: &TestServer,
-        client_id: &str,
-        name: Name,
-    ) -> Result<(), Status> {
-        let request = rpc::RevokeClientCertificateRequest {
-            client_id: client_id.to_owned(),
-            certificate: Some(rpc::ClientCertificate { name: Some(name), ..Default::default() }),
-            ..Default::default()
-        };
-        let answer =
-            server.clients().revoke_client_certificate(bearing(&self.token, request)).await;
-        answer.map(|_| ())
+    ) -> Result<rpc::ClientCredential, Status> {
+        let name = Kind::CertificateName(rpc::CertificateName { name: Some(name) });
+        self.add_credential(server, client_id, name, ttl).await
     }
 }
 
@@ -143,7 +122,8 @@ async fn each_kind_of_name_lets_its_client_in_and_no_other() {
     for (name, right, wrong) in cases {
         let before = issue(&server, "backup", &right).await;
         assert_rejected(before, NotAuthenticated::WrongCertificate);
-        operator.new_certificate(&server, "backup", name.clone(), None).await.expect("registered");
+        let made = operator.new_certificate(&server, "backup", name, None).await;
+        let made = made.expect("registered");
         let issued = issue(&server, "backup", &right).await.expect("granted");
         assert_eq!(issued.claims.client_id.as_str(), "backup");
         for wrong in wrong {
@@ -154,7 +134,8 @@ async fn each_kind_of_name_lets_its_client_in_and_no_other() {
         assert_rejected(answer, NotAuthenticated::WrongCertificate);
         let answer = issue(&server, "nobody", &right).await;
         assert_rejected(answer, NotAuthenticated::UnknownClient);
-        operator.revoke_certificate(&server, "backup", name).await.expect("revoked");
+        let made = made.credential_id;
+        operator.revoke_credential(&server, "backup", &made).await.expect("revoked");
         let answer = issue(&server, "backup", &right).await;
         assert_rejected(answer, NotAuthenticated::WrongCertificate);
     }
@@ -167,12 +148,15 @@ async fn a_name_works_until_it_expires_or_its_client_is_disabled() {
     let by_dns = Name::SanDns("BACKUP.example".to_owned());
     let made = operator.new_certificate(&server, "backup", by_dns, Some(60)).await;
     let made = made.expect("registered");
-    assert_eq!(made.name, Some(Name::SanDns("backup.example".to_owned())), "as it is compared");
+    let as_it_is_compared = Some(Name::SanDns("backup.example".to_owned()));
+    let as_it_is_compared = rpc::CertificateName { name: as_it_is_compared };
+    assert_eq!(made.kind, Some(Known::CertificateName(as_it_is_compared)));
+    assert_eq!(made.credential_id, "san_dns:backup.example");
     assert_eq!(made.expire_time.map(|time| time.seconds as u64), Some(START.as_unix() + 60));
     server.advance(59);
     issue(&server, "backup", &names).await.expect("a second is left");
     server.restart().await;
-    let listed = operator.read(&server, "backup").await.expect("it is there").certificates;
+    let listed = operator.read(&server, "backup").await.expect("it is there").credentials;
     let used = Some(START.as_unix() + 59);
     assert_eq!(listed.len(), 1);
     assert_eq!(listed[0].last_use_time.map(|time| time.seconds as u64), used);
@@ -199,16 +183,17 @@ async fn eight_names_and_each_once() {
         operator.new_certificate(&server, "backup", name(n), ttl).await.expect("there is room");
     }
     let ninth = operator.new_certificate(&server, "backup", name(8), None).await;
-    assert_refused(ninth, Code::FailedPrecondition, "CERTIFICATE_LIMIT");
+    assert_refused(ninth, Code::FailedPrecondition, "CREDENTIAL_LIMIT");
     let upper = Name::SanDns("HOST-1.example".to_owned());
-    let again = operator.new_certificate(&server, "backup", upper.clone(), None).await;
-    assert_refused(again, Code::AlreadyExists, "CERTIFICATE_EXISTS");
+    let again = operator.new_certificate(&server, "backup", upper, None).await;
+    assert_refused(again, Code::AlreadyExists, "CREDENTIAL_EXISTS");
     server.advance(60);
     operator.new_certificate(&server, "backup", name(8), None).await.expect("one has expired");
-    operator.revoke_certificate(&server, "backup", upper.clone()).await.expect("the same name");
-    let again = operator.revoke_certificate(&server, "backup", upper).await;
-    assert_refused(again, Code::NotFound, "CERTIFICATE_NOT_FOUND");
-    let of_nobody = operator.revoke_certificate(&server, "nobody", name(1)).await;
+    let one = "san_dns:host-1.example";
+    operator.revoke_credential(&server, "backup", one).await.expect("it has it");
+    let again = operator.revoke_credential(&server, "backup", one).await;
+    assert_refused(again, Code::NotFound, "CREDENTIAL_NOT_FOUND");
+    let of_nobody = operator.revoke_credential(&server, "nobody", one).await;
     assert_refused(of_nobody, Code::NotFound, "CLIENT_NOT_FOUND");
     let for_nobody = operator.new_certificate(&server, "nobody", name(1), None).await;
     assert_refused(for_nobody, Code::NotFound, "CLIENT_NOT_FOUND");
@@ -234,46 +219,39 @@ async fn what_is_no_name_is_refused_and_the_field_named() {
             let answer =
                 operator.new_certificate(&server, "backup", name(text.clone()), None).await;
             assert!(answer.is_err(), "{kind} {text}");
-            assert_field(answer, &format!("certificate.{kind}"));
+            assert_field(answer, &format!("certificate_name.{kind}"));
         }
     }
-    let request = rpc::CreateClientCertificateRequest {
-        client_id: "backup".to_owned(),
-        ..Default::default()
-    };
-    let answer =
-        server.clients().create_client_certificate(bearing(&operator.token, request)).await;
-    assert_field(answer, "certificate");
+    let nameless = Kind::CertificateName(rpc::CertificateName { name: None });
+    let answer = operator.add_credential(&server, "backup", nameless, None).await;
+    assert_field(answer, "certificate_name");
+    let client_id = "backup".to_owned();
+    let of_no_kind = rpc::CreateClientCredentialRequest { client_id, ..Default::default() };
+    assert_field(operator.create_credential(&server, of_no_kind).await, "kind");
 }
 
 #[tokio::test]
 async fn a_request_for_a_name_is_idempotent_and_audited() {
     let (server, operator) = start().await;
     let name = Name::SanUri("spiffe://example/backup".to_owned());
-    let request = || rpc::CreateClientCertificateRequest {
-        client_id: "backup".to_owned(),
-        certificate: Some(rpc::ClientCertificate {
-            name: Some(name.clone()),
-            ..Default::default()
-        }),
+    let kind = Kind::CertificateName(rpc::CertificateName { name: Some(name) });
+    let request = || rpc::CreateClientCredentialRequest {
         request_id: "one".to_owned(),
-        ..Default::default()
+        ..new_credential("backup", kind.clone())
     };
-    let create = || async {
-        server.clients().create_client_certificate(bearing(&operator.token, request())).await
-    };
-    let first = create().await.expect("registered").into_inner();
+    let create = async || operator.create_credential(&server, request()).await;
+    let first = create().await.expect("registered");
     server.advance(10);
-    assert_eq!(create().await.expect("the answer of then").into_inner(), first);
+    assert_eq!(create().await.expect("the answer of then"), first);
     let request = bearing(&operator.token, rpc::ListAuditEventsRequest::default());
     let events = server.audit().list_audit_events(request).await;
     let events = events.expect("the log").into_inner().events;
     let told: Vec<_> = events
         .iter()
-        .filter(|event| event.action == "client.certificate.create")
+        .filter(|event| event.action == "client.credential.create")
         .map(|event| (event.target.as_str(), event.detail.as_str()))
         .collect();
-    assert_eq!(told, [("backup", "san_uri spiffe://example/backup")]);
+    assert_eq!(told, [("backup", "certificate_name san_uri:spiffe://example/backup")]);
 }
 
 #[tokio::test]

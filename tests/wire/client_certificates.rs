@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use countersign::rpc;
-use countersign::rpc::client_certificate::Name;
+use countersign::rpc::certificate_name::Name;
+use countersign::rpc::create_client_credential_request::Kind;
 use countersign::rpc::token_service_client::TokenServiceClient;
 use countersign::server::{Options, Tls};
 use countersign_mesh::claims::{ScopeSet, Timestamp};
@@ -21,6 +22,7 @@ use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Error, Identity};
 use tonic::{Code, Status};
 
+use crate::caller::new_credential;
 use crate::pki::{Ca, Certified, Files};
 use crate::support::{START, TestServer, ask, assert_refused, id};
 
@@ -42,14 +44,10 @@ impl Mutual {
         let server = TestServer::start_with(options, Some(server_ca.pem.clone())).await;
         server.register("backup", &[("shop", &["stock:read", "stock:write"])], &[]).await;
         let name = Name::SanDns("backup.example".to_owned());
-        let certificate = rpc::ClientCertificate { name: Some(name), ..Default::default() };
-        let request = rpc::CreateClientCertificateRequest {
-            client_id: "backup".to_owned(),
-            certificate: Some(certificate),
-            ..Default::default()
-        };
+        let name = Kind::CertificateName(rpc::CertificateName { name: Some(name) });
+        let request = new_credential("backup", name);
         let request = server.as_operator(request).await;
-        server.clients().create_client_certificate(request).await.expect("it is registered");
+        server.clients().create_client_credential(request).await.expect("it is registered");
         Self { server, server_ca, client_ca, _files: files }
     }
 

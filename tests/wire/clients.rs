@@ -26,7 +26,7 @@ async fn a_client_is_read_as_it_was_registered() {
     assert_eq!(created.serves, ["y", "z"]);
     assert_eq!(created.max_token_ttl, settings.max_token_ttl);
     assert_eq!(created.create_time.expect("it is set").seconds as u64, START.as_unix());
-    assert!(created.secrets.is_empty() && !created.disabled);
+    assert!(created.credentials.is_empty() && !created.disabled);
     assert_eq!(operator.read(&server, "order").await.expect("it is there"), created);
 
     assert_refused(operator.read(&server, "orders").await, Code::NotFound, "CLIENT_NOT_FOUND");
@@ -190,7 +190,9 @@ async fn an_update_says_what_it_changes_and_of_what() {
     let known = operator.create(&server, client("order", STOCK, &[])).await.expect("created");
 
     assert_field(operator.update(&server, known.clone(), &[]).await, "update_mask");
-    for unknown in ["client_id", "etag", "secrets", "*", "Description", "client.description", ""] {
+    for unknown in
+        ["client_id", "etag", "credentials", "*", "Description", "client.description", ""]
+    {
         let answer = operator.update(&server, known.clone(), &["description", unknown]).await;
         assert_field(answer, "update_mask");
     }

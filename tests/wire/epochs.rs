@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use countersign::authority::{Authority, IssueError, IssuedToken, OpenError, Settings, TAIL, host};
-use countersign::client::Credential;
+use countersign::client::PresentedCredential;
 use countersign::rpc::revoke_token_request::Target;
 use countersign::store::{Kek, StoreError};
 use countersign::{rpc, server};
@@ -170,7 +170,7 @@ async fn a_mark_that_someone_has_touched_is_refused() {
 }
 
 async fn issue(authority: &Authority, secret: &str) -> Result<IssuedToken, IssueError> {
-    issue_at(authority, "operator", Credential::Secret(secret), "countersign", START).await
+    issue_at(authority, "operator", PresentedCredential::Secret(secret), "countersign", START).await
 }
 
 #[tokio::test]

@@ -1,11 +1,13 @@
 //! Requests that are sent again, because their answer got lost.
 
 use countersign::rpc;
+use countersign::rpc::create_client_credential_request::Kind;
+use prost::Message;
 use prost_types::FieldMask;
 use tonic::{Code, Response, Status};
 use tonic_types::StatusExt;
 
-use crate::caller::{ALL_SCOPES, Caller, client};
+use crate::caller::{ALL_SCOPES, Caller, client, new_credential};
 use crate::support::{TestServer, ask, assert_field, assert_refused, bearing};
 
 const STOCK: &[(&str, &[&str])] = &[("inventory", &["stock:read"])];
@@ -87,15 +89,20 @@ async fn two_methods_that_read_alike_on_the_wire_are_two_requests() {
     let server = TestServer::start().await;
     let operator = server.operator().await;
     create(&server, &operator, client("order", STOCK, &[]), "").await.expect("created");
-    // Field 1 is the client's id, field 3 the request's, in both.
+    let made = operator.new_secret(&server, "order", None).await.expect("created");
+    let id = made.credential.expect("it is set").credential_id;
+    // Field 1 is the client's id, field 2 eight hexadecimal digits, field 3 the request's id, in both.
     let (client_id, request_id) = ("order".to_owned(), "one".to_owned());
-    let make = rpc::CreateClientSecretRequest {
+    let revoke = rpc::RevokeClientCredentialRequest {
         client_id: client_id.clone(),
+        credential_id: id.clone(),
         request_id: request_id.clone(),
         ..Default::default()
     };
-    server.clients().create_client_secret(bearing(&operator.token, make)).await.expect("made");
-    let delete = rpc::DeleteClientRequest { client_id, request_id, ..Default::default() };
+    let delete = rpc::DeleteClientRequest { client_id, etag: id, request_id };
+    assert_eq!(revoke.encode_to_vec(), delete.encode_to_vec());
+    let revoke = bearing(&operator.token, revoke);
+    server.clients().revoke_client_credential(revoke).await.expect("revoked");
     let answer = server.clients().delete_client(bearing(&operator.token, delete)).await;
     assert_refused(answer, Code::InvalidArgument, "REQUEST_ID_REUSED");
     operator.read(&server, "order").await.expect("it is still there");
@@ -116,37 +123,36 @@ async fn a_secret_is_never_shown_twice() {
     let mut server = TestServer::start().await;
     let operator = server.operator().await;
     create(&server, &operator, client("order", STOCK, &[]), "").await.expect("created");
-    let request = |ttl: Option<i64>| rpc::CreateClientSecretRequest {
-        client_id: "order".to_owned(),
+    let request = |ttl: Option<i64>| rpc::CreateClientCredentialRequest {
         ttl: ttl.map(crate::caller::seconds),
         request_id: "one".to_owned(),
-        ..Default::default()
+        ..new_credential("order", Kind::Secret(rpc::ClientSecret {}))
     };
     let make = async |server: &TestServer, ttl| {
         let request = bearing(&operator.token, request(ttl));
-        server.clients().create_client_secret(request).await.map(Response::into_inner)
+        server.clients().create_client_credential(request).await.map(Response::into_inner)
     };
 
     let made = make(&server, None).await.expect("created");
-    let id = made.secret.expect("it is set").secret_id;
+    let id = made.credential.expect("it is set").credential_id;
     for _ in 0..2 {
         let status = make(&server, None).await.expect_err("it was shown");
         let info = status.get_details_error_info().expect("every error carries ErrorInfo");
-        assert_eq!(info.metadata.get("secret_id"), Some(&id));
+        assert_eq!(info.metadata.get("credential_id"), Some(&id));
         assert!(!status.message().contains(&made.client_secret));
         assert_refused::<()>(Err(status), Code::AlreadyExists, "SECRET_SHOWN");
         server.restart().await;
     }
     assert_refused(make(&server, Some(60)).await, Code::InvalidArgument, "REQUEST_ID_REUSED");
-    let retiring = rpc::CreateClientSecretRequest {
+    let retiring = rpc::CreateClientCredentialRequest {
         retire_others_when_idle: Some(crate::caller::seconds(60)),
         ..request(None)
     };
-    let answer = operator.create_secret(&server, retiring).await;
+    let answer = operator.create_credential(&server, retiring).await;
     assert_refused(answer, Code::InvalidArgument, "REQUEST_ID_REUSED");
     let known = operator.read(&server, "order").await.expect("it is there");
-    assert_eq!(known.secrets.len(), 1);
-    assert_eq!(known.secrets[0].retire_when_idle, None);
+    assert_eq!(known.credentials.len(), 1);
+    assert_eq!(known.credentials[0].retire_when_idle, None);
     server.issue(ask("order", &made.client_secret, "", &[])).await.expect("the first one works");
 }
 
@@ -170,16 +176,17 @@ async fn every_change_may_be_sent_again() {
     let made = operator.new_secret(&server, "order", None).await.expect("created");
     let known = operator.read(&server, "order").await.expect("it is there");
     let key = operator.keys(&server).await.expect("keys")[0].kid.clone();
-    let (client_id, secret_id) = ("order".to_owned(), made.secret.expect("it is set").secret_id);
+    let (client_id, credential_id) =
+        ("order".to_owned(), made.credential.expect("it is set").credential_id);
     let revoke_key = rpc::RevokeKeyRequest { kid: key, request_id: "key".to_owned() };
     let update = rpc::UpdateClientRequest {
         client: Some(known),
         update_mask: Some(FieldMask { paths: vec!["description".to_owned()] }),
         request_id: "update".to_owned(),
     };
-    let revoke_secret = rpc::RevokeClientSecretRequest {
+    let revoke_secret = rpc::RevokeClientCredentialRequest {
         client_id: client_id.clone(),
-        secret_id,
+        credential_id,
         request_id: "secret".to_owned(),
         ..Default::default()
     };
@@ -203,7 +210,7 @@ async fn every_change_may_be_sent_again() {
         let revoked = keys.revoke_key(bearing(token, revoke_key.clone())).await.expect(again);
         let updated = clients.update_client(bearing(token, update.clone())).await.expect(again);
         let request = bearing(token, revoke_secret.clone());
-        clients.revoke_client_secret(request).await.expect(again);
+        clients.revoke_client_credential(request).await.expect(again);
         let request = bearing(token, revoke_tokens.clone());
         let cut = clients.revoke_client_tokens(request).await.expect(again);
         answers.push((revoked.into_inner(), updated.into_inner(), cut.into_inner()));

@@ -17,6 +17,7 @@ mod keys;
 mod limits;
 mod malformed;
 mod mesh;
+mod migrations;
 mod oauth;
 mod operators;
 mod pki;

@@ -6,6 +6,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use countersign::rpc;
+use countersign::rpc::create_client_credential_request::Kind;
 use countersign::rpc::key_service_client::KeyServiceClient;
 use countersign::rpc::token_service_client::TokenServiceClient;
 use countersign_mesh::claims::{Audience, ScopeSet};
@@ -17,7 +18,7 @@ use tonic::transport::Channel;
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_client::HealthClient;
 
-use crate::caller::seconds;
+use crate::caller::{new_credential, seconds};
 use crate::support::{ISSUER, TestServer, ask, assert_refused, id};
 
 fn session(server: &TestServer, client: &str, secret: &str) -> Session {
@@ -178,15 +179,14 @@ async fn no_call_fails_while_a_secret_is_rotated_under_a_session() {
     let soon = || Instant::now() + Duration::from_secs(10);
     call().await;
 
-    let request = rpc::CreateClientSecretRequest {
-        client_id: "order".to_owned(),
+    let request = rpc::CreateClientCredentialRequest {
         retire_others_when_idle: Some(seconds(60)),
-        ..Default::default()
+        ..new_credential("order", Kind::Secret(rpc::ClientSecret {}))
     };
-    let made = server.operator().await.create_secret(&server, request).await.expect("made");
+    let made = server.operator().await.create_credential(&server, request).await.expect("made");
     let last_uses = async || {
         let order = server.operator().await.read(&server, "order").await.expect("it is there");
-        order.secrets.iter().map(|secret| secret.last_use_time.is_some()).collect::<Vec<_>>()
+        order.credentials.iter().map(|secret| secret.last_use_time.is_some()).collect::<Vec<_>>()
     };
     call().await;
     assert_eq!(last_uses().await, [true, false]);

@@ -24,7 +24,7 @@ async fn without_operators_write_operators_cannot_be_touched() {
     server.register("reader", READER, &[]).await;
     server.register("order", STOCK, &[]).await;
     let reader = server.operator().await.read(&server, "reader").await.expect("it is there");
-    let secret = &reader.secrets[0].secret_id;
+    let secret = &reader.credentials[0].credential_id;
     let refused = |answer: Result<(), Status>| {
         assert_refused(answer, Code::PermissionDenied, "SCOPE_MISSING");
     };
@@ -38,7 +38,7 @@ async fn without_operators_write_operators_cannot_be_touched() {
     refused(demote.await.map(drop));
     refused(caller.delete(&server, "reader", "").await);
     refused(caller.new_secret(&server, "reader", None).await.map(drop));
-    refused(caller.revoke_secret(&server, "reader", secret).await);
+    refused(caller.revoke_credential(&server, "reader", secret).await);
     refused(caller.revoke_tokens(&server, "reader").await.map(drop));
     assert_eq!(server.operator().await.read(&server, "reader").await.expect("there"), reader);
 
@@ -121,12 +121,12 @@ async fn a_secret_for_an_operator_takes_all_that_it_opens() {
 async fn each_way_out(server: &TestServer, by: &Caller, who: &str) -> Vec<Result<(), Status>> {
     let read = || async { server.operator().await.read(server, who).await.expect("there") };
     let demote = grant_only(&["clients:read", "clients:write", "keys:read"]);
-    let secret = read().await.secrets[0].secret_id.clone();
+    let secret = read().await.credentials[0].credential_id.clone();
     vec![
         by.change(server, who, &["disabled"], |client| client.disabled = true).await.map(drop),
         by.change(server, who, &["grants"], demote).await.map(drop),
         by.change(server, who, &["grants"], |client| client.grants.clear()).await.map(drop),
-        by.revoke_secret(server, who, &secret).await,
+        by.revoke_credential(server, who, &secret).await,
         by.delete(server, who, "").await,
     ]
 }
@@ -150,7 +150,7 @@ async fn the_last_operator_stays() {
         assert_refused(answer, Code::FailedPrecondition, "LAST_OPERATOR");
     }
     let known = operator.read(&server, "operator").await.expect("nothing happened to it");
-    assert!(!known.disabled && known.secrets.len() == 1);
+    assert!(!known.disabled && known.credentials.len() == 1);
     // With one of the scopes that it takes missing, it could not help itself either.
     for lame in [
         &["operators:write"][..],
@@ -189,7 +189,7 @@ async fn one_of_two_operators_may_go() {
     .await;
     goes(|server, by| async move {
         let known = by.read(&server, "operator").await?;
-        by.revoke_secret(&server, "operator", &known.secrets[0].secret_id).await?;
+        by.revoke_credential(&server, "operator", &known.credentials[0].credential_id).await?;
         // Now the second is the last.
         let answer = by.delete(&server, "second", "").await;
         assert_refused(answer, Code::FailedPrecondition, "LAST_OPERATOR");

@@ -1,10 +1,14 @@
 //! Secrets that are rotated: the old one leaves by itself once nobody uses it.
 
 use countersign::rpc;
+use countersign::rpc::create_client_credential_request::Kind;
+use countersign::rpc::issue_token_request::Credential;
+use countersign_mesh::keys::SigningKey;
+use countersign_mesh::token::sign_assertion;
 use tonic::Code;
 
-use crate::caller::seconds;
-use crate::support::{TestServer, ask, assert_field, assert_refused, bearing};
+use crate::caller::{new_credential, seconds};
+use crate::support::{ISSUER, TestServer, ask, assert_field, assert_refused, bearing, id};
 
 const STOCK: &[(&str, &[&str])] = &[("inventory", &["stock:read", "stock:write"])];
 const HOUR: u64 = 60 * 60;
@@ -13,14 +17,13 @@ const DAY: u64 = 24 * HOUR;
 impl TestServer {
     /// Makes a secret for `order` whose elder ones retire when idle; its text and its id.
     async fn rotate_secret(&self, idle: u64, ttl: Option<i64>) -> (String, String) {
-        let request = rpc::CreateClientSecretRequest {
-            client_id: "order".to_owned(),
+        let request = rpc::CreateClientCredentialRequest {
             ttl: ttl.map(seconds),
             retire_others_when_idle: Some(seconds(idle as i64)),
-            ..Default::default()
+            ..new_credential("order", Kind::Secret(rpc::ClientSecret {}))
         };
-        let made = self.operator().await.create_secret(self, request).await.expect("made");
-        (made.client_secret, made.secret.expect("it is set").secret_id)
+        let made = self.operator().await.create_credential(self, request).await.expect("made");
+        (made.client_secret, made.credential.expect("it is set").credential_id)
     }
 
     /// Lets time pass, and does what is due then.
@@ -29,8 +32,8 @@ impl TestServer {
         self.authority().maintain(self.clock.now()).await.expect("the store is there");
     }
 
-    async fn secrets(&self) -> Vec<rpc::ClientSecret> {
-        self.operator().await.read(self, "order").await.expect("it is there").secrets
+    async fn secrets(&self) -> Vec<rpc::ClientCredential> {
+        self.operator().await.read(self, "order").await.expect("it is there").credentials
     }
 
     async fn use_secret(&self, secret: &str) {
@@ -66,11 +69,11 @@ async fn an_old_secret_is_retired_once_nobody_uses_it_and_a_newer_one_is_in_use(
     let request = server.as_operator(rpc::ListAuditEventsRequest::default()).await;
     let events = server.audit().list_audit_events(request).await.expect("allowed").into_inner();
     let events: Vec<_> =
-        events.events.into_iter().filter(|e| e.action == "client.secret.retire").collect();
+        events.events.into_iter().filter(|e| e.action == "client.credential.retire").collect();
     assert_eq!(events.len(), 1);
     let event = &events[0];
     assert_eq!((&*event.actor, &*event.target, &*event.outcome), ("schedule", "order", "ok"));
-    let detail = format!("secret {}; last used 86400s ago", known[0].secret_id);
+    let detail = format!("secret {}; last used 86400s ago", known[0].credential_id);
     assert_eq!(event.detail, detail);
 }
 
@@ -100,7 +103,7 @@ async fn a_secret_is_kept_until_somebody_has_picked_up_a_newer_one_that_works() 
     server.pass(3 * DAY).await;
     assert_eq!(server.secrets().await.len(), 2, "nobody has used the newer one");
     let operator = server.operator().await;
-    operator.revoke_secret(&server, "order", &unused).await.expect("revoked");
+    operator.revoke_credential(&server, "order", &unused).await.expect("revoked");
     server.pass(DAY).await;
     assert_eq!(server.secrets().await.len(), 1, "it is the last one");
 
@@ -143,19 +146,18 @@ async fn of_several_old_secrets_the_idle_ones_retire() {
 #[tokio::test]
 async fn the_last_operator_is_not_shut_out() {
     let server = TestServer::start().await;
-    let request = rpc::CreateClientSecretRequest {
-        client_id: "operator".to_owned(),
+    let request = rpc::CreateClientCredentialRequest {
         retire_others_when_idle: Some(seconds(60)),
-        ..Default::default()
+        ..new_credential("operator", Kind::Secret(rpc::ClientSecret {}))
     };
-    let made = server.operator().await.create_secret(&server, request).await.expect("made");
+    let made = server.operator().await.create_credential(&server, request).await.expect("made");
     server.pass(DAY).await;
     server.operator().await;
     let new = made.client_secret;
     server.issue(ask("operator", &new, "countersign", &[])).await.expect("it works");
     server.pass(DAY).await;
     let operator = server.token("operator", &new, "countersign").await;
-    let known = operator.read(&server, "operator").await.expect("it is there").secrets;
+    let known = operator.read(&server, "operator").await.expect("it is there").credentials;
     assert_eq!(known.len(), 1);
 }
 
@@ -209,12 +211,11 @@ async fn idleness_is_counted_from_a_minute_on() {
     let operator = server.operator().await;
     let old = server.register("order", STOCK, &[]).await;
     for bad in [-1, 0, 59, i64::MAX] {
-        let request = rpc::CreateClientSecretRequest {
-            client_id: "order".to_owned(),
+        let request = rpc::CreateClientCredentialRequest {
             retire_others_when_idle: Some(seconds(bad)),
-            ..Default::default()
+            ..new_credential("order", Kind::Secret(rpc::ClientSecret {}))
         };
-        let answer = operator.create_secret(&server, request).await;
+        let answer = operator.create_credential(&server, request).await;
         assert_field(answer, "retire_others_when_idle");
     }
     assert_eq!(server.secrets().await.len(), 1);
@@ -227,22 +228,22 @@ async fn with_a_secret_the_tokens_so_far_are_revoked_if_the_operator_may() {
     let server = TestServer::start().await;
     let old = server.register("order", STOCK, &["inventory"]).await;
     let (new, _) = server.rotate_secret(DAY, None).await;
-    let id = server.secrets().await[0].secret_id.clone();
+    let id = server.secrets().await[0].credential_id.clone();
     let order = server.token("order", &new, "countersign").await;
     let token = server.token("order", &old, "inventory").await.token;
 
     let writer = server.operator_with("writer", &["clients:read", "clients:write"]).await;
-    let refused = writer.revoke_secret_and_tokens(&server, "order", &id).await;
+    let refused = writer.revoke_credential_and_tokens(&server, "order", &id).await;
     assert_refused(refused, Code::PermissionDenied, "SCOPE_MISSING");
     server.use_secret(&old).await;
     order.claims(&server, &token).await;
 
     let operator = server.operator().await;
-    let unknown = operator.revoke_secret_and_tokens(&server, "order", "00000000").await;
-    assert_refused(unknown, Code::NotFound, "SECRET_NOT_FOUND");
+    let unknown = operator.revoke_credential_and_tokens(&server, "order", "00000000").await;
+    assert_refused(unknown, Code::NotFound, "CREDENTIAL_NOT_FOUND");
     order.claims(&server, &token).await;
 
-    operator.revoke_secret_and_tokens(&server, "order", &id).await.expect("revoked");
+    operator.revoke_credential_and_tokens(&server, "order", &id).await.expect("revoked");
     server.assert_rejected(&old).await;
     // At the guard, and for whoever asks.
     let question = rpc::ValidateTokenRequest { token: token.clone(), ..Default::default() };
@@ -253,8 +254,51 @@ async fn with_a_secret_the_tokens_so_far_are_revoked_if_the_operator_may() {
 
     // Without asking for it they live on.
     let token = server.token("order", &new, "inventory").await.token;
-    let id = server.secrets().await[0].secret_id.clone();
-    writer.revoke_secret(&server, "order", &id).await.expect("revoked");
+    let id = server.secrets().await[0].credential_id.clone();
+    writer.revoke_credential(&server, "order", &id).await.expect("revoked");
     server.assert_rejected(&new).await;
     order.claims(&server, &token).await;
+}
+
+#[tokio::test]
+async fn an_old_key_is_retired_by_a_newer_key_and_not_by_a_secret() {
+    let server = TestServer::start().await;
+    let secret = server.register("order", STOCK, &[]).await;
+    let key = |seed| SigningKey::from_seed(&[seed; 32]);
+    let rotate = async |seed| {
+        let public_key = key(seed).public().as_bytes().to_vec();
+        let request = rpc::CreateClientCredentialRequest {
+            retire_others_when_idle: Some(seconds(HOUR as i64)),
+            ..new_credential("order", Kind::PublicKey(public_key))
+        };
+        let made = server.operator().await.create_credential(&server, request).await;
+        made.expect("made").credential.expect("it is set").credential_id
+    };
+    let first = rotate(1).await;
+    server.advance(10);
+    let second = rotate(2).await;
+    let ids = async || {
+        let known = server.secrets().await;
+        known.into_iter().map(|known| known.credential_id).collect::<Vec<_>>()
+    };
+    // A secret that is older than the keys has no mark, and does not take their place.
+    assert_eq!(server.secrets().await[0].retire_when_idle, None);
+    server.use_secret(&secret).await;
+    let (newer, _) = server.rotate_secret(HOUR, None).await;
+    server.use_secret(&newer).await;
+    server.pass(HOUR / 2).await;
+    server.use_secret(&secret).await;
+    server.pass(HOUR - 1).await;
+    assert_eq!(ids().await.len(), 4, "nobody has used the newer key");
+
+    let now = server.clock.now();
+    let assertion = sign_assertion(&key(2), &id("order"), ISSUER, now, [1; 16]);
+    let credential = Some(Credential::ClientAssertion(assertion.expose().to_owned()));
+    let request = rpc::IssueTokenRequest { credential, ..ask("order", "", "", &[]) };
+    server.issue(request).await.expect("it works");
+    server.use_secret(&secret).await;
+    server.pass(0).await;
+    let left = ids().await;
+    assert!(!left.contains(&first) && left.contains(&second), "{left:?}");
+    assert_eq!(left.len(), 3, "both secrets stay");
 }

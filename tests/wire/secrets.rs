@@ -2,6 +2,7 @@
 
 use countersign::client::ClientSecret;
 use countersign::rpc;
+use countersign::rpc::create_client_credential_request::Kind;
 use tonic::Code;
 
 use crate::caller::client;
@@ -28,24 +29,29 @@ async fn eight_secrets_work_and_a_ninth_is_refused() {
         assert!(ClientSecret::looks_like_one(&secret.client_secret));
         server.issue(ask("order", &secret.client_secret, "", &[])).await.expect("each works");
     }
-    let listed = operator.read(&server, "order").await.expect("it is there").secrets;
-    let ids = |secrets: &[rpc::ClientSecret]| {
-        secrets.iter().map(|secret| secret.secret_id.clone()).collect::<Vec<_>>()
+    let listed = operator.read(&server, "order").await.expect("it is there").credentials;
+    let ids = |secrets: &[rpc::ClientCredential]| {
+        secrets.iter().map(|secret| secret.credential_id.clone()).collect::<Vec<_>>()
     };
-    let created: Vec<_> = secrets.iter().filter_map(|made| made.secret.clone()).collect();
+    let created: Vec<_> = secrets.iter().filter_map(|made| made.credential.clone()).collect();
     assert_eq!(ids(&listed), ids(&created), "oldest first");
 
     let ninth = operator.new_secret(&server, "order", None).await;
-    assert_refused(ninth, Code::FailedPrecondition, "SECRET_LIMIT");
+    assert_refused(ninth, Code::FailedPrecondition, "CREDENTIAL_LIMIT");
+    let name = rpc::certificate_name::Name::SanDns("order.example".to_owned());
+    let name = Kind::CertificateName(rpc::CertificateName { name: Some(name) });
+    let other = operator.add_credential(&server, "order", name, None).await;
+    let other = other.expect("there is room for another kind").credential_id;
+    operator.revoke_credential(&server, "order", &other).await.expect("revoked");
     server.advance(60);
     operator.new_secret(&server, "order", None).await.expect("the expired one made room");
-    let listed = operator.read(&server, "order").await.expect("it is there").secrets;
+    let listed = operator.read(&server, "order").await.expect("it is there").credentials;
     assert_eq!(listed.len(), 8);
     assert!(!ids(&listed).contains(&ids(&created)[0]));
     let tenth = operator.new_secret(&server, "order", None).await;
-    assert_refused(tenth, Code::FailedPrecondition, "SECRET_LIMIT");
+    assert_refused(tenth, Code::FailedPrecondition, "CREDENTIAL_LIMIT");
 
-    operator.revoke_secret(&server, "order", &ids(&created)[1]).await.expect("revoked");
+    operator.revoke_credential(&server, "order", &ids(&created)[1]).await.expect("revoked");
     operator.new_secret(&server, "order", None).await.expect("the revoked one made room");
 }
 
@@ -55,21 +61,25 @@ async fn a_revoked_secret_works_no_more_and_the_others_do() {
     let operator = server.operator().await;
     let kept = server.register("order", STOCK, &[]).await;
     let made = operator.new_secret(&server, "order", None).await.expect("created");
-    let id = made.secret.expect("it is set").secret_id;
+    let id = made.credential.expect("it is set").credential_id;
 
-    operator.revoke_secret(&server, "order", &id).await.expect("revoked");
+    operator.revoke_credential(&server, "order", &id).await.expect("revoked");
     let answer = server.issue(ask("order", &made.client_secret, "", &[])).await;
     assert_refused(answer, Code::Unauthenticated, "CLIENT_REJECTED");
     server.issue(ask("order", &kept, "", &[])).await.expect("the other one works");
 
-    let again = operator.revoke_secret(&server, "order", &id).await;
-    assert_refused(again, Code::NotFound, "SECRET_NOT_FOUND");
-    let of_another = operator.revoke_secret(&server, "operator", &id).await;
-    assert_refused(of_another, Code::NotFound, "SECRET_NOT_FOUND");
-    let of_nobody = operator.revoke_secret(&server, "nobody", &id).await;
+    let again = operator.revoke_credential(&server, "order", &id).await;
+    assert_refused(again, Code::NotFound, "CREDENTIAL_NOT_FOUND");
+    let of_another = operator.revoke_credential(&server, "operator", &id).await;
+    assert_refused(of_another, Code::NotFound, "CREDENTIAL_NOT_FOUND");
+    let of_nobody = operator.revoke_credential(&server, "nobody", &id).await;
     assert_refused(of_nobody, Code::NotFound, "CLIENT_NOT_FOUND");
-    for noise in ["", "noise", "123"] {
-        assert_field(operator.revoke_secret(&server, "order", noise).await, "secret_id");
+    let unknown = operator.revoke_credential(&server, "order", "noise").await;
+    assert_refused(unknown, Code::NotFound, "CREDENTIAL_NOT_FOUND");
+    for no_id in ["", &kept, &"x".repeat(2000)] {
+        let answer = operator.revoke_credential(&server, "order", no_id).await;
+        assert!(!format!("{answer:?}").contains(&kept));
+        assert_field(answer, "credential_id");
     }
     let for_nobody = operator.new_secret(&server, "nobody", None).await;
     assert_refused(for_nobody, Code::NotFound, "CLIENT_NOT_FOUND");
@@ -81,7 +91,7 @@ async fn a_secret_may_end_but_not_at_once() {
     let operator = server.operator().await;
     server.register("order", STOCK, &[]).await;
     let made = operator.new_secret(&server, "order", Some(1)).await.expect("created");
-    let known = made.secret.expect("it is set");
+    let known = made.credential.expect("it is set");
     assert_eq!(unix(known.create_time), Some(START.as_unix()));
     assert_eq!(unix(known.expire_time), Some(START.as_unix() + 1));
     for ttl in [0, -1, i64::MIN] {
@@ -101,7 +111,7 @@ async fn the_last_use_of_a_secret_shows_and_outlasts_a_restart() {
         async move {
             let answer = clients.get_client(bearing(&operator.token, request)).await;
             let client = answer.expect("it is there").into_inner().client.expect("it is set");
-            unix(client.secrets[0].last_use_time)
+            unix(client.credentials[0].last_use_time)
         }
     };
     assert_eq!(last_use(&server).await, None);

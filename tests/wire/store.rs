@@ -100,7 +100,7 @@ async fn a_fresh_store_has_the_version_that_it_was_made_with() {
     let pragma = |name: &str| {
         connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0)).expect("it has one")
     };
-    assert_eq!((pragma("user_version"), pragma("application_id")), (2, 0x4353_474e));
+    assert_eq!((pragma("user_version"), pragma("application_id")), (3, 0x4353_474e));
     let mode: String =
         connection.pragma_query_value(None, "journal_mode", |row| row.get(0)).expect("it has one");
     assert_eq!(mode, "wal");
@@ -111,8 +111,8 @@ async fn a_fresh_store_has_the_version_that_it_was_made_with() {
 #[tokio::test]
 async fn a_newer_store_is_not_touched() {
     let store = Closed::new().await;
-    let error = store.refused_after("PRAGMA user_version = 3");
-    assert_eq!(error, StoreError::TooNew { found: 3, known: 2 });
+    let error = store.refused_after("PRAGMA user_version = 4");
+    assert_eq!(error, StoreError::TooNew { found: 4, known: 3 });
     assert!(error.to_string().contains("use a newer program"), "{error}");
     let path = store.copies.path().join("copy.db");
     let audit = countersign::store::verify_audit(&path, &store.server.kek(), None);
@@ -239,10 +239,13 @@ async fn a_store_that_lacks_what_it_needs_is_damaged() {
         "UPDATE keys SET activated_at = NULL",
         "UPDATE clients SET grants = '[{' WHERE client_id = 'order'",
         "UPDATE clients SET client_id = 'a b' WHERE client_id = 'operator'",
-        "UPDATE secrets SET hash = x'00'",
+        "UPDATE client_credential SET content = x'00'",
+        "UPDATE client_credential SET kind = 'password'",
+        "UPDATE client_credential SET kind = 'public_key'",
+        "UPDATE client_credential SET credential_id = ''",
         "UPDATE revoked_tokens SET token_id = ''",
         "UPDATE revoked_clients SET client_id = ''",
-        "DROP TABLE secrets",
+        "DROP TABLE client_credential",
     ] {
         let error = store.refused_after(&format!("PRAGMA foreign_keys = OFF; {sql}"));
         assert!(matches!(error, StoreError::Corrupt(_)), "{sql}: {error}");
@@ -262,7 +265,7 @@ async fn damaged_pages_are_found_at_the_start() {
         let rows = roots.query_map([], |row| Ok((row.get(0)?, row.get::<_, i64>(1)? as usize)));
         rows.expect("it has tables").map(|row| row.expect("it can be read")).collect()
     };
-    assert_eq!(pages.len(), 10);
+    assert_eq!(pages.len(), 8);
     let whole = fs::read(store.server.database()).expect("it is there");
     for (table, page) in pages.iter().filter(|(table, _)| table != "requests") {
         for noise in [0x00, 0xff, 0x5a] {

@@ -7,16 +7,16 @@ use std::time::Duration;
 
 use countersign::authority::host::{self, NewClient};
 use countersign::authority::{Authority, IssueError, IssuedToken, Settings};
-use countersign::client;
 use countersign::policy::TokenRequest;
-use countersign::rpc;
 use countersign::rpc::audit_service_client::AuditServiceClient;
 use countersign::rpc::client_service_client::ClientServiceClient;
+use countersign::rpc::create_client_credential_request::Kind;
 use countersign::rpc::issue_token_request::Credential;
 use countersign::rpc::key_service_client::KeyServiceClient;
 use countersign::rpc::token_service_client::TokenServiceClient;
 use countersign::server::{self, LimitSettings, Options};
 use countersign::store::{self, Kek};
+use countersign::{client, rpc};
 use countersign_mesh::claims::{Audience, ClientId, Clock, Issuer, ScopeSet, Timestamp};
 use tempfile::TempDir;
 use tokio::net::TcpListener;
@@ -25,6 +25,8 @@ use tokio::task::JoinHandle;
 use tonic::transport::{Certificate, Channel, ClientTlsConfig};
 use tonic::{Code, Request, Status};
 use tonic_types::StatusExt;
+
+use crate::caller::new_credential;
 
 /// The time at which every server starts: 2027-01-15T08:00:00Z.
 pub const START: Timestamp = Timestamp::from_unix(1_800_000_000);
@@ -227,12 +229,9 @@ impl TestServer {
     }
 
     pub async fn new_secret(&self, client_id: &str) -> String {
-        let request = rpc::CreateClientSecretRequest {
-            client_id: client_id.to_owned(),
-            ..Default::default()
-        };
+        let request = new_credential(client_id, Kind::Secret(rpc::ClientSecret {}));
         self.clients()
-            .create_client_secret(self.as_operator(request).await)
+            .create_client_credential(self.as_operator(request).await)
             .await
             .expect("the client gets a secret")
             .into_inner()
@@ -346,7 +345,7 @@ pub fn assert_field<T: std::fmt::Debug>(answer: Result<T, Status>, field: &str) 
 pub async fn issue_at(
     authority: &Authority,
     client_id: &str,
-    credential: client::Credential<'_>,
+    credential: client::PresentedCredential<'_>,
     audience: &str,
     now: Timestamp,
 ) -> Result<IssuedToken, IssueError> {

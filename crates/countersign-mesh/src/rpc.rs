@@ -88,12 +88,12 @@ impl fmt::Debug for revoke_token_request::Target {
     }
 }
 
-impl fmt::Debug for CreateClientSecretResponse {
+impl fmt::Debug for CreateClientCredentialResponse {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { client_secret: _, secret } = self;
-        f.debug_struct("CreateClientSecretResponse")
+        let Self { credential, client_secret: _ } = self;
+        f.debug_struct("CreateClientCredentialResponse")
+            .field("credential", credential)
             .field("client_secret", &REDACTED)
-            .field("secret", secret)
             .finish()
     }
 }

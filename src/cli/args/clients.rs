@@ -1,11 +1,13 @@
-//! `client`: registered clients and their secrets.
+//! `client`: registered clients.
 
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
 
-use crate::cli::args::client_credentials::{CERT_EXAMPLES, CertCommand, KEY_EXAMPLES, KeyCommand};
+use crate::cli::args::credentials::{
+    CREDENTIAL_EXAMPLES, CredentialCommand, SECRET_EXAMPLES, SecretCommand,
+};
 
 /// What there is to do with clients.
 #[derive(Debug, Subcommand)]
@@ -31,15 +33,12 @@ pub enum ClientCommand {
         /// The client
         id: String,
     },
-    /// Make, rotate, list and revoke a client's secrets
+    /// Add, list and revoke what a client proves itself with: secrets, public keys, certificate names
+    #[command(subcommand, after_help = CREDENTIAL_EXAMPLES)]
+    Credential(CredentialCommand),
+    /// Rotate a client's secret
     #[command(subcommand, after_help = SECRET_EXAMPLES)]
     Secret(SecretCommand),
-    /// Register, list and revoke the public keys that a client proves itself with
-    #[command(subcommand, after_help = KEY_EXAMPLES)]
-    Key(KeyCommand),
-    /// Register, list and revoke the names in certificates that a client proves itself with
-    #[command(subcommand, after_help = CERT_EXAMPLES)]
-    Cert(CertCommand),
     /// Revoke every token issued to a client so far; those it gets from now on are good
     #[command(after_help = "Examples:\n  $ countersign client revoke-tokens cron")]
     RevokeTokens {
@@ -178,76 +177,6 @@ impl UpdateArgs {
             && !enable
     }
 }
-
-/// What there is to do with a client's secrets.
-#[derive(Debug, Subcommand)]
-pub enum SecretCommand {
-    /// Make another secret; the others go on working
-    #[command(after_help = "\
-Examples:
-  $ countersign client secret create cron --out cron-new.toml
-  $ countersign client secret create cron --ttl 90d
-
-Unless --out names a file, the secret is the only thing on stdout. It is not shown again.")]
-    Create {
-        /// The client
-        id: String,
-        /// How long it works [default: for ever]
-        #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
-        ttl: Option<Duration>,
-        /// Write the credentials to this new file, mode 0600, instead of printing the secret
-        #[arg(long, value_name = "FILE")]
-        out: Option<PathBuf>,
-    },
-    /// Make another secret, and say when the others were last used and what becomes of them
-    #[command(after_help = "\
-Examples:
-  $ countersign client secret rotate cron --retire-when-idle 24h --out cron-new.toml
-  $ countersign client secret list cron
-
-With --retire-when-idle, the others are revoked by themselves: each once nobody has used it for that long,
-and somebody has used a newer one. Without it they go on working.
-Unless --out names a file, the secret is the only thing on stdout. It is not shown again.")]
-    Rotate {
-        /// The client
-        id: String,
-        /// Revoke the others once nobody has used them for this long: 1m or more
-        #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
-        retire_when_idle: Option<Duration>,
-        /// How long the new one works [default: for ever]
-        #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
-        ttl: Option<Duration>,
-        /// Write the credentials to this new file, mode 0600, instead of printing the secret
-        #[arg(long, value_name = "FILE")]
-        out: Option<PathBuf>,
-    },
-    /// List what is known of a client's secrets; never the secrets themselves
-    #[command(after_help = "Examples:\n  $ countersign client secret list cron")]
-    List {
-        /// The client
-        id: String,
-    },
-    /// Revoke a secret; tokens that the client got so far live on, unless --tokens revokes them
-    #[command(after_help = "\
-Examples:
-  $ countersign client secret list cron
-  $ countersign client secret revoke cron 3f9a0c71
-  $ countersign client secret revoke cron 3f9a0c71 --tokens")]
-    Revoke {
-        /// The client
-        id: String,
-        /// The secret's id, as `client secret list` shows it
-        secret_id: String,
-        /// Also revoke every token issued to the client so far, with whichever secret
-        #[arg(long)]
-        tokens: bool,
-    },
-}
-
-const SECRET_EXAMPLES: &str = "\
-Examples:
-  $ countersign client secret rotate cron --retire-when-idle 24h --out cron-new.toml
-  $ countersign client secret list cron";
 
 /// `AUDIENCE=SCOPE[,SCOPE..]`
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -1,8 +1,8 @@
 //! The command line, as types: one file a group of commands.
 
 pub mod admin;
-pub mod client_credentials;
 pub mod clients;
+pub mod credentials;
 pub mod host;
 pub mod tokens;
 
@@ -71,7 +71,7 @@ pub enum Command {
     Backup(BackupArgs),
     /// Put a backup in place of the store: replaces all its keys, and lists what to look through
     Restore(RestoreArgs),
-    /// Register clients, change them, and manage their secrets
+    /// Register clients, change them, and manage their credentials
     #[command(subcommand, after_help = CLIENT_EXAMPLES)]
     Client(ClientCommand),
     /// Make operators: clients that hold administrative scopes
@@ -101,7 +101,7 @@ const CLIENT_EXAMPLES: &str = "\
 Examples:
   $ countersign client create cron --grant inventory=stock:read --out cron.toml
   $ countersign client list
-  $ countersign client secret list cron";
+  $ countersign client credential list cron";
 
 const OPERATOR_EXAMPLES: &str = "\
 Examples:

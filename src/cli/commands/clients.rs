@@ -1,22 +1,20 @@
 //! `client`: registered clients.
 
-use std::time::Duration;
-
 use serde::Serialize;
 
 use crate::cli::args::clients::{ClientCommand, CreateArgs, SecretArgs};
-use crate::cli::commands::certificates::{self, CertificateInfo};
-use crate::cli::commands::client_keys::{self, KeyInfo};
-use crate::cli::commands::secrets::{self, Delivery, SecretInfo};
-use crate::cli::commands::{PAGE_SIZE, Server, update};
+use crate::cli::commands::credential_info::{self, CredentialInfo};
+use crate::cli::commands::registered::{self, proto_duration};
+use crate::cli::commands::secrets::{self, Delivery};
+use crate::cli::commands::{PAGE_SIZE, Server, credentials, update};
 use crate::cli::connection::{Connection, request_id};
 use crate::cli::error::Error;
 use crate::cli::escape::escape;
 use crate::cli::output::{self, Output, View};
 use crate::rpc::client_service_client::ClientServiceClient;
 use crate::rpc::{
-    self, CreateClientRequest, DeleteClientRequest, GetClientRequest, Grant, ListClientsRequest,
-    ResourceAlias, RevokeClientTokensRequest,
+    self, CreateClientRequest, DeleteClientRequest, Grant, ListClientsRequest, ResourceAlias,
+    RevokeClientTokensRequest,
 };
 
 /// Runs a command about clients.
@@ -27,12 +25,11 @@ pub async fn run(
 ) -> Result<(), Error> {
     match command {
         ClientCommand::Create(args) => create(args, server, output).await,
+        ClientCommand::Credential(command) => credentials::run(command, server, output).await,
         ClientCommand::Secret(command) => secrets::run(command, server, output).await,
-        ClientCommand::Key(command) => client_keys::run(command, server, output).await,
-        ClientCommand::Cert(command) => certificates::run(command, server, output).await,
         ClientCommand::List => list(&server.connect().await?, output).await,
         ClientCommand::Show { id } => {
-            let client = read(id, &server.connect().await?).await?;
+            let client = registered::read(id, &server.connect().await?).await?;
             output.show(&Client::from(client))
         }
         ClientCommand::Update(args) => {
@@ -77,17 +74,7 @@ pub async fn create_with_secret(
     delivery.create(&id, &connection, output).await.map_err(|error| {
         error.after(
             &format!("client {id} is created, but without a secret that works"),
-            format!("run: countersign client secret create {id}"),
-        )
-    })
-}
-
-/// A span as protobuf has it.
-pub fn proto_duration(span: Duration) -> Result<prost_types::Duration, Error> {
-    prost_types::Duration::try_from(span).map_err(|_| {
-        Error::usage(
-            format!("{} is too long", humantime::format_duration(span)),
-            "give a shorter one",
+            format!("run: countersign client credential add {id} --secret"),
         )
     })
 }
@@ -117,13 +104,6 @@ async fn register(client: rpc::Client, connection: &Connection) -> Result<rpc::C
     let request = CreateClientRequest { client: Some(client), request_id: request_id()? };
     let answer = connection
         .answer(ClientServiceClient::new(connection.clone()).create_client(request).await)?;
-    Ok(answer.client.unwrap_or_default())
-}
-
-/// Reads one client.
-pub async fn read(client_id: String, connection: &Connection) -> Result<rpc::Client, Error> {
-    let mut service = ClientServiceClient::new(connection.clone());
-    let answer = connection.answer(service.get_client(GetClientRequest { client_id }).await)?;
     Ok(answer.client.unwrap_or_default())
 }
 
@@ -160,9 +140,7 @@ struct Client {
     create_time: Option<String>,
     update_time: Option<String>,
     etag: String,
-    secrets: Vec<SecretInfo>,
-    keys: Vec<KeyInfo>,
-    certificates: Vec<CertificateInfo>,
+    credentials: Vec<CredentialInfo>,
 }
 
 #[derive(Serialize)]
@@ -209,9 +187,7 @@ impl From<rpc::Client> for Client {
                 .collect(),
             disabled: client.disabled,
             etag: client.etag,
-            secrets: client.secrets.into_iter().map(SecretInfo::from).collect(),
-            keys: client.keys.into_iter().map(KeyInfo::from).collect(),
-            certificates: client.certificates.into_iter().map(CertificateInfo::from).collect(),
+            credentials: client.credentials.into_iter().map(CredentialInfo::from).collect(),
         }
     }
 }
@@ -237,7 +213,7 @@ impl View for Clients {
                 client.state(),
                 client.grants().join(" "),
                 client.serves.join(" "),
-                (client.secrets.len() + client.keys.len() + client.certificates.len()).to_string(),
+                client.credentials.len().to_string(),
                 client.description.clone(),
             ]
         };
@@ -275,17 +251,9 @@ impl View for Client {
             text.push('\n');
             text.push_str(&output::table(["RESOURCE", "AUDIENCE"], &rows));
         }
-        if !self.secrets.is_empty() {
+        if !self.credentials.is_empty() {
             text.push('\n');
-            text.push_str(&secrets::table(&self.secrets));
-        }
-        if !self.keys.is_empty() {
-            text.push('\n');
-            text.push_str(&client_keys::table(&self.keys));
-        }
-        if !self.certificates.is_empty() {
-            text.push('\n');
-            text.push_str(&certificates::table(&self.certificates));
+            text.push_str(&credential_info::table(&self.credentials));
         }
         text
     }

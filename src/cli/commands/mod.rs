@@ -1,12 +1,13 @@
 //! What the commands do: one file a group, in the order of the command line.
 
 pub mod audit;
-pub mod certificates;
-pub mod client_keys;
 pub mod clients;
+mod credential_info;
+pub mod credentials;
 pub mod keys;
 pub mod operators;
 pub mod policy;
+mod registered;
 pub mod secrets;
 pub mod tokens;
 pub mod update;

@@ -1,63 +1,34 @@
-//! `client secret`, and how a new secret reaches whoever asked for it.
+//! `client secret rotate`, and how a new secret reaches whoever asked for it.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::Serialize;
 
-use crate::cli::args::clients::{SecretArgs, SecretCommand};
+use crate::cli::args::clients::SecretArgs;
+use crate::cli::args::credentials::SecretCommand;
 use crate::cli::commands::Server;
-use crate::cli::commands::clients::proto_duration;
+use crate::cli::commands::credential_info::CredentialInfo;
+use crate::cli::commands::registered::{self, proto_duration};
 use crate::cli::connection::{Connection, request_id};
 use crate::cli::credentials::NewCredentialsFile;
 use crate::cli::error::Error;
 use crate::cli::escape::escape;
-use crate::cli::output::{self, Format, Output, View};
+use crate::cli::output::{Format, Output, View};
 use crate::cli::secret::Secret;
+use crate::rpc::client_credential::Kind as KnownKind;
 use crate::rpc::client_service_client::ClientServiceClient;
-use crate::rpc::{self, CreateClientSecretRequest, GetClientRequest, RevokeClientSecretRequest};
+use crate::rpc::create_client_credential_request::Kind as NewKind;
+use crate::rpc::{self, CreateClientCredentialRequest};
 
-/// Makes, rotates, lists or revokes a client's secrets.
+/// Rotates a client's secret.
 pub async fn run(
     command: SecretCommand,
     server: &Server<'_>,
     output: &mut Output<'_>,
 ) -> Result<(), Error> {
-    match command {
-        SecretCommand::Create { id, ttl, out } => {
-            let delivery = Delivery::prepare(SecretArgs { ttl, out })?;
-            let connection = server.connect().await?;
-            delivery.create(&id, &connection, output).await
-        }
-        SecretCommand::Rotate { id, retire_when_idle, ttl, out } => {
-            let delivery = Delivery::prepare(SecretArgs { ttl, out })?;
-            let connection = server.connect().await?;
-            delivery.rotate(&id, retire_when_idle, &connection, output).await
-        }
-        SecretCommand::List { id } => {
-            let connection = server.connect().await?;
-            let secrets = known(&id, &connection).await?;
-            output.show(&Secrets { secrets: secrets.into_iter().map(SecretInfo::from).collect() })
-        }
-        SecretCommand::Revoke { id, secret_id, tokens } => {
-            let connection = server.connect().await?;
-            let mut service = ClientServiceClient::new(connection.clone());
-            let request = RevokeClientSecretRequest {
-                client_id: id.clone(),
-                secret_id: secret_id.clone(),
-                request_id: request_id()?,
-                revoke_tokens: tokens,
-            };
-            connection.answer(service.revoke_client_secret(request).await)?;
-            output.show(&Revoked { client_id: id, secret_id, tokens_revoked: tokens })
-        }
-    }
-}
-
-async fn known(client_id: &str, connection: &Connection) -> Result<Vec<rpc::ClientSecret>, Error> {
-    let mut service = ClientServiceClient::new(connection.clone());
-    let request = GetClientRequest { client_id: client_id.to_owned() };
-    let answer = connection.answer(service.get_client(request).await)?;
-    Ok(answer.client.unwrap_or_default().secrets)
+    let SecretCommand::Rotate { id, retire_when_idle, ttl, out } = command;
+    let delivery = Delivery::prepare(SecretArgs { ttl, out })?;
+    delivery.rotate(&id, retire_when_idle, &server.connect().await?, output).await
 }
 
 /// Where a secret will go. Made before the secret is: it is shown only once.
@@ -95,13 +66,15 @@ impl Delivery {
         output: &mut Output<'_>,
     ) -> Result<(), Error> {
         // Read before the new one is made: nothing may go wrong between that and its delivery.
-        let mut older = known(client_id, connection).await?;
-        older.retain(|secret| !has_expired(secret));
-        let mut older: Vec<_> = older.into_iter().map(SecretInfo::from).collect();
+        let mut older = registered::read(client_id.to_owned(), connection).await?.credentials;
+        older.retain(|known| {
+            matches!(known.kind, Some(KnownKind::Secret(_))) && !has_expired(known)
+        });
+        let mut older: Vec<_> = older.into_iter().map(CredentialInfo::from).collect();
         if let Some(span) = retire_when_idle {
             older.iter_mut().for_each(|secret| secret.retire_when_idle = Some(span.as_secs()));
         }
-        let remarks: Vec<_> = older.iter().map(SecretInfo::prospect).collect();
+        let remarks: Vec<_> = older.iter().map(CredentialInfo::prospect).collect();
         self.make(client_id, retire_when_idle, Some(older), connection, output).await?;
         if output.format() == Format::Human {
             remarks.iter().try_for_each(|remark| output.remark(remark))?;
@@ -113,31 +86,37 @@ impl Delivery {
         self,
         client_id: &str,
         retire_others_when_idle: Option<Duration>,
-        older_secrets: Option<Vec<SecretInfo>>,
+        older_credentials: Option<Vec<CredentialInfo>>,
         connection: &Connection,
         output: &mut Output<'_>,
     ) -> Result<(), Error> {
         let mut service = ClientServiceClient::new(connection.clone());
-        let request = CreateClientSecretRequest {
+        let request = CreateClientCredentialRequest {
             client_id: client_id.to_owned(),
+            kind: Some(NewKind::Secret(rpc::ClientSecret {})),
             ttl: self.ttl.map(proto_duration).transpose()?,
             request_id: request_id()?,
             retire_others_when_idle: retire_others_when_idle.map(proto_duration).transpose()?,
         };
-        let answer = connection.answer(service.create_client_secret(request).await)?;
-        let info = SecretInfo::from(answer.secret.unwrap_or_default());
+        let answer = connection.answer(service.create_client_credential(request).await)?;
+        let info = CredentialInfo::from(answer.credential.unwrap_or_default());
         let secret = Secret::new(answer.client_secret);
 
         match self.file {
             Some((file, path)) => {
                 file.write(connection.url(), client_id, &secret)
-                    .map_err(|error| lost(error, client_id, &info.secret_id))?;
-                output.show(&Written { client_id, file: &path, secret: info, older_secrets })
+                    .map_err(|error| lost(error, client_id, &info.credential_id))?;
+                output.show(&Written {
+                    client_id,
+                    file: &path,
+                    credential: info,
+                    older_credentials,
+                })
             }
             None => {
-                let secret_id = info.secret_id.clone();
-                show(client_id, &secret, info, older_secrets, output)
-                    .map_err(|error| lost(error, client_id, &secret_id))
+                let credential_id = info.credential_id.clone();
+                show(client_id, &secret, info, older_credentials, output)
+                    .map_err(|error| lost(error, client_id, &credential_id))
             }
         }
     }
@@ -146,8 +125,8 @@ impl Delivery {
 fn show(
     client_id: &str,
     secret: &Secret,
-    info: SecretInfo,
-    older_secrets: Option<Vec<SecretInfo>>,
+    info: CredentialInfo,
+    older_credentials: Option<Vec<CredentialInfo>>,
     output: &mut Output<'_>,
 ) -> Result<(), Error> {
     if output.format() == Format::Human {
@@ -157,15 +136,15 @@ fn show(
             .map_or_else(|| "no expiry".to_owned(), |time| format!("expires {time}"));
         output.remark(&format!(
             "secret {} of client {client_id} ({expiry}); it is not shown again",
-            info.secret_id
+            info.credential_id
         ))?;
     }
     let client_secret = secret.expose();
-    output.show(&Shown { client_id, client_secret, secret: info, older_secrets })
+    output.show(&Shown { client_id, client_secret, credential: info, older_credentials })
 }
 
 /// The error that a secret was made but reached nobody, not even a reader that has left.
-fn lost(error: Error, client_id: &str, secret_id: &str) -> Error {
+fn lost(error: Error, client_id: &str, credential_id: &str) -> Error {
     let why = match error {
         Error::Closed => "nobody reads the output".to_owned(),
         Error::Usage(advice)
@@ -175,84 +154,14 @@ fn lost(error: Error, client_id: &str, secret_id: &str) -> Error {
     };
     Error::failed(
         format!("the new secret is lost: {why}"),
-        format!("revoke it: countersign client secret revoke {client_id} {secret_id}"),
+        format!("revoke it: countersign client credential revoke {client_id} {credential_id}"),
     )
-}
-
-/// What is known of a secret.
-#[derive(Serialize)]
-pub struct SecretInfo {
-    secret_id: String,
-    create_time: Option<String>,
-    expire_time: Option<String>,
-    last_use_time: Option<String>,
-    retire_when_idle: Option<u64>,
-}
-
-impl From<rpc::ClientSecret> for SecretInfo {
-    fn from(secret: rpc::ClientSecret) -> Self {
-        Self {
-            secret_id: secret.secret_id,
-            create_time: secret.create_time.as_ref().map(output::time),
-            expire_time: secret.expire_time.as_ref().map(output::time),
-            last_use_time: secret.last_use_time.as_ref().map(output::time),
-            retire_when_idle: output::seconds(secret.retire_when_idle.as_ref()),
-        }
-    }
-}
-
-impl SecretInfo {
-    /// When it was last used, and what becomes of it after a rotation.
-    fn prospect(&self) -> String {
-        let used = match &self.last_use_time {
-            Some(time) => format!("last used {time}"),
-            None => "never used".to_owned(),
-        };
-        let prospect = match self.retire_when_idle.map(output::span) {
-            Some(span) => {
-                format!("revoked once nobody has used it for {span}, and somebody a newer one")
-            }
-            None => "goes on working; revoke it once nobody uses it".to_owned(),
-        };
-        format!("secret {} ({used}): {prospect}", self.secret_id)
-    }
 }
 
 /// The server forgets such a secret as soon as there is a new one.
-fn has_expired(secret: &rpc::ClientSecret) -> bool {
+fn has_expired(secret: &rpc::ClientCredential) -> bool {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
     secret.expire_time.as_ref().is_some_and(|at| u64::try_from(at.seconds).unwrap_or(0) <= now)
-}
-
-/// A table of secrets.
-pub fn table(secrets: &[SecretInfo]) -> String {
-    let row = |secret: &SecretInfo| {
-        let or = |time: &Option<String>, otherwise: &str| {
-            time.clone().unwrap_or_else(|| otherwise.to_owned())
-        };
-        [
-            secret.secret_id.clone(),
-            or(&secret.create_time, "-"),
-            or(&secret.expire_time, "never"),
-            or(&secret.last_use_time, "never"),
-            secret.retire_when_idle.map_or_else(|| "-".to_owned(), output::span),
-        ]
-    };
-    output::table(
-        ["SECRET ID", "CREATED", "EXPIRES", "LAST USED", "RETIRES WHEN IDLE FOR"],
-        &secrets.iter().map(row).collect::<Vec<_>>(),
-    )
-}
-
-#[derive(Serialize)]
-struct Secrets {
-    secrets: Vec<SecretInfo>,
-}
-
-impl View for Secrets {
-    fn human(&self) -> String {
-        table(&self.secrets)
-    }
 }
 
 /// A new secret, shown this once.
@@ -260,9 +169,9 @@ impl View for Secrets {
 struct Shown<'a> {
     client_id: &'a str,
     client_secret: &'a str,
-    secret: SecretInfo,
+    credential: CredentialInfo,
     #[serde(skip_serializing_if = "Option::is_none")]
-    older_secrets: Option<Vec<SecretInfo>>,
+    older_credentials: Option<Vec<CredentialInfo>>,
 }
 
 impl View for Shown<'_> {
@@ -277,9 +186,9 @@ impl View for Shown<'_> {
 struct Written<'a> {
     client_id: &'a str,
     file: &'a str,
-    secret: SecretInfo,
+    credential: CredentialInfo,
     #[serde(skip_serializing_if = "Option::is_none")]
-    older_secrets: Option<Vec<SecretInfo>>,
+    older_credentials: Option<Vec<CredentialInfo>>,
 }
 
 impl View for Written<'_> {
@@ -288,24 +197,6 @@ impl View for Written<'_> {
             "credentials of client {} written to {}\n",
             escape(self.client_id),
             escape(self.file)
-        )
-    }
-}
-
-#[derive(Serialize)]
-struct Revoked {
-    client_id: String,
-    secret_id: String,
-    tokens_revoked: bool,
-}
-
-impl View for Revoked {
-    fn human(&self) -> String {
-        let tokens = if self.tokens_revoked { ", and its tokens so far" } else { "" };
-        format!(
-            "secret {} of client {} is revoked{tokens}\n",
-            escape(&self.secret_id),
-            escape(&self.client_id)
         )
     }
 }

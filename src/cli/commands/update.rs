@@ -2,7 +2,7 @@
 
 use crate::cli::args::clients::{GrantArg, MaxTtl, ResourceArg, UpdateArgs};
 use crate::cli::commands::Server;
-use crate::cli::commands::clients::{self, proto_duration};
+use crate::cli::commands::registered::{self, proto_duration};
 use crate::cli::connection::request_id;
 use crate::cli::error::Error;
 use crate::rpc::client_service_client::ClientServiceClient;
@@ -20,7 +20,7 @@ pub async fn update(args: UpdateArgs, server: &Server<'_>) -> Result<rpc::Client
         ));
     }
     let connection = server.connect().await?;
-    let current = clients::read(args.id.clone(), &connection).await?;
+    let current = registered::read(args.id.clone(), &connection).await?;
     let (client, paths) = changed(current, args)?;
     let request = UpdateClientRequest {
         client: Some(client),

@@ -118,29 +118,13 @@ struct ClientToReview {
     client_id: String,
     disabled: bool,
     update_time: String,
-    secrets: Vec<SecretToReview>,
-    keys: Vec<KeyToReview>,
-    certificates: Vec<CertificateToReview>,
+    credentials: Vec<CredentialToReview>,
 }
 
 #[derive(Serialize)]
-struct SecretToReview {
-    secret_id: String,
-    create_time: String,
-    last_use_time: Option<String>,
-}
-
-#[derive(Serialize)]
-struct KeyToReview {
-    kid: String,
-    create_time: String,
-    last_use_time: Option<String>,
-}
-
-#[derive(Serialize)]
-struct CertificateToReview {
+struct CredentialToReview {
+    credential_id: String,
     kind: &'static str,
-    name: String,
     create_time: String,
     last_use_time: Option<String>,
 }
@@ -158,29 +142,17 @@ impl ToReview {
 
 impl ClientToReview {
     fn of(client: &ClientInfo) -> Self {
-        let secrets = client.secrets.iter().map(|secret| SecretToReview {
-            secret_id: secret.id.to_string(),
-            create_time: time(secret.created_at),
-            last_use_time: secret.last_used_at.map(time),
-        });
-        let keys = client.keys.iter().map(|key| KeyToReview {
-            kid: key.kid.to_string(),
-            create_time: time(key.created_at),
-            last_use_time: key.last_used_at.map(time),
-        });
-        let certificates = client.certificates.iter().map(|certificate| CertificateToReview {
-            kind: certificate.name.kind().as_str(),
-            name: certificate.name.as_str().to_owned(),
-            create_time: time(certificate.created_at),
-            last_use_time: certificate.last_used_at.map(time),
+        let credentials = client.credentials.iter().map(|credential| CredentialToReview {
+            credential_id: credential.id.to_string(),
+            kind: credential.content.kind(),
+            create_time: time(credential.created_at),
+            last_use_time: credential.last_used_at.map(time),
         });
         Self {
             client_id: client.id.to_string(),
             disabled: client.settings.disabled,
             update_time: time(client.updated_at),
-            secrets: secrets.collect(),
-            keys: keys.collect(),
-            certificates: certificates.collect(),
+            credentials: credentials.collect(),
         }
     }
 }
@@ -211,23 +183,16 @@ impl ClientToReview {
         } else {
             self.client_id.clone()
         };
-        let row = |credential: String, create_time: &str, last_use_time: Option<&str>| {
-            let last_use = last_use_time.unwrap_or("never").to_owned();
-            let (name, changed) = (name.clone(), self.update_time.clone());
-            [name, changed, credential, create_time.to_owned(), last_use]
+        let row = |credential: &CredentialToReview| {
+            [
+                name.clone(),
+                self.update_time.clone(),
+                format!("{} {}", credential.kind, credential.credential_id),
+                credential.create_time.clone(),
+                credential.last_use_time.clone().unwrap_or_else(|| "never".to_owned()),
+            ]
         };
-        let secrets = self.secrets.iter().map(|secret| {
-            let credential = format!("secret {}", secret.secret_id);
-            row(credential, &secret.create_time, secret.last_use_time.as_deref())
-        });
-        let keys = self.keys.iter().map(|key| {
-            row(format!("key {}", key.kid), &key.create_time, key.last_use_time.as_deref())
-        });
-        let certificates = self.certificates.iter().map(|certificate| {
-            let credential = format!("{} {}", certificate.kind, certificate.name);
-            row(credential, &certificate.create_time, certificate.last_use_time.as_deref())
-        });
-        let rows: Vec<[String; 5]> = secrets.chain(keys).chain(certificates).collect();
+        let rows: Vec<[String; 5]> = self.credentials.iter().map(row).collect();
         if rows.is_empty() {
             let none = || "-".to_owned();
             return vec![[name.clone(), self.update_time.clone(), none(), none(), none()]];

@@ -5,24 +5,17 @@ use std::time::Duration;
 use countersign_mesh::claims::MAX_TOKEN_LIFE;
 use tonic::{Request, Response, Status};
 
-use crate::authority::{ActError, ClientPatch, CreatedSecret, Refusal, TokensSoFar};
+use crate::authority::{ActError, ClientPatch, Refusal};
 use crate::client::{
-    ClientInfo, ClientSecret, ClientSettings, GrantRule, Grants, ResourceAlias, Resources,
-    SecretId, SecretInfo, Serves,
+    ClientInfo, ClientSecret, ClientSettings, GrantRule, Grants, ResourceAlias, Resources, Serves,
 };
 use crate::rpc;
 use crate::rpc::client_service_server::ClientService;
 use crate::server::desk::Desk;
 use crate::server::errors::CallError;
 use crate::server::fields::{self, InvalidField, wire_duration, wire_scopes, wire_time};
-use crate::server::grpc::client_credentials::{wire_certificate, wire_key};
+use crate::server::grpc::credentials::wire_credential;
 use crate::server::grpc::{Call, end};
-
-/// The longest life of a credential that has an end.
-const LONGEST_CREDENTIAL_LIFE: Duration = Duration::from_secs(10 * 365 * 24 * 60 * 60);
-
-/// The shortest time without use after which a secret is retired: uses are known to about a minute.
-const SHORTEST_IDLENESS: Duration = Duration::from_secs(60);
 
 /// The longest description of a client, in characters.
 const MAX_DESCRIPTION: usize = 256;
@@ -71,52 +64,20 @@ impl ClientService for Clients {
         end(&call.notes, self.delete(&call).await)
     }
 
-    async fn create_client_secret(
+    async fn create_client_credential(
         &self,
-        request: Request<rpc::CreateClientSecretRequest>,
-    ) -> Result<Response<rpc::CreateClientSecretResponse>, Status> {
+        request: Request<rpc::CreateClientCredentialRequest>,
+    ) -> Result<Response<rpc::CreateClientCredentialResponse>, Status> {
         let call = Call::permitted(request)?;
-        end(&call.notes, self.create_secret(&call).await)
+        end(&call.notes, self.create_credential(&call).await)
     }
 
-    async fn revoke_client_secret(
+    async fn revoke_client_credential(
         &self,
-        request: Request<rpc::RevokeClientSecretRequest>,
-    ) -> Result<Response<rpc::RevokeClientSecretResponse>, Status> {
+        request: Request<rpc::RevokeClientCredentialRequest>,
+    ) -> Result<Response<rpc::RevokeClientCredentialResponse>, Status> {
         let call = Call::permitted(request)?;
-        end(&call.notes, self.revoke_secret(&call).await)
-    }
-
-    async fn create_client_key(
-        &self,
-        request: Request<rpc::CreateClientKeyRequest>,
-    ) -> Result<Response<rpc::CreateClientKeyResponse>, Status> {
-        let call = Call::permitted(request)?;
-        end(&call.notes, self.create_key(&call).await)
-    }
-
-    async fn revoke_client_key(
-        &self,
-        request: Request<rpc::RevokeClientKeyRequest>,
-    ) -> Result<Response<rpc::RevokeClientKeyResponse>, Status> {
-        let call = Call::permitted(request)?;
-        end(&call.notes, self.revoke_key(&call).await)
-    }
-
-    async fn create_client_certificate(
-        &self,
-        request: Request<rpc::CreateClientCertificateRequest>,
-    ) -> Result<Response<rpc::CreateClientCertificateResponse>, Status> {
-        let call = Call::permitted(request)?;
-        end(&call.notes, self.create_certificate(&call).await)
-    }
-
-    async fn revoke_client_certificate(
-        &self,
-        request: Request<rpc::RevokeClientCertificateRequest>,
-    ) -> Result<Response<rpc::RevokeClientCertificateResponse>, Status> {
-        let call = Call::permitted(request)?;
-        end(&call.notes, self.revoke_certificate(&call).await)
+        end(&call.notes, self.revoke_credential(&call).await)
     }
 
     async fn revoke_client_tokens(
@@ -225,41 +186,6 @@ impl Clients {
         Ok(rpc::DeleteClientResponse {})
     }
 
-    async fn create_secret(
-        &self,
-        call: &Call<rpc::CreateClientSecretRequest>,
-    ) -> Result<rpc::CreateClientSecretResponse, CallError> {
-        let message = &call.message;
-        let id = fields::name("client_id", &message.client_id)?;
-        let ttl = credential_life(message.ttl.as_ref())?;
-        let retire_others = idleness(message.retire_others_when_idle.as_ref())?;
-        let act = call.act(&self.0, "ClientService/CreateClientSecret", &message.request_id)?;
-        match self.0.authority.create_secret(act, id, ttl, retire_others).await? {
-            CreatedSecret::New(secret, info) => Ok(rpc::CreateClientSecretResponse {
-                client_secret: secret.expose().to_owned(),
-                secret: Some(wire_secret(&info)),
-            }),
-            CreatedSecret::Before(id) => Err(CallError::SecretShown(id.to_string())),
-        }
-    }
-
-    async fn revoke_secret(
-        &self,
-        call: &Call<rpc::RevokeClientSecretRequest>,
-    ) -> Result<rpc::RevokeClientSecretResponse, CallError> {
-        let message = &call.message;
-        let id = fields::name("client_id", &message.client_id)?;
-        let secret: SecretId =
-            message.secret_id.parse().map_err(|error| InvalidField::new("secret_id", error))?;
-        let act = call.act(&self.0, "ClientService/RevokeClientSecret", &message.request_id)?;
-        let tokens = match message.revoke_tokens {
-            true => TokensSoFar::Revoked,
-            false => TokensSoFar::Kept,
-        };
-        self.0.authority.revoke_secret(act, id, secret, tokens).await?;
-        Ok(rpc::RevokeClientSecretResponse {})
-    }
-
     async fn revoke_tokens(
         &self,
         call: &Call<rpc::RevokeClientTokensRequest>,
@@ -269,32 +195,6 @@ impl Clients {
         let act = call.act(&self.0, "ClientService/RevokeClientTokens", &message.request_id)?;
         let before = self.0.authority.revoke_client_tokens(act, id).await?;
         Ok(rpc::RevokeClientTokensResponse { revoked_before: Some(wire_time(before)) })
-    }
-}
-
-/// How long a credential shall work; `None` for no end.
-pub(super) fn credential_life(
-    ttl: Option<&prost_types::Duration>,
-) -> Result<Option<Duration>, InvalidField> {
-    let ttl = ttl.map(|ttl| fields::life("ttl", ttl)).transpose()?;
-    if ttl.is_some_and(|ttl| ttl > LONGEST_CREDENTIAL_LIFE) {
-        let problem = "longer than ten years; leave it out for one without an end";
-        return Err(InvalidField::new("ttl", problem));
-    }
-    Ok(ttl)
-}
-
-/// How long nobody must have used a secret for it to be retired; `None` for never.
-fn idleness(span: Option<&prost_types::Duration>) -> Result<Option<Duration>, InvalidField> {
-    let field = "retire_others_when_idle";
-    match span.map(|span| fields::life(field, span)).transpose()? {
-        Some(span) if span < SHORTEST_IDLENESS => {
-            Err(InvalidField::new(field, "shorter than a minute"))
-        }
-        Some(span) if span > LONGEST_CREDENTIAL_LIFE => {
-            Err(InvalidField::new(field, "longer than ten years"))
-        }
-        span => Ok(span),
     }
 }
 
@@ -381,19 +281,7 @@ fn wire_client(client: &ClientInfo) -> rpc::Client {
         create_time: Some(wire_time(client.created_at)),
         update_time: Some(wire_time(client.updated_at)),
         etag: format!("{:x}", client.revision),
-        secrets: client.secrets.iter().map(wire_secret).collect(),
-        keys: client.keys.iter().map(wire_key).collect(),
-        certificates: client.certificates.iter().map(wire_certificate).collect(),
         resources: resources.as_slice().iter().map(wire_alias).collect(),
-    }
-}
-
-fn wire_secret(secret: &SecretInfo) -> rpc::ClientSecret {
-    rpc::ClientSecret {
-        secret_id: secret.id.to_string(),
-        create_time: Some(wire_time(secret.created_at)),
-        expire_time: secret.expires_at.map(wire_time),
-        last_use_time: secret.last_used_at.map(wire_time),
-        retire_when_idle: secret.retire_when_idle.map(wire_duration),
+        credentials: client.credentials.iter().map(wire_credential).collect(),
     }
 }

@@ -1,8 +1,8 @@
 //! Countersign's own services. Each method: message → values → authority → message.
 
 mod audit;
-mod client_credentials;
 mod clients;
+mod credentials;
 mod keys;
 mod tokens;
 mod trust;

@@ -6,7 +6,7 @@ use countersign_mesh::trust::VerifiedToken;
 use tonic::{Request, Response, Status};
 
 use crate::authority::RevocationTarget;
-use crate::client::{CertificateNames, Credential};
+use crate::client::{CertificateNames, PresentedCredential};
 use crate::policy::TokenRequest;
 use crate::rpc::issue_token_request::Credential as WireCredential;
 use crate::rpc::revoke_token_request::Target;
@@ -140,13 +140,13 @@ impl Tokens {
 fn credential<'a>(
     message: &'a rpc::IssueTokenRequest,
     certificate: Option<&'a CertificateNames>,
-) -> Result<Credential<'a>, InvalidField> {
+) -> Result<PresentedCredential<'a>, InvalidField> {
     match &message.credential {
         Some(WireCredential::ClientSecret(secret)) => {
             if !(1..=MAX_SECRET_LEN).contains(&secret.len()) {
                 return Err(InvalidField::new("client_secret", "empty or too long to be a secret"));
             }
-            Ok(Credential::Secret(secret))
+            Ok(PresentedCredential::Secret(secret))
         }
         Some(WireCredential::ClientAssertion(assertion)) => {
             if !(1..=MAX_LEN).contains(&assertion.len()) {
@@ -155,9 +155,9 @@ fn credential<'a>(
                     "empty or too long to be an assertion",
                 ));
             }
-            Ok(Credential::Assertion(assertion))
+            Ok(PresentedCredential::Assertion(assertion))
         }
-        None => certificate.map(Credential::Certificate).ok_or_else(|| {
+        None => certificate.map(PresentedCredential::Certificate).ok_or_else(|| {
             InvalidField::new(
                 "credential",
                 "missing; set client_secret or client_assertion, or connect with a client certificate",
@@ -209,9 +209,9 @@ mod tests {
     ) -> Result<&'static str, InvalidField> {
         let message = rpc::IssueTokenRequest { credential: sent, ..Default::default() };
         credential(&message, certificate).map(|credential| match credential {
-            Credential::Secret(_) => "secret",
-            Credential::Assertion(_) => "assertion",
-            Credential::Certificate(_) => "certificate",
+            PresentedCredential::Secret(_) => "secret",
+            PresentedCredential::Assertion(_) => "assertion",
+            PresentedCredential::Certificate(_) => "certificate",
         })
     }
 

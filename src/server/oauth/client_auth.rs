@@ -4,7 +4,7 @@ use countersign_mesh::claims::ClientId;
 use http::{HeaderMap, header};
 
 use crate::authority::Proven;
-use crate::client::{CertificateNames, Credential, unverified_subject};
+use crate::client::{CertificateNames, PresentedCredential, unverified_subject};
 use crate::server::attempt::Attempt;
 use crate::server::desk::Desk;
 use crate::server::oauth::authorization::BasicCredentials;
@@ -83,26 +83,26 @@ impl<'a> Presented<'a> {
     fn claim(
         &'a self,
         certificate: Option<&'a CertificateNames>,
-    ) -> Result<(ClientId, Credential<'a>), OAuthError> {
+    ) -> Result<(ClientId, PresentedCredential<'a>), OAuthError> {
         let (client_id, credential) = match self {
             Self::Basic(basic) => {
-                (basic.client_id.as_str(), Credential::Secret(&basic.client_secret))
+                (basic.client_id.as_str(), PresentedCredential::Secret(&basic.client_secret))
             }
             Self::Post { client_id, client_secret } => {
-                (*client_id, Credential::Secret(client_secret))
+                (*client_id, PresentedCredential::Secret(client_secret))
             }
             Self::Assertion { client_id: Some(client_id), assertion } => {
-                (*client_id, Credential::Assertion(assertion))
+                (*client_id, PresentedCredential::Assertion(assertion))
             }
             // RFC 7521 §4.2: the assertion says it, too.
             Self::Assertion { client_id: None, assertion } => {
                 let client_id =
                     unverified_subject(assertion).ok_or(OAuthError::Client("bad_assertion"))?;
-                return Ok((client_id, Credential::Assertion(assertion)));
+                return Ok((client_id, PresentedCredential::Assertion(assertion)));
             }
             Self::Certificate { client_id } => {
                 let certificate = certificate.ok_or(OAuthError::Client("no_credential"))?;
-                (*client_id, Credential::Certificate(certificate))
+                (*client_id, PresentedCredential::Certificate(certificate))
             }
         };
         let client_id =

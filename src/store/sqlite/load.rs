@@ -9,9 +9,8 @@ use thin_vec::ThinVec;
 
 use super::*;
 use crate::client::{
-    CertificateName, CertificateNameKind, ClientSettings, GrantRule, Grants, LastUse,
-    ResourceAlias, Resources, SecretHash, SecretId, Serves, StoredCertificate, StoredKey,
-    StoredSecret,
+    ClientSettings, Credential, CredentialId, CredentialKind, GrantRule, Grants, LastUse,
+    ResourceAlias, Resources, Serves,
 };
 use crate::ring::{ActiveKey, NextKey, RetiredKey, RevokedKey};
 use crate::store::ResourceIndex;
@@ -74,26 +73,12 @@ fn listeners(connection: &Connection) -> Result<Listeners, StoreError> {
 }
 
 fn clients(connection: &Connection) -> Result<CowMap<ClientId, Arc<Client>>, StoreError> {
-    let mut secrets = connection.prepare(
-        "SELECT client_id, secret_id, hash, created_at, expires_at, last_used_at, retire_when_idle
-         FROM secrets ORDER BY client_id, created_at, secret_id",
+    let mut credentials = connection.prepare(
+        "SELECT client_id, credential_id, kind, content, created_at, expires_at, last_used_at, retire_when_idle
+         FROM client_credential ORDER BY client_id, created_at, credential_id",
     )?;
-    let mut secrets = secrets.query([])?;
-    let mut secret = secrets.next()?;
-
-    let mut keys = connection.prepare(
-        "SELECT client_id, kid, public, created_at, expires_at, last_used_at FROM client_keys
-         ORDER BY client_id, created_at, kid",
-    )?;
-    let mut keys = keys.query([])?;
-    let mut key = keys.next()?;
-
-    let mut certificates = connection.prepare(
-        "SELECT client_id, kind, name, created_at, expires_at, last_used_at FROM client_certificates
-         ORDER BY client_id, created_at, kind, name",
-    )?;
-    let mut certificates = certificates.query([])?;
-    let mut certificate = certificates.next()?;
+    let mut credentials = credentials.query([])?;
+    let mut stored = credentials.next()?;
 
     let mut statement = connection.prepare(
         "SELECT client_id, description, grants, serves, max_token_ttl, disabled, created_at, updated_at, revision,
@@ -127,30 +112,12 @@ fn clients(connection: &Connection) -> Result<CowMap<ClientId, Arc<Client>>, Sto
                 created_at,
             )
         };
-        // All come in the order of the client ids, so one pass over each is enough.
-        while let Some(row) = secret {
-            if row.get_ref(0)?.as_str().map_err(|_| corrupt("client_id"))? != id {
-                break;
-            }
-            client.secrets.push(Arc::new(StoredSecret {
-                id: SecretId(row.get::<_, i64>(1)? as u32),
-                hash: SecretHash::from_bytes(row.get(2)?),
-                created_at: time(row.get(3)?),
-                expires_at: row.get::<_, Option<i64>>(4)?.map(time),
-                last_use: LastUse::from_store(row.get::<_, Option<i64>>(5)?.map(time)),
-                retire_when_idle: row.get::<_, Option<i64>>(6)?.map(span).transpose()?,
-            }));
-            secret = secrets.next()?;
+        // Both come in the order of the client ids, so one pass over each is enough.
+        while let Some(row) = stored.filter(|row| is_of(row, id)) {
+            client.credentials.push(Arc::new(credential(row)?));
+            stored = credentials.next()?;
         }
-        client.secrets.shrink_to_fit();
-        while let Some(row) = key.filter(|row| is_of(row, id)) {
-            client.keys.push(Arc::new(stored_key(row)?));
-            key = keys.next()?;
-        }
-        while let Some(row) = certificate.filter(|row| is_of(row, id)) {
-            client.certificates.push(Arc::new(stored_certificate(row)?));
-            certificate = certificates.next()?;
-        }
+        client.credentials.shrink_to_fit();
         clients.insert(client.id.clone(), Arc::new(client));
     }
     Ok(clients)
@@ -161,30 +128,25 @@ fn is_of(row: &Row<'_>, client_id: &str) -> bool {
     row.get_ref(0).is_ok_and(|id| id.as_str() == Ok(client_id))
 }
 
-fn stored_key(row: &Row<'_>) -> Result<StoredKey, StoreError> {
-    let key = PublicKey::from_bytes(&row.get(2)?).map_err(|_| corrupt("a client's key"))?;
-    if key.kid().as_str() != row.get_ref(1)?.as_str().unwrap_or_default() {
-        return Err(corrupt("a client's key"));
+fn credential(row: &Row<'_>) -> Result<Credential, StoreError> {
+    let bad = || corrupt("a client's credential");
+    let id: CredentialId =
+        row.get_ref(1)?.as_str().map_err(|_| bad())?.parse().map_err(|_| bad())?;
+    let content = row.get_ref(3)?.as_blob().map_err(|_| bad())?;
+    let kind = row.get_ref(2)?.as_str().map_err(|_| bad())?;
+    let kind = CredentialKind::from_content(kind, content).ok_or_else(bad)?;
+    // Only the id of a secret may be another: older versions gave a store's first ones a number.
+    let is_named = matches!(kind, CredentialKind::Secret(_)) || kind.ids().any(|own| own == id);
+    if !is_named {
+        return Err(bad());
     }
-    Ok(StoredKey {
-        key,
-        created_at: time(row.get(3)?),
-        expires_at: row.get::<_, Option<i64>>(4)?.map(time),
-        last_use: LastUse::from_store(row.get::<_, Option<i64>>(5)?.map(time)),
-    })
-}
-
-fn stored_certificate(row: &Row<'_>) -> Result<StoredCertificate, StoreError> {
-    let bad = || corrupt("a client's certificate");
-    let kind = row.get_ref(1)?.as_str().map_err(|_| bad())?;
-    let kind = CertificateNameKind::ALL.into_iter().find(|known| known.as_str() == kind);
-    let name = row.get_ref(2)?.as_str().map_err(|_| bad())?;
-    let name = CertificateName::new(kind.ok_or_else(bad)?, name).map_err(|_| bad())?;
-    Ok(StoredCertificate {
-        name,
-        created_at: time(row.get(3)?),
-        expires_at: row.get::<_, Option<i64>>(4)?.map(time),
-        last_use: LastUse::from_store(row.get::<_, Option<i64>>(5)?.map(time)),
+    Ok(Credential {
+        id,
+        kind,
+        created_at: time(row.get(4)?),
+        expires_at: row.get::<_, Option<i64>>(5)?.map(time),
+        last_use: LastUse::from_store(row.get::<_, Option<i64>>(6)?.map(time)),
+        retire_when_idle: row.get::<_, Option<i64>>(7)?.map(span).transpose()?,
     })
 }
 

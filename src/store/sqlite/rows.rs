@@ -4,7 +4,7 @@ use countersign_mesh::claims::{Kid, TokenId};
 use countersign_mesh::trust::{ClientRevocation, TokenRevocation};
 
 use super::*;
-use crate::client::{CertificateName, SecretId};
+use crate::client::CredentialId;
 use crate::ring::{KeyInfo, KeyState};
 
 pub(super) fn write_counters(
@@ -63,66 +63,29 @@ pub(super) fn put_client(connection: &Connection, client: &Client) -> rusqlite::
             serde_json::to_string(&settings.resources).expect("resources are always JSON"),
             serde_json::to_string(&client.former_audiences).expect("names and times are JSON"),
         ])?;
-    connection
-        .prepare_cached("DELETE FROM secrets WHERE client_id = ?1")?
-        .execute([client.id.as_str()])?;
-    let mut insert = connection.prepare_cached(
-        "INSERT INTO secrets (client_id, secret_id, hash, created_at, expires_at, last_used_at,
-                              retire_when_idle)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
-    )?;
-    for secret in &client.secrets {
-        insert.execute(params![
-            client.id.as_str(),
-            secret.id.0,
-            secret.hash.as_bytes(),
-            seconds(secret.created_at),
-            secret.expires_at.map(seconds),
-            secret.last_use.time().map(seconds),
-            secret.retire_when_idle.map(|span| i64::try_from(span.as_secs()).unwrap_or(i64::MAX)),
-        ])?;
-    }
-    put_keys(connection, client)?;
-    put_certificates(connection, client)
+    put_credentials(connection, client)
 }
 
-fn put_keys(connection: &Connection, client: &Client) -> rusqlite::Result<()> {
+fn put_credentials(connection: &Connection, client: &Client) -> rusqlite::Result<()> {
     connection
-        .prepare_cached("DELETE FROM client_keys WHERE client_id = ?1")?
+        .prepare_cached("DELETE FROM client_credential WHERE client_id = ?1")?
         .execute([client.id.as_str()])?;
     let mut insert = connection.prepare_cached(
-        "INSERT INTO client_keys (client_id, kid, public, created_at, expires_at, last_used_at)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+        "INSERT INTO client_credential (client_id, credential_id, kind, content, created_at, expires_at,
+                                        last_used_at, retire_when_idle)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
     )?;
-    for key in &client.keys {
+    for credential in &client.credentials {
+        let retire_when_idle = credential.retire_when_idle.map(|span| span.as_secs());
         insert.execute(params![
             client.id.as_str(),
-            key.key.kid().as_str(),
-            key.key.as_bytes(),
-            seconds(key.created_at),
-            key.expires_at.map(seconds),
-            key.last_use.time().map(seconds),
-        ])?;
-    }
-    Ok(())
-}
-
-fn put_certificates(connection: &Connection, client: &Client) -> rusqlite::Result<()> {
-    connection
-        .prepare_cached("DELETE FROM client_certificates WHERE client_id = ?1")?
-        .execute([client.id.as_str()])?;
-    let mut insert = connection.prepare_cached(
-        "INSERT INTO client_certificates (client_id, kind, name, created_at, expires_at, last_used_at)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
-    )?;
-    for certificate in &client.certificates {
-        insert.execute(params![
-            client.id.as_str(),
-            certificate.name.kind().as_str(),
-            certificate.name.as_str(),
-            seconds(certificate.created_at),
-            certificate.expires_at.map(seconds),
-            certificate.last_use.time().map(seconds),
+            credential.id.as_str(),
+            credential.kind.as_str(),
+            credential.kind.content(),
+            seconds(credential.created_at),
+            credential.expires_at.map(seconds),
+            credential.last_use.time().map(seconds),
+            retire_when_idle.map(|span| i64::try_from(span).unwrap_or(i64::MAX)),
         ])?;
     }
     Ok(())
@@ -233,46 +196,17 @@ pub(super) fn revoke_client(
         .map(|_| ())
 }
 
-pub(super) fn touch_secret(
+pub(super) fn touch_credential(
     connection: &Connection,
     client: &ClientId,
-    secret: SecretId,
+    credential: &CredentialId,
     at: Timestamp,
 ) -> rusqlite::Result<()> {
     connection
         .prepare_cached(
-            "UPDATE secrets SET last_used_at = ?3 WHERE client_id = ?1 AND secret_id = ?2",
+            "UPDATE client_credential SET last_used_at = ?3 WHERE client_id = ?1 AND credential_id = ?2",
         )?
-        .execute(params![client.as_str(), secret.0, seconds(at)])
-        .map(|_| ())
-}
-
-pub(super) fn touch_key(
-    connection: &Connection,
-    client: &ClientId,
-    kid: &Kid,
-    at: Timestamp,
-) -> rusqlite::Result<()> {
-    connection
-        .prepare_cached(
-            "UPDATE client_keys SET last_used_at = ?3 WHERE client_id = ?1 AND kid = ?2",
-        )?
-        .execute(params![client.as_str(), kid.as_str(), seconds(at)])
-        .map(|_| ())
-}
-
-pub(super) fn touch_certificate(
-    connection: &Connection,
-    client: &ClientId,
-    name: &CertificateName,
-    at: Timestamp,
-) -> rusqlite::Result<()> {
-    connection
-        .prepare_cached(
-            "UPDATE client_certificates SET last_used_at = ?4
-             WHERE client_id = ?1 AND kind = ?2 AND name = ?3",
-        )?
-        .execute(params![client.as_str(), name.kind().as_str(), name.as_str(), seconds(at)])
+        .execute(params![client.as_str(), credential.as_str(), seconds(at)])
         .map(|_| ())
 }
 

@@ -1,13 +1,13 @@
 //! `private_key_jwt` (RFC 7523) and, as far as it goes without TLS, `tls_client_auth` (RFC 8705).
 
-use countersign::rpc;
+use countersign::rpc::create_client_credential_request::Kind;
 use countersign_mesh::claims::ClientId;
 use countersign_mesh::keys::SigningKey;
 use countersign_mesh::token::sign_assertion;
 
 use crate::caller::client;
 use crate::oauth::call::{assert_error, post, token};
-use crate::support::{ISSUER, TestServer, bearing, id};
+use crate::support::{ISSUER, TestServer, id};
 
 const STOCK: &[(&str, &[&str])] = &[("inventory", &["stock:read"])];
 
@@ -21,13 +21,8 @@ async fn start() -> TestServer {
     let server = TestServer::start().await;
     let operator = server.operator().await;
     operator.create(&server, client("order", STOCK, &["inventory"])).await.expect("created");
-    let request = rpc::CreateClientKeyRequest {
-        client_id: "order".to_owned(),
-        public_key: key().public().as_bytes().to_vec(),
-        ..Default::default()
-    };
-    let request = bearing(&operator.token, request);
-    server.clients().create_client_key(request).await.expect("registered");
+    let public_key = Kind::PublicKey(key().public().as_bytes().to_vec());
+    operator.add_credential(&server, "order", public_key, None).await.expect("registered");
     server.advance(6);
     server
 }

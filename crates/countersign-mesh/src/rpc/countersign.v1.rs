@@ -820,19 +820,13 @@ pub struct Client {
     /// Changes with every change of the client. An update must name it.
     #[prost(string, tag = "9")]
     pub etag: ::prost::alloc::string::String,
-    /// Its secrets, oldest first, without their values. Output only.
-    #[prost(message, repeated, tag = "10")]
-    pub secrets: ::prost::alloc::vec::Vec<ClientSecret>,
-    /// Its public keys, oldest first. Output only.
-    #[prost(message, repeated, tag = "11")]
-    pub keys: ::prost::alloc::vec::Vec<ClientKey>,
-    /// The names in its certificates, oldest first. Output only.
-    #[prost(message, repeated, tag = "12")]
-    pub certificates: ::prost::alloc::vec::Vec<ClientCertificate>,
     /// Other names, as absolute URIs, of the audiences that it serves: what
     /// OAuth clients may send as `resource` (RFC 8707). At most 64.
     #[prost(message, repeated, tag = "13")]
     pub resources: ::prost::alloc::vec::Vec<ResourceAlias>,
+    /// What it proves itself with, oldest first. Output only.
+    #[prost(message, repeated, tag = "14")]
+    pub credentials: ::prost::alloc::vec::Vec<ClientCredential>,
 }
 /// A URI that means an audience.
 #[allow(clippy::all)]
@@ -856,69 +850,65 @@ pub struct Grant {
     #[prost(string, repeated, tag = "2")]
     pub scopes: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
-/// What is known of a secret; never the secret itself.
+/// What a client can prove itself with.
 #[allow(clippy::all)]
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct ClientSecret {
-    /// Names the secret among its client's.
+pub struct ClientCredential {
+    /// Names it among its client's credentials: a secret by eight hexadecimal
+    /// digits; a public key by the first 16 characters of its RFC 7638 thumbprint,
+    /// which, or the whole of which, is the `kid` in the header of assertions; a
+    /// certificate name by itself: `san_dns:backup.example`.
     #[prost(string, tag = "1")]
-    pub secret_id: ::prost::alloc::string::String,
-    /// When it was made.
-    #[prost(message, optional, tag = "2")]
+    pub credential_id: ::prost::alloc::string::String,
+    /// When it was made or registered.
+    #[prost(message, optional, tag = "5")]
     pub create_time: ::core::option::Option<::prost_types::Timestamp>,
     /// When it stops working. Absent for never.
-    #[prost(message, optional, tag = "3")]
-    pub expire_time: ::core::option::Option<::prost_types::Timestamp>,
-    /// When it was last used, to about a minute. Absent for never.
-    #[prost(message, optional, tag = "4")]
-    pub last_use_time: ::core::option::Option<::prost_types::Timestamp>,
-    /// When set: the secret is revoked once nobody has used it for this long, and
-    /// somebody has used a newer one that works.
-    #[prost(message, optional, tag = "5")]
-    pub retire_when_idle: ::core::option::Option<::prost_types::Duration>,
-}
-/// A public key that a client signs assertions with.
-#[allow(clippy::all)]
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct ClientKey {
-    /// Names the key among its client's: the first 16 characters of its RFC 7638
-    /// thumbprint. The `kid` in the header of assertions is this, or the whole
-    /// thumbprint.
-    #[prost(string, tag = "1")]
-    pub kid: ::prost::alloc::string::String,
-    /// The Ed25519 public key, 32 bytes (RFC 8032).
-    #[prost(bytes = "vec", tag = "2")]
-    pub public_key: ::prost::alloc::vec::Vec<u8>,
-    /// When it was registered.
-    #[prost(message, optional, tag = "3")]
-    pub create_time: ::core::option::Option<::prost_types::Timestamp>,
-    /// When it stops working. Absent for never.
-    #[prost(message, optional, tag = "4")]
-    pub expire_time: ::core::option::Option<::prost_types::Timestamp>,
-    /// When it was last used, to about a minute. Absent for never.
-    #[prost(message, optional, tag = "5")]
-    pub last_use_time: ::core::option::Option<::prost_types::Timestamp>,
-}
-/// A name that the certificate authority of the server vouches for.
-#[allow(clippy::all)]
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct ClientCertificate {
-    /// When it was registered. Output only.
     #[prost(message, optional, tag = "6")]
-    pub create_time: ::core::option::Option<::prost_types::Timestamp>,
-    /// When it stops working. Absent for never. Output only.
-    #[prost(message, optional, tag = "7")]
     pub expire_time: ::core::option::Option<::prost_types::Timestamp>,
-    /// When it was last used, to about a minute. Output only.
-    #[prost(message, optional, tag = "8")]
+    /// When it was last used, to about a minute. Absent for never.
+    #[prost(message, optional, tag = "7")]
     pub last_use_time: ::core::option::Option<::prost_types::Timestamp>,
-    /// One of them (RFC 8705 section 2.1.2).
-    #[prost(oneof = "client_certificate::Name", tags = "1, 2, 3, 4, 5")]
-    pub name: ::core::option::Option<client_certificate::Name>,
+    /// When set: the credential is revoked once nobody has used it for this long,
+    /// and somebody has used a newer one of its kind that works.
+    #[prost(message, optional, tag = "8")]
+    pub retire_when_idle: ::core::option::Option<::prost_types::Duration>,
+    /// What it is.
+    #[prost(oneof = "client_credential::Kind", tags = "2, 3, 4")]
+    pub kind: ::core::option::Option<client_credential::Kind>,
 }
-/// Nested message and enum types in `ClientCertificate`.
-pub mod client_certificate {
-    /// One of them (RFC 8705 section 2.1.2).
+/// Nested message and enum types in `ClientCredential`.
+pub mod client_credential {
+    /// What it is.
+    #[allow(clippy::all)]
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Kind {
+        /// A secret, which is never shown.
+        #[prost(message, tag = "2")]
+        Secret(super::ClientSecret),
+        /// A public key: Ed25519, 32 bytes (RFC 8032).
+        #[prost(bytes, tag = "3")]
+        PublicKey(::prost::alloc::vec::Vec<u8>),
+        /// A name that the certificate authority of the server vouches for.
+        #[prost(message, tag = "4")]
+        CertificateName(super::CertificateName),
+    }
+}
+/// A secret. Nothing of it is shown.
+#[allow(clippy::all)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ClientSecret {}
+/// A name in a certificate (RFC 8705 section 2.1.2).
+#[allow(clippy::all)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct CertificateName {
+    /// One of them.
+    #[prost(oneof = "certificate_name::Name", tags = "1, 2, 3, 4, 5")]
+    pub name: ::core::option::Option<certificate_name::Name>,
+}
+/// Nested message and enum types in `CertificateName`.
+pub mod certificate_name {
+    /// One of them.
     #[allow(clippy::all)]
     #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
     pub enum Name {
@@ -1037,48 +1027,70 @@ pub struct DeleteClientRequest {
 #[allow(clippy::all)]
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct DeleteClientResponse {}
-/// Asks for a new secret.
+/// Asks for a credential to be added.
 #[allow(clippy::all)]
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct CreateClientSecretRequest {
+pub struct CreateClientCredentialRequest {
     /// The client that it is for.
     #[prost(string, tag = "1")]
     pub client_id: ::prost::alloc::string::String,
     /// How long it shall work. Absent for no end.
-    #[prost(message, optional, tag = "2")]
+    #[prost(message, optional, tag = "5")]
     pub ttl: ::core::option::Option<::prost_types::Duration>,
-    /// See `RotateKeysRequest.request_id`. The secret itself is never shown
-    /// twice: a repeated request gets ALREADY_EXISTS with the secret's id.
-    #[prost(string, tag = "3")]
+    /// See `RotateKeysRequest.request_id`. A secret is never shown twice: a
+    /// repeated request for one gets ALREADY_EXISTS with the credential's id.
+    #[prost(string, tag = "6")]
     pub request_id: ::prost::alloc::string::String,
-    /// When set: each secret that the client has now is revoked once nobody has
-    /// used it for this long, and somebody has used a newer one that works. 1
-    /// minute at least.
-    #[prost(message, optional, tag = "4")]
+    /// When set: each credential of the same kind that the client has now is
+    /// revoked once nobody has used it for this long, and somebody has used a newer
+    /// one that works. 1 minute at least.
+    #[prost(message, optional, tag = "7")]
     pub retire_others_when_idle: ::core::option::Option<::prost_types::Duration>,
+    /// What to add.
+    #[prost(oneof = "create_client_credential_request::Kind", tags = "2, 3, 4")]
+    pub kind: ::core::option::Option<create_client_credential_request::Kind>,
 }
-/// A new secret, shown this once.
+/// Nested message and enum types in `CreateClientCredentialRequest`.
+pub mod create_client_credential_request {
+    /// What to add.
+    #[allow(clippy::all)]
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Kind {
+        /// A new secret.
+        #[prost(message, tag = "2")]
+        Secret(super::ClientSecret),
+        /// The public key of a private key that the client has: Ed25519, 32 bytes
+        /// (RFC 8032).
+        #[prost(bytes, tag = "3")]
+        PublicKey(::prost::alloc::vec::Vec<u8>),
+        /// The name in a certificate that the client has.
+        #[prost(message, tag = "4")]
+        CertificateName(super::CertificateName),
+    }
+}
+/// A credential, as added.
 #[allow(clippy::all)]
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 #[prost(skip_debug)]
-pub struct CreateClientSecretResponse {
-    /// The secret: `csec_` and 48 characters of `A-Z a-z 0-9 _ -`.
-    #[prost(string, tag = "1")]
-    pub client_secret: ::prost::alloc::string::String,
+pub struct CreateClientCredentialResponse {
     /// What is known of it from now on.
-    #[prost(message, optional, tag = "2")]
-    pub secret: ::core::option::Option<ClientSecret>,
+    #[prost(message, optional, tag = "1")]
+    pub credential: ::core::option::Option<ClientCredential>,
+    /// The new secret, shown this once: `csec_` and 48 characters of
+    /// `A-Z a-z 0-9 _ -`. Empty for the other kinds.
+    #[prost(string, tag = "2")]
+    pub client_secret: ::prost::alloc::string::String,
 }
-/// Names the secret to revoke.
+/// Names the credential to revoke.
 #[allow(clippy::all)]
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct RevokeClientSecretRequest {
+pub struct RevokeClientCredentialRequest {
     /// The client that has it.
     #[prost(string, tag = "1")]
     pub client_id: ::prost::alloc::string::String,
-    /// The secret's id.
+    /// The credential's id.
     #[prost(string, tag = "2")]
-    pub secret_id: ::prost::alloc::string::String,
+    pub credential_id: ::prost::alloc::string::String,
     /// See `RotateKeysRequest.request_id`.
     #[prost(string, tag = "3")]
     pub request_id: ::prost::alloc::string::String,
@@ -1087,96 +1099,10 @@ pub struct RevokeClientSecretRequest {
     #[prost(bool, tag = "4")]
     pub revoke_tokens: bool,
 }
-/// The secret works no more.
+/// The credential works no more.
 #[allow(clippy::all)]
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct RevokeClientSecretResponse {}
-/// Asks for a public key to be registered.
-#[allow(clippy::all)]
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct CreateClientKeyRequest {
-    /// The client that has the private key.
-    #[prost(string, tag = "1")]
-    pub client_id: ::prost::alloc::string::String,
-    /// The Ed25519 public key, 32 bytes (RFC 8032).
-    #[prost(bytes = "vec", tag = "2")]
-    pub public_key: ::prost::alloc::vec::Vec<u8>,
-    /// How long it shall work. Absent for no end.
-    #[prost(message, optional, tag = "3")]
-    pub ttl: ::core::option::Option<::prost_types::Duration>,
-    /// See `RotateKeysRequest.request_id`.
-    #[prost(string, tag = "4")]
-    pub request_id: ::prost::alloc::string::String,
-}
-/// A key, as registered.
-#[allow(clippy::all)]
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct CreateClientKeyResponse {
-    /// The key.
-    #[prost(message, optional, tag = "1")]
-    pub key: ::core::option::Option<ClientKey>,
-}
-/// Names the key to revoke.
-#[allow(clippy::all)]
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct RevokeClientKeyRequest {
-    /// The client that has it.
-    #[prost(string, tag = "1")]
-    pub client_id: ::prost::alloc::string::String,
-    /// The key's `kid`.
-    #[prost(string, tag = "2")]
-    pub kid: ::prost::alloc::string::String,
-    /// See `RotateKeysRequest.request_id`.
-    #[prost(string, tag = "3")]
-    pub request_id: ::prost::alloc::string::String,
-}
-/// The key works no more.
-#[allow(clippy::all)]
-#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct RevokeClientKeyResponse {}
-/// Asks for the name in a certificate to be registered.
-#[allow(clippy::all)]
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct CreateClientCertificateRequest {
-    /// The client that has the certificate.
-    #[prost(string, tag = "1")]
-    pub client_id: ::prost::alloc::string::String,
-    /// The name. Its output-only fields are ignored.
-    #[prost(message, optional, tag = "2")]
-    pub certificate: ::core::option::Option<ClientCertificate>,
-    /// How long it shall work. Absent for no end.
-    #[prost(message, optional, tag = "3")]
-    pub ttl: ::core::option::Option<::prost_types::Duration>,
-    /// See `RotateKeysRequest.request_id`.
-    #[prost(string, tag = "4")]
-    pub request_id: ::prost::alloc::string::String,
-}
-/// A name in a certificate, as registered.
-#[allow(clippy::all)]
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct CreateClientCertificateResponse {
-    /// The name.
-    #[prost(message, optional, tag = "1")]
-    pub certificate: ::core::option::Option<ClientCertificate>,
-}
-/// Names the certificate name to revoke.
-#[allow(clippy::all)]
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct RevokeClientCertificateRequest {
-    /// The client that has it.
-    #[prost(string, tag = "1")]
-    pub client_id: ::prost::alloc::string::String,
-    /// The name. Its output-only fields are ignored.
-    #[prost(message, optional, tag = "2")]
-    pub certificate: ::core::option::Option<ClientCertificate>,
-    /// See `RotateKeysRequest.request_id`.
-    #[prost(string, tag = "3")]
-    pub request_id: ::prost::alloc::string::String,
-}
-/// The name works no more.
-#[allow(clippy::all)]
-#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct RevokeClientCertificateResponse {}
+pub struct RevokeClientCredentialResponse {}
 /// Names the client whose tokens to revoke.
 #[allow(clippy::all)]
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -1467,7 +1393,7 @@ pub mod client_service_client {
     )]
     use tonic::codegen::*;
     use tonic::codegen::http::Uri;
-    /// The registered clients, their grants and their secrets.
+    /// The registered clients, their grants and their credentials.
     #[derive(Debug, Clone)]
     pub struct ClientServiceClient<T> {
         inner: tonic::client::Grpc<T>,
@@ -1537,7 +1463,7 @@ pub mod client_service_client {
             self.inner = self.inner.max_encoding_message_size(limit);
             self
         }
-        /// Registers a client. It has no secret until one is created.
+        /// Registers a client. It has no credential until one is created.
         pub async fn create_client(
             &mut self,
             request: impl tonic::IntoRequest<super::CreateClientRequest>,
@@ -1638,7 +1564,7 @@ pub mod client_service_client {
                 .insert(GrpcMethod::new("countersign.v1.ClientService", "UpdateClient"));
             self.inner.unary(req, path, codec).await
         }
-        /// Deletes a client and its secrets, and revokes the tokens issued to it so
+        /// Deletes a client and its credentials, and revokes the tokens issued to it so
         /// far. A client made later under the same id does not revive them.
         pub async fn delete_client(
             &mut self,
@@ -1664,13 +1590,16 @@ pub mod client_service_client {
                 .insert(GrpcMethod::new("countersign.v1.ClientService", "DeleteClient"));
             self.inner.unary(req, path, codec).await
         }
-        /// Makes a new secret for a client. The secret is in this answer and never
-        /// shown again. A client has at most eight secrets at a time.
-        pub async fn create_client_secret(
+        /// Adds a credential to a client: a new secret, which is in this answer and
+        /// never shown again; a public key that it signs assertions with
+        /// (`private_key_jwt`, RFC 7523); or the name in a certificate that it connects
+        /// with (`tls_client_auth`, RFC 8705 section 2.1). A client has at most eight
+        /// of each kind at a time.
+        pub async fn create_client_credential(
             &mut self,
-            request: impl tonic::IntoRequest<super::CreateClientSecretRequest>,
+            request: impl tonic::IntoRequest<super::CreateClientCredentialRequest>,
         ) -> std::result::Result<
-            tonic::Response<super::CreateClientSecretResponse>,
+            tonic::Response<super::CreateClientCredentialResponse>,
             tonic::Status,
         > {
             self.inner
@@ -1683,136 +1612,25 @@ pub mod client_service_client {
                 })?;
             let codec = tonic_prost::ProstCodec::default();
             let path = http::uri::PathAndQuery::from_static(
-                "/countersign.v1.ClientService/CreateClientSecret",
-            );
-            let mut req = request.into_request();
-            req.extensions_mut()
-                .insert(
-                    GrpcMethod::new("countersign.v1.ClientService", "CreateClientSecret"),
-                );
-            self.inner.unary(req, path, codec).await
-        }
-        /// Revokes one secret of a client: no new tokens for it. Tokens that it got
-        /// so far live on; `RevokeClientTokens` ends them.
-        pub async fn revoke_client_secret(
-            &mut self,
-            request: impl tonic::IntoRequest<super::RevokeClientSecretRequest>,
-        ) -> std::result::Result<
-            tonic::Response<super::RevokeClientSecretResponse>,
-            tonic::Status,
-        > {
-            self.inner
-                .ready()
-                .await
-                .map_err(|e| {
-                    tonic::Status::unknown(
-                        format!("Service was not ready: {}", e.into()),
-                    )
-                })?;
-            let codec = tonic_prost::ProstCodec::default();
-            let path = http::uri::PathAndQuery::from_static(
-                "/countersign.v1.ClientService/RevokeClientSecret",
-            );
-            let mut req = request.into_request();
-            req.extensions_mut()
-                .insert(
-                    GrpcMethod::new("countersign.v1.ClientService", "RevokeClientSecret"),
-                );
-            self.inner.unary(req, path, codec).await
-        }
-        /// Registers a public key that a client signs assertions with
-        /// (`private_key_jwt`, RFC 7523). A client has at most eight at a time.
-        pub async fn create_client_key(
-            &mut self,
-            request: impl tonic::IntoRequest<super::CreateClientKeyRequest>,
-        ) -> std::result::Result<
-            tonic::Response<super::CreateClientKeyResponse>,
-            tonic::Status,
-        > {
-            self.inner
-                .ready()
-                .await
-                .map_err(|e| {
-                    tonic::Status::unknown(
-                        format!("Service was not ready: {}", e.into()),
-                    )
-                })?;
-            let codec = tonic_prost::ProstCodec::default();
-            let path = http::uri::PathAndQuery::from_static(
-                "/countersign.v1.ClientService/CreateClientKey",
-            );
-            let mut req = request.into_request();
-            req.extensions_mut()
-                .insert(
-                    GrpcMethod::new("countersign.v1.ClientService", "CreateClientKey"),
-                );
-            self.inner.unary(req, path, codec).await
-        }
-        /// Revokes one key of a client: no new tokens for it.
-        pub async fn revoke_client_key(
-            &mut self,
-            request: impl tonic::IntoRequest<super::RevokeClientKeyRequest>,
-        ) -> std::result::Result<
-            tonic::Response<super::RevokeClientKeyResponse>,
-            tonic::Status,
-        > {
-            self.inner
-                .ready()
-                .await
-                .map_err(|e| {
-                    tonic::Status::unknown(
-                        format!("Service was not ready: {}", e.into()),
-                    )
-                })?;
-            let codec = tonic_prost::ProstCodec::default();
-            let path = http::uri::PathAndQuery::from_static(
-                "/countersign.v1.ClientService/RevokeClientKey",
-            );
-            let mut req = request.into_request();
-            req.extensions_mut()
-                .insert(
-                    GrpcMethod::new("countersign.v1.ClientService", "RevokeClientKey"),
-                );
-            self.inner.unary(req, path, codec).await
-        }
-        /// Registers the name in a certificate that a client connects with
-        /// (`tls_client_auth`, RFC 8705 section 2.1). A client has at most eight at a
-        /// time.
-        pub async fn create_client_certificate(
-            &mut self,
-            request: impl tonic::IntoRequest<super::CreateClientCertificateRequest>,
-        ) -> std::result::Result<
-            tonic::Response<super::CreateClientCertificateResponse>,
-            tonic::Status,
-        > {
-            self.inner
-                .ready()
-                .await
-                .map_err(|e| {
-                    tonic::Status::unknown(
-                        format!("Service was not ready: {}", e.into()),
-                    )
-                })?;
-            let codec = tonic_prost::ProstCodec::default();
-            let path = http::uri::PathAndQuery::from_static(
-                "/countersign.v1.ClientService/CreateClientCertificate",
+                "/countersign.v1.ClientService/CreateClientCredential",
             );
             let mut req = request.into_request();
             req.extensions_mut()
                 .insert(
                     GrpcMethod::new(
                         "countersign.v1.ClientService",
-                        "CreateClientCertificate",
+                        "CreateClientCredential",
                     ),
                 );
             self.inner.unary(req, path, codec).await
         }
-        /// Revokes one certificate name of a client: no new tokens for it.
-        pub async fn revoke_client_certificate(
+        /// Revokes one credential of a client: no new tokens for it. Tokens that the
+        /// client got so far live on, unless `revoke_tokens` ends them.
+        pub async fn revoke_client_credential(
             &mut self,
-            request: impl tonic::IntoRequest<super::RevokeClientCertificateRequest>,
+            request: impl tonic::IntoRequest<super::RevokeClientCredentialRequest>,
         ) -> std::result::Result<
-            tonic::Response<super::RevokeClientCertificateResponse>,
+            tonic::Response<super::RevokeClientCredentialResponse>,
             tonic::Status,
         > {
             self.inner
@@ -1825,14 +1643,14 @@ pub mod client_service_client {
                 })?;
             let codec = tonic_prost::ProstCodec::default();
             let path = http::uri::PathAndQuery::from_static(
-                "/countersign.v1.ClientService/RevokeClientCertificate",
+                "/countersign.v1.ClientService/RevokeClientCredential",
             );
             let mut req = request.into_request();
             req.extensions_mut()
                 .insert(
                     GrpcMethod::new(
                         "countersign.v1.ClientService",
-                        "RevokeClientCertificate",
+                        "RevokeClientCredential",
                     ),
                 );
             self.inner.unary(req, path, codec).await
@@ -2083,27 +1901,11 @@ pub mod client_service_policy {
                 access: ::countersign_mesh::guard::Access::Scopes(&["clients:write"]),
             },
             ::countersign_mesh::guard::MethodPolicy {
-                path: "/countersign.v1.ClientService/CreateClientSecret",
+                path: "/countersign.v1.ClientService/CreateClientCredential",
                 access: ::countersign_mesh::guard::Access::Scopes(&["clients:write"]),
             },
             ::countersign_mesh::guard::MethodPolicy {
-                path: "/countersign.v1.ClientService/RevokeClientSecret",
-                access: ::countersign_mesh::guard::Access::Scopes(&["clients:write"]),
-            },
-            ::countersign_mesh::guard::MethodPolicy {
-                path: "/countersign.v1.ClientService/CreateClientKey",
-                access: ::countersign_mesh::guard::Access::Scopes(&["clients:write"]),
-            },
-            ::countersign_mesh::guard::MethodPolicy {
-                path: "/countersign.v1.ClientService/RevokeClientKey",
-                access: ::countersign_mesh::guard::Access::Scopes(&["clients:write"]),
-            },
-            ::countersign_mesh::guard::MethodPolicy {
-                path: "/countersign.v1.ClientService/CreateClientCertificate",
-                access: ::countersign_mesh::guard::Access::Scopes(&["clients:write"]),
-            },
-            ::countersign_mesh::guard::MethodPolicy {
-                path: "/countersign.v1.ClientService/RevokeClientCertificate",
+                path: "/countersign.v1.ClientService/RevokeClientCredential",
                 access: ::countersign_mesh::guard::Access::Scopes(&["clients:write"]),
             },
             ::countersign_mesh::guard::MethodPolicy {

@@ -1,4 +1,5 @@
-//! The names in the certificates that clients connect with (`tls_client_auth`, RFC 8705 §2.1).
+//! The third kind: a name in the certificate that the client connects with (`tls_client_auth`, RFC 8705
+//! §2.1).
 //!
 //! Whether an authority that is trusted has signed a certificate is decided where the connection is
 //! accepted. Here is which names it has, and which of them a client was registered with.
@@ -6,6 +7,7 @@
 use std::fmt;
 use std::net::IpAddr;
 use std::str::FromStr;
+use std::sync::Arc;
 
 use countersign_mesh::claims::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -16,7 +18,22 @@ use x509_cert::ext::pkix::SubjectAltName;
 use x509_cert::ext::pkix::name::GeneralName;
 use x509_cert::name::Name;
 
-use crate::client::LastUse;
+use crate::client::{Client, Credential, CredentialKind};
+
+/// The name of a client's that a certificate has; of several the first that works.
+pub fn certified<'a>(
+    candidate: Option<&'a Client>,
+    certificate: &CertificateNames,
+    now: Timestamp,
+) -> Option<&'a Arc<Credential>> {
+    let credentials = candidate.into_iter().flat_map(|client| &client.credentials);
+    let mut matched = credentials.filter(|credential| match &credential.kind {
+        CredentialKind::CertificateName(name) => certificate.contains(name),
+        CredentialKind::Secret(_) | CredentialKind::PublicKey(_) => false,
+    });
+    let first = matched.next()?;
+    std::iter::once(first).chain(matched).find(|one| !one.has_expired(now)).or(Some(first))
+}
 
 /// A name that a certificate can have (RFC 8705 §2.1.2), in its one spelling: equal names are equal
 /// text.
@@ -106,53 +123,21 @@ impl CertificateName {
     }
 }
 
+/// `san_dns:backup.example`: the kind, a colon and the name.
 impl fmt::Display for CertificateName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {}", self.kind.as_str(), self.text)
+        write!(f, "{}:{}", self.kind.as_str(), self.text)
     }
 }
 
-/// A certificate name as it is kept.
-#[derive(Debug)]
-pub struct StoredCertificate {
-    /// The name.
-    pub name: CertificateName,
-    /// When it was registered.
-    pub created_at: Timestamp,
-    /// When it stops working.
-    pub expires_at: Option<Timestamp>,
-    /// When it was last used, for people.
-    pub last_use: LastUse,
-}
-
-impl StoredCertificate {
-    /// Whether it works no more.
-    pub fn has_expired(&self, now: Timestamp) -> bool {
-        self.expires_at.is_some_and(|at| at <= now)
+impl CertificateName {
+    /// Reads what [`Display`](fmt::Display) writes. `None` when the kind is not known, or the text not in
+    /// its one spelling.
+    pub fn from_canonical(text: &str) -> Option<Self> {
+        let (kind, name) = text.split_once(':')?;
+        let kind = CertificateNameKind::ALL.into_iter().find(|known| known.as_str() == kind)?;
+        Self::new(kind, name).ok().filter(|read| *read.text == *name)
     }
-
-    /// What there is to tell of it.
-    pub fn info(&self) -> CertificateInfo {
-        CertificateInfo {
-            name: self.name.clone(),
-            created_at: self.created_at,
-            expires_at: self.expires_at,
-            last_used_at: self.last_use.time(),
-        }
-    }
-}
-
-/// What there is to tell of a certificate name.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct CertificateInfo {
-    /// The name.
-    pub name: CertificateName,
-    /// When it was registered.
-    pub created_at: Timestamp,
-    /// When it stops working.
-    pub expires_at: Option<Timestamp>,
-    /// When it was last used.
-    pub last_used_at: Option<Timestamp>,
 }
 
 /// All names of a certificate. Whoever makes one has seen to it that its holder has the private key and
