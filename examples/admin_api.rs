@@ -14,7 +14,7 @@ use axum::extract::State;
 use axum::routing::{delete, get};
 use axum::{Extension, Json, Router};
 use clap::Parser;
-use countersign_mesh::token::VerifiedToken;
+use countersign_mesh::guard::Permitted;
 use serde_json::{Value, json};
 
 use crate::log::Failure;
@@ -53,7 +53,7 @@ async fn serve(Args { serving }: Args) -> Result<(), Failure> {
 
 async fn remove_expired(
     State(sessions): State<Sessions>,
-    Extension(caller): Extension<Arc<VerifiedToken>>,
+    Extension(caller): Extension<Permitted>,
 ) -> Json<Value> {
     let mut sessions = sessions.lock().unwrap_or_else(PoisonError::into_inner);
     let before = sessions.len();

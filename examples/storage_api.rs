@@ -20,7 +20,7 @@ use axum::http::StatusCode;
 use axum::routing::{get, put};
 use axum::{Extension, Router};
 use clap::Parser;
-use countersign_mesh::token::VerifiedToken;
+use countersign_mesh::guard::Permitted;
 
 use crate::log::Failure;
 use crate::serving::Serving;
@@ -62,7 +62,7 @@ async fn serve(Args { serving, store }: Args) -> Result<(), Failure> {
 async fn keep(
     State(store): State<Arc<FilePath>>,
     Path((day, name)): Path<(String, String)>,
-    Extension(caller): Extension<Arc<VerifiedToken>>,
+    Extension(caller): Extension<Permitted>,
     file: Bytes,
 ) -> StatusCode {
     let client_id = caller.claims().client_id.to_string();

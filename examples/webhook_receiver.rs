@@ -19,7 +19,6 @@
 
 use std::io::Write;
 use std::process::ExitCode;
-use std::sync::Arc;
 
 use axum::extract::{Request, State};
 use axum::http::StatusCode;
@@ -30,8 +29,7 @@ use axum::routing::post;
 use axum::{Extension, Json, Router};
 use clap::Parser;
 use countersign_mesh::claims::ClientId;
-use countersign_mesh::guard;
-use countersign_mesh::token::VerifiedToken;
+use countersign_mesh::guard::{self, Permitted};
 use serde::Deserialize;
 
 use crate::log::Failure;
@@ -88,10 +86,7 @@ struct Payment {
     cents: u32,
 }
 
-async fn paid(
-    Extension(caller): Extension<Arc<VerifiedToken>>,
-    Json(payment): Json<Payment>,
-) -> StatusCode {
+async fn paid(Extension(caller): Extension<Permitted>, Json(payment): Json<Payment>) -> StatusCode {
     let Payment { order, cents } = payment;
     // The provider calls again when it gets no answer: to pay an order twice changes nothing.
     match writeln!(

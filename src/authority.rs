@@ -1,7 +1,9 @@
 //! The use cases: issue, validate, revoke, rotate. Start reading here.
 //!
 //! *Issue* runs on one snapshot and touches neither disk nor lock:
-//! request → [`authenticate`](crate::client::authenticate) → `AuthenticatedClient` → [`decide`] → `Grant` → `Claims` → mint.
+//! credential → [`Authority::authenticate`] → [`Proven`] → [`Authority::decide`] → [`Granted`] →
+//! [`Authority::sign`] → [`IssuedToken`]. Three steps, so that the limit of tokens a client is taken between
+//! the decision and the signature.
 //!
 //! *Changes* go through the store: operator → pure decision on the latest state → written together
 //! with its audit event → published → answered. Clients are administered in `clients`, what they
@@ -40,17 +42,17 @@ use std::time::Duration;
 use countersign_mesh::claims::{
     Audience, Claims, ClientId, Clock, DEFAULT_LEEWAY, MAX_TOKEN_LIFE, Timestamp, TokenId,
 };
-use countersign_mesh::token::{Audiences, Rejection, Token, VerifiedToken};
-use countersign_mesh::trust::TrustBundle;
+use countersign_mesh::token::{Audiences, Rejection, Token};
+use countersign_mesh::trust::{TrustBundle, VerifiedToken};
 use tokio::sync::watch;
 
 use crate::authority::lease::Reached;
 use crate::authority::refusals::{Refusals, Refused, Sort};
 use crate::authority::retirement::Kept;
-use crate::authority::snapshot::{Published, Witness};
+use crate::authority::snapshot::{Held, Published, Witness};
 use crate::authority::watching::Deltas;
-use crate::client::{AssertionDesk, NotAuthenticated, PresentedCredential};
-use crate::policy::{Denial, TokenRequest, decide};
+use crate::client::{AssertionDesk, AuthenticatedClient, NotAuthenticated};
+use crate::policy::{Denial, Grant, TokenRequest, decide};
 use crate::ring::ClockBehind;
 use crate::store::{AuditRow, Change, Committed, Kek, State, Store, StoreError, Writes};
 
@@ -147,16 +149,31 @@ pub struct Authority {
     kept_idle: Mutex<Kept>,
 }
 
-/// A client's request for a token, with what it proves itself with.
-pub struct IssueRequest<'a> {
-    /// Who the client says it is.
-    pub client_id: &'a ClientId,
-    /// What it proves that with.
-    pub credential: PresentedCredential<'a>,
-    /// What it asks for.
-    pub token: TokenRequest,
-    /// Where the request came from, for the audit.
-    pub peer: &'a str,
+/// A client that has proven who it is, and the state that it was proven in. What it is granted is decided
+/// and signed in that same state, so that a revocation in between leaves no token that outlives it.
+pub struct Proven {
+    snapshot: Held,
+    client: AuthenticatedClient,
+}
+
+/// What policy granted to a client, in the state in which it has proven who it is.
+pub struct Granted {
+    snapshot: Held,
+    grant: Grant,
+}
+
+impl Proven {
+    /// Who it is.
+    pub fn client(&self) -> &AuthenticatedClient {
+        &self.client
+    }
+}
+
+impl Granted {
+    /// What was granted.
+    pub fn grant(&self) -> &Grant {
+        &self.grant
+    }
 }
 
 /// A token as it was issued.
@@ -252,28 +269,27 @@ impl Authority {
         })
     }
 
-    /// Issues a token to a client that proves who it is. Waits only to renew the signing lease, once it
-    /// is over.
+    /// Decides what a client gets of what it asks for.
+    ///
+    /// # Errors
+    /// See [`Denial`].
+    pub fn decide(&self, proven: Proven, request: &TokenRequest) -> Result<Granted, Denial> {
+        let Proven { snapshot, client } = proven;
+        let grant = decide(&client, request, self.settings.default_ttl)?;
+        Ok(Granted { snapshot, grant })
+    }
+
+    /// Signs what was granted. Waits only to renew the signing lease, once it is over.
     ///
     /// # Errors
     /// See [`IssueError`].
-    pub async fn issue(
-        &self,
-        request: &IssueRequest<'_>,
-        now: Timestamp,
-    ) -> Result<IssuedToken, IssueError> {
-        let snapshot = self.published.snapshot();
-        let IssueRequest { client_id, credential, token: _, peer } = *request;
-        let authenticated =
-            self.authenticate_in(&snapshot.state, "token.issue", client_id, credential, peer, now)?;
-        let grant = decide(&authenticated, &request.token, self.settings.default_ttl)
-            .map_err(IssueError::Denied)?;
+    pub async fn sign(&self, granted: &Granted, now: Timestamp) -> Result<IssuedToken, IssueError> {
         // After the proof: until then nobody learns, or costs, more than that.
         self.may_sign(now).await?;
         let mut bits = [0; 12];
         getrandom::fill(&mut bits).map_err(|_| IssueError::NoRandomness)?;
         self.dated.fetch_max(now.as_unix(), Ordering::Relaxed);
-        snapshot.mint(&grant, now, bits).ok_or(IssueError::CutTooOften)
+        granted.snapshot.mint(&granted.grant, now, bits).ok_or(IssueError::CutTooOften)
     }
 
     /// Says whether a token is good right now for a caller that serves its audience.

@@ -3,8 +3,8 @@
 use std::fmt;
 use std::time::Duration;
 
-use countersign_mesh::claims::{Audience, COUNTERSIGN, ClientId, ScopeSet};
-use countersign_mesh::token::VerifiedToken;
+use countersign_mesh::claims::{Audience, COUNTERSIGN, Claims, ClientId, ScopeSet};
+use countersign_mesh::guard::Permitted;
 
 use crate::client::{AuthenticatedClient, Client, ClientSettings, GrantRule};
 
@@ -148,6 +148,28 @@ fn infer<'a>(settings: &'a ClientSettings, asked: &ScopeSet) -> Result<&'a Grant
 
 /// A client that acts with administrative scopes, by a token that Countersign verified or by its own
 /// credential.
+///
+/// A token that was merely verified makes nobody an operator, whatever its scopes:
+///
+/// ```compile_fail
+/// use countersign::policy::Operator;
+/// use countersign_mesh::guard::Permitted;
+///
+/// fn operator(token: &VerifiedToken) -> Option<Operator> {
+///     Operator::permitted(token)
+/// }
+/// ```
+///
+/// The guard must have permitted the call:
+///
+/// ```
+/// use countersign::policy::Operator;
+/// use countersign_mesh::guard::Permitted;
+///
+/// fn operator(call: &Permitted) -> Option<Operator> {
+///     Operator::permitted(call)
+/// }
+/// ```
 #[derive(Debug, Clone)]
 pub struct Operator {
     client_id: ClientId,
@@ -155,9 +177,12 @@ pub struct Operator {
 }
 
 impl Operator {
-    /// Who bears this token.
-    pub fn bearing(token: &VerifiedToken) -> Self {
-        Self { client_id: token.claims().client_id.clone(), scopes: token.claims().scopes.clone() }
+    /// Who made this call. None when it was permitted as a call of some other service: its scopes mean
+    /// something else there.
+    pub fn permitted(call: &Permitted) -> Option<Self> {
+        let Claims { client_id, audience, scopes, .. } = call.claims();
+        (audience.as_str() == COUNTERSIGN)
+            .then(|| Self { client_id: client_id.clone(), scopes: scopes.clone() })
     }
 
     /// A client that has just proven who it is, with all the administrative scopes that it was granted.

@@ -7,9 +7,8 @@ use countersign_mesh::claims::{
     Audience, Claims, ClientId, Clock, Issuer, ScopeSet, Timestamp, TokenId,
 };
 use countersign_mesh::keys::{KeySet, SigningKey};
-use countersign_mesh::token::{
-    Audiences, Expected, FormatError, Minter, Rejection, VerifiedToken, verify,
-};
+use countersign_mesh::token::{Audiences, FormatError, Minter, Rejection};
+use countersign_mesh::trust::{Revocations, TrustBundle, VerifiedToken};
 use jsonwebtoken::errors::ErrorKind;
 use jsonwebtoken::jwk::{
     AlgorithmParameters, Jwk, JwkSet, KeyAlgorithm, PublicKeyUse, ThumbprintHash,
@@ -141,13 +140,14 @@ fn their_claims(issued_at: Timestamp) -> Value {
 }
 
 fn ours(token: &str, now: Timestamp) -> Result<VerifiedToken, Rejection> {
-    let expected = Expected {
-        issuer: &Issuer::new(ISSUER).expect("issuer"),
-        audiences: Audiences::OneOf(&[Audience::new("inventory").expect("audience")]),
-        now,
-        leeway: Duration::from_secs(30),
+    let bundle = TrustBundle {
+        issuer: Issuer::new(ISSUER).expect("issuer"),
+        epoch: 1,
+        keys: keys(&[1]),
+        revocations: Revocations::default(),
     };
-    verify(token, &keys(&[1]), expected)
+    let inventory = [Audience::new("inventory").expect("audience")];
+    bundle.verify(token, Audiences::OneOf(&inventory), now, Duration::from_secs(30))
 }
 
 #[test]

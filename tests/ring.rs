@@ -12,8 +12,8 @@ use countersign_mesh::claims::{
     TokenId,
 };
 use countersign_mesh::keys::SigningKey;
-use countersign_mesh::token::{Audiences, Minter, Rejection, VerifiedToken};
-use countersign_mesh::trust::{Revocations, TrustBundle};
+use countersign_mesh::token::{Audiences, Minter, Rejection};
+use countersign_mesh::trust::{Revocations, TrustBundle, VerifiedToken};
 use proptest::prelude::*;
 use proptest::sample::Index;
 

@@ -10,7 +10,7 @@ use crate::authority::refusals::{Refused, Sort};
 use crate::authority::{Authority, Behind};
 use crate::policy::{ChangeDenial, Operator};
 use crate::ring::ClockBehind;
-use crate::store::{AuditEvent, Change, CommitError, Committed, Decision, RequestKey, State};
+use crate::store::{AuditEvent, Change, Committed, Decision, RequestError, RequestKey, State};
 
 /// An operator's act: who, from where, when, and as which request.
 #[derive(Debug, Clone)]
@@ -99,7 +99,7 @@ impl Refusal {
 }
 
 /// Why an act came to nothing. Nothing was changed.
-pub type ActError = CommitError<Refusal>;
+pub type ActError = RequestError<Refusal>;
 
 /// What an act does to the state, and what it answers.
 pub(super) type Outcome<T> = Result<(Vec<Change>, T), Refusal>;
@@ -164,10 +164,10 @@ impl Authority {
         };
         let committed = match request {
             Some(request) => self.store.commit_once(request, decide).await,
-            None => self.store.commit(decide).await.map(Committed::Now),
+            None => self.store.commit(decide).await.map(Committed::Now).map_err(ActError::from),
         };
         committed.inspect_err(|error| {
-            if let CommitError::Refused(refusal) = error {
+            if let ActError::Refused(refusal) = error {
                 self.note_refusal(actor, action, target, refusal);
             }
         })
@@ -182,7 +182,7 @@ impl Authority {
         refusal: Refusal,
     ) -> ActError {
         self.note_refusal(act.actor(), action, target, &refusal);
-        CommitError::Refused(refusal)
+        ActError::Refused(refusal)
     }
 
     fn note_refusal(

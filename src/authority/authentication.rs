@@ -3,52 +3,31 @@
 use countersign_mesh::claims::{ClientId, Timestamp};
 
 use crate::authority::refusals::{Refused, Sort};
-use crate::authority::{Authority, IssueError};
-use crate::client::{
-    AuthenticatedClient, AuthenticationError, NotAuthenticated, PresentedCredential, authenticate,
-};
-use crate::store::State;
+use crate::authority::{Authority, IssueError, Proven};
+use crate::client::{AuthenticationError, NotAuthenticated, PresentedCredential, authenticate};
 
 impl Authority {
-    /// Authenticates a client, for an act that takes no token of it: introspection or revocation over
-    /// HTTP. [`issue`](Authority::issue) does the same. An assertion is used up by it.
+    /// Authenticates a client, for an act as the audit log calls it. An assertion is used up by it.
     ///
     /// # Errors
     /// See [`AuthenticationError`].
     pub fn authenticate(
         &self,
-        client_id: &ClientId,
-        presented: PresentedCredential<'_>,
-        peer: &str,
-        now: Timestamp,
-    ) -> Result<AuthenticatedClient, AuthenticationError> {
-        let snapshot = self.published.snapshot();
-        self.authenticate_in(
-            &snapshot.state,
-            "client.authenticate",
-            client_id,
-            presented,
-            peer,
-            now,
-        )
-    }
-
-    /// Authenticates a client as of one state, for an act as the audit log calls it.
-    pub(super) fn authenticate_in(
-        &self,
-        state: &State,
         action: &'static str,
         client_id: &ClientId,
-        presented: PresentedCredential<'_>,
+        credential: PresentedCredential<'_>,
         peer: &str,
         now: Timestamp,
-    ) -> Result<AuthenticatedClient, AuthenticationError> {
-        let candidate = state.clients.get(client_id);
-        authenticate(client_id, candidate, presented, &self.assertions, now).inspect_err(|error| {
-            if let AuthenticationError::Rejected(reason) = error {
-                self.note_rejected(action, client_id, *reason, peer);
-            }
-        })
+    ) -> Result<Proven, AuthenticationError> {
+        let snapshot = self.published.snapshot();
+        let candidate = snapshot.state.clients.get(client_id);
+        let client = authenticate(client_id, candidate, credential, &self.assertions, now)
+            .inspect_err(|error| {
+                if let AuthenticationError::Rejected(reason) = error {
+                    self.note_rejected(action, client_id, *reason, peer);
+                }
+            })?;
+        Ok(Proven { snapshot, client })
     }
 
     fn note_rejected(

@@ -133,7 +133,6 @@ pub async fn recover(
     store.commit(decide).await.map_err(|error| match error {
         CommitError::Refused(id) => HostError::ClientExists(id),
         CommitError::Store(error) => HostError::Store(error),
-        CommitError::RequestIdReused => unreachable!("it is no request of anyone"),
     })
 }
 
@@ -159,7 +158,6 @@ pub fn restore(
     store::restore(path, kek, from, now, renew).map_err(|error| match error {
         CommitError::Refused(behind) => HostError::ClockBehind(behind),
         CommitError::Store(error) => HostError::Store(error),
-        CommitError::RequestIdReused => unreachable!("it is no request of anyone"),
     })
 }
 

@@ -79,7 +79,6 @@ impl Authority {
                 match error {
                     CommitError::Store(error) => Err(error),
                     CommitError::Refused(never) => match never {},
-                    CommitError::RequestIdReused => unreachable!("it is no request of anyone"),
                 }
             }
         }

@@ -11,7 +11,7 @@ use crate::authority::Authority;
 use crate::authority::act::Actor;
 use crate::authority::keys::SCHEDULE;
 use crate::client::{Client, Credential, CredentialId};
-use crate::store::{AuditEvent, Change, CommitError, Committed, State, StoreError};
+use crate::store::{AuditEvent, Change, Committed, RequestError, State, StoreError};
 
 /// How often it is said of a credential that it is kept although it is idle.
 const WARN_EVERY: Duration = Duration::from_secs(24 * 60 * 60);
@@ -122,8 +122,8 @@ impl Authority {
         let action = "client.credential.retire";
         match self.act_as(actor, None, action, client.as_str(), decide).await {
             Ok(retired) => Ok(Committed::into_answer(retired)),
-            Err(CommitError::Store(error)) => Err(error),
-            Err(CommitError::Refused(_) | CommitError::RequestIdReused) => Ok(false),
+            Err(RequestError::Store(error)) => Err(error),
+            Err(RequestError::Refused(_) | RequestError::RequestIdReused) => Ok(false),
         }
     }
 

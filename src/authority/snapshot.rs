@@ -20,6 +20,9 @@ pub(super) struct Snapshot {
     minter: Minter,
 }
 
+/// A snapshot that is held for as long as one answer takes to make.
+pub(super) type Held = Guard<Arc<Snapshot>>;
+
 /// The latest snapshot and the latest trust bundle.
 pub(super) struct Published {
     snapshot: Arc<ArcSwap<Snapshot>>,
@@ -67,7 +70,7 @@ impl Published {
     }
 
     /// The latest snapshot. Takes no lock.
-    pub(super) fn snapshot(&self) -> Guard<Arc<Snapshot>> {
+    pub(super) fn snapshot(&self) -> Held {
         self.snapshot.load()
     }
 
@@ -148,17 +151,16 @@ fn refresh_in(life: Duration, bits: [u8; 12]) -> Duration {
 mod tests {
     use countersign_mesh::claims::{Issuer, ScopeSet};
     use countersign_mesh::internals::CowMap;
+    use countersign_mesh::keys::SigningKey;
+    use countersign_mesh::trust::Revocations;
 
     use super::*;
     use crate::client::{
         AssertionDesk, Client, ClientSecret, ClientSettings, Credential, CredentialKind, GrantRule,
         Grants, PresentedCredential, SecretHash, authenticate,
     };
-    use crate::ring::{KeyRing, Listeners};
-    use countersign_mesh::keys::SigningKey;
-    use countersign_mesh::trust::Revocations;
-
     use crate::policy::{TokenRequest, decide};
+    use crate::ring::{KeyRing, Listeners};
     use crate::store::ResourceIndex;
 
     const NOW: Timestamp = Timestamp::from_unix(1_800_000_000);

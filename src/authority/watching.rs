@@ -5,8 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use countersign_mesh::claims::{Audience, ClientId, Timestamp};
-use countersign_mesh::token::VerifiedToken;
-use countersign_mesh::trust::{TrustBundle, TrustDelta};
+use countersign_mesh::trust::{TrustBundle, TrustDelta, VerifiedToken};
 use tokio::sync::watch;
 
 use crate::authority::{Authority, Seat, TooManyStreams, Verifiers};
@@ -180,7 +179,6 @@ impl Authority {
             Ok(()) => Ok(()),
             Err(CommitError::Store(error)) => Err(error),
             Err(CommitError::Refused(never)) => match never {},
-            Err(CommitError::RequestIdReused) => unreachable!("it is no request of anyone"),
         }
     }
 }

@@ -12,9 +12,10 @@ use tonic_types::{ErrorDetails, StatusExt};
 
 use crate::authority::{ActError, IssueError, NotServed, Refusal, TooManyStreams};
 use crate::policy::{ChangeDenial, Denial};
+use crate::server::attempt::Failed;
 use crate::server::fields::InvalidField;
 use crate::server::limits::Throttled;
-use crate::store::{CommitError, StoreError};
+use crate::store::StoreError;
 
 /// Everything that a call can fail with, once the guard has admitted it.
 #[derive(Debug)]
@@ -29,6 +30,8 @@ pub(super) enum CallError {
     NotServed(NotServed),
     /// An operator's act came to nothing.
     Act(ActError),
+    /// The guard did not permit the call.
+    NotPermitted,
     /// The caller's client is disabled or deleted, and so its token revoked.
     ClientGone,
     /// The caller has an epoch that we do not have: an old copy of the store was put back.
@@ -47,15 +50,12 @@ impl From<InvalidField> for CallError {
     }
 }
 
-impl From<Throttled> for CallError {
-    fn from(error: Throttled) -> Self {
-        Self::Throttled(error)
-    }
-}
-
-impl From<IssueError> for CallError {
-    fn from(error: IssueError) -> Self {
-        Self::Issue(error)
+impl From<Failed> for CallError {
+    fn from(failed: Failed) -> Self {
+        match failed {
+            Failed::Throttled(throttled) => Self::Throttled(throttled),
+            Failed::Issue(error) => Self::Issue(error),
+        }
     }
 }
 
@@ -135,6 +135,11 @@ impl CallError {
                 "AUDIENCE_DENIED",
                 "a caller may ask about tokens only for audiences that it serves",
             ),
+            Self::NotPermitted => told(
+                Code::Unauthenticated,
+                "TOKEN_MISSING",
+                "the method demands a token for audience countersign",
+            ),
             Self::ClientGone => told(
                 Code::Unauthenticated,
                 "TOKEN_REVOKED",
@@ -150,8 +155,8 @@ impl CallError {
                 "STREAM_LIMIT",
                 format!("the client has {most} trust streams, which is the most; close one first"),
             ),
-            Self::Act(CommitError::Refused(refusal)) => refused(refusal),
-            Self::Act(CommitError::RequestIdReused) => told(
+            Self::Act(ActError::Refused(refusal)) => refused(refusal),
+            Self::Act(ActError::RequestIdReused) => told(
                 Code::InvalidArgument,
                 "REQUEST_ID_REUSED",
                 "this request_id was used for another request; use a new one",
@@ -163,7 +168,7 @@ impl CallError {
                     "this request made the secret {id} before; it is shown only once: revoke it and make another"
                 ),
             ),
-            Self::Act(CommitError::Store(error)) | Self::Store(error) => told(
+            Self::Act(ActError::Store(error)) | Self::Store(error) => told(
                 Code::Unavailable,
                 "STORE_UNAVAILABLE",
                 format!("nothing was changed: {error}"),
@@ -182,16 +187,16 @@ impl CallError {
             Self::Throttled(throttled) => {
                 details.set_retry_info(Some(throttled.retry_after));
             }
-            Self::Act(CommitError::RequestIdReused) => {
+            Self::Act(ActError::RequestIdReused) => {
                 details.add_bad_request_violation("request_id", message.as_str());
             }
-            Self::Act(CommitError::Refused(Refusal::Denied(ChangeDenial::NoSuchScope(_)))) => {
+            Self::Act(ActError::Refused(Refusal::Denied(ChangeDenial::NoSuchScope(_)))) => {
                 details.add_bad_request_violation("client.grants", message.as_str());
             }
-            Self::Act(CommitError::Refused(Refusal::Denied(ChangeDenial::ServesCountersign))) => {
+            Self::Act(ActError::Refused(Refusal::Denied(ChangeDenial::ServesCountersign))) => {
                 details.add_bad_request_violation("client.serves", message.as_str());
             }
-            Self::Act(CommitError::Refused(Refusal::Denied(ChangeDenial::ResourceNotServed))) => {
+            Self::Act(ActError::Refused(Refusal::Denied(ChangeDenial::ResourceNotServed))) => {
                 details.add_bad_request_violation("client.resources", message.as_str());
             }
             Self::SecretShown(id) => {
@@ -201,15 +206,15 @@ impl CallError {
                     HashMap::from([("credential_id".to_owned(), id.clone())]),
                 );
             }
-            Self::Act(CommitError::Refused(Refusal::CutTooOften))
-            | Self::Act(CommitError::Store(_))
+            Self::Act(ActError::Refused(Refusal::CutTooOften))
+            | Self::Act(ActError::Store(_))
             | Self::Store(_)
             | Self::Issue(
                 IssueError::LeaseOver | IssueError::CutTooOften | IssueError::CannotRemember,
             ) => {
                 details.set_retry_info(Some(Duration::from_secs(5)));
             }
-            Self::Act(CommitError::Refused(Refusal::VerifiersBehind(behind))) => {
+            Self::Act(ActError::Refused(Refusal::VerifiersBehind(behind))) => {
                 let verifiers = HashMap::from([("verifiers".to_owned(), behind.brief())]);
                 details.set_error_info(reason, ERROR_DOMAIN, verifiers);
                 details.set_retry_info(Some(behind.retry_in));
@@ -217,7 +222,7 @@ impl CallError {
             Self::TooManyStreams(_) => {
                 details.set_retry_info(Some(Duration::from_secs(5)));
             }
-            Self::ClientGone | Self::PutBack => {}
+            Self::NotPermitted | Self::ClientGone | Self::PutBack => {}
             Self::Issue(
                 IssueError::ClientRejected(_)
                 | IssueError::Denied(_)
@@ -225,7 +230,7 @@ impl CallError {
                 | IssueError::NoRandomness,
             )
             | Self::NotServed(NotServed)
-            | Self::Act(CommitError::Refused(
+            | Self::Act(ActError::Refused(
                 Refusal::Denied(ChangeDenial::NeedsOperatorsWrite | ChangeDenial::LacksScope(_))
                 | Refusal::ScopeMissing(_)
                 | Refusal::ClientExists

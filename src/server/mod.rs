@@ -5,8 +5,10 @@
 //! turns what it says into a message or a status. OAuth 2.0 over plain HTTP stands beside the guard:
 //! its clients authenticate in the request.
 
+mod attempt;
 mod connections;
 mod deadline;
+mod desk;
 mod errors;
 mod fields;
 mod grpc;

@@ -45,13 +45,43 @@ impl<T> Committed<T> {
     }
 }
 
-/// Why a request came to nothing. Nothing was changed.
+/// Why a change came to nothing. Nothing was changed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum CommitError<E> {
+    /// It was decided against.
+    Refused(E),
+    /// The store cannot do it.
+    Store(StoreError),
+}
+
+/// Why a change that was asked for by a request with an id came to nothing. Nothing was changed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RequestError<E> {
     /// It was decided against.
     Refused(E),
     /// The actor has used the request's id for another request.
     RequestIdReused,
     /// The store cannot do it.
     Store(StoreError),
+}
+
+impl<E> From<CommitError<E>> for RequestError<E> {
+    fn from(error: CommitError<E>) -> Self {
+        match error {
+            CommitError::Refused(refusal) => Self::Refused(refusal),
+            CommitError::Store(error) => Self::Store(error),
+        }
+    }
+}
+
+impl<E> From<StoreError> for CommitError<E> {
+    fn from(error: StoreError) -> Self {
+        Self::Store(error)
+    }
+}
+
+impl<E> From<StoreError> for RequestError<E> {
+    fn from(error: StoreError) -> Self {
+        Self::Store(error)
+    }
 }

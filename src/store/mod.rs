@@ -18,7 +18,7 @@ mod state;
 mod writer;
 
 pub use self::audit::{AuditEvent, AuditHead, AuditReport, AuditRow, ChainError};
-pub use self::commit::{CommitError, Committed, Decision, RequestKey};
+pub use self::commit::{CommitError, Committed, Decision, RequestError, RequestKey};
 pub use self::durable::sync_name;
 pub use self::kek::{InvalidKek, Kek};
 pub use self::reservation::{Reservation, reserve};

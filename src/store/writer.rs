@@ -13,7 +13,7 @@ use tokio::sync::oneshot;
 use zeroize::Zeroizing;
 
 use crate::store::audit::{self, AuditEvent, AuditRow};
-use crate::store::commit::{CommitError, Committed, Decision, RequestKey};
+use crate::store::commit::{CommitError, Committed, Decision, RequestError, RequestKey};
 use crate::store::kek::{Kek, hmac_sha256};
 use crate::store::sqlite::{Database, StoreError};
 use crate::store::state::{Change, State};
@@ -142,12 +142,12 @@ impl Store {
     /// changes nothing.
     ///
     /// # Errors
-    /// See [`CommitError`]; nothing has been changed then.
+    /// See [`RequestError`]; nothing has been changed then.
     pub async fn commit_once<T, E>(
         &self,
         request: RequestKey,
         decide: impl FnOnce(&State, Timestamp) -> Result<Decision<T>, E> + Send + 'static,
-    ) -> Result<Committed<T>, CommitError<E>>
+    ) -> Result<Committed<T>, RequestError<E>>
     where
         T: Serialize + DeserializeOwned + Send + 'static,
         E: Send + 'static,
@@ -168,23 +168,22 @@ impl Store {
             Ok(()) => Ok(()),
             Err(CommitError::Store(error)) => Err(error),
             Err(CommitError::Refused(never)) => match never {},
-            Err(CommitError::RequestIdReused) => unreachable!("it is no request of anyone"),
         }
     }
 
     async fn run<T, E>(
         &self,
-        work: impl FnOnce(&mut Batch<'_>) -> Result<T, CommitError<E>> + Send + 'static,
-    ) -> Result<T, CommitError<E>>
+        work: impl FnOnce(&mut Batch<'_>) -> Result<T, E> + Send + 'static,
+    ) -> Result<T, E>
     where
         T: Send + 'static,
-        E: Send + 'static,
+        E: From<StoreError> + Send + 'static,
     {
         let (answer, answered) = oneshot::channel();
         self.submit(Box::new(move |batch| {
             let outcome = match batch {
                 Ok(batch) => work(batch),
-                Err(error) => Err(CommitError::Store(error)),
+                Err(error) => Err(E::from(error)),
             };
             Box::new(move |committed| {
                 // Nobody waits any more when the caller has gone away; the change stands all the same.
@@ -192,11 +191,11 @@ impl Store {
                 // decided on what another job of the batch was to change.
                 let _ = answer.send(match committed {
                     Ok(()) => outcome,
-                    Err(error) => Err(CommitError::Store(error)),
+                    Err(error) => Err(E::from(error)),
                 });
             })
         }));
-        answered.await.unwrap_or(Err(CommitError::Store(stopped())))
+        answered.await.unwrap_or_else(|_| Err(E::from(stopped())))
     }
 
     /// A page of audit events, newest first, from before a sequence. Waits on the disk: not for a
@@ -388,19 +387,16 @@ impl Batch<'_> {
         &mut self,
         request: &RequestKey,
         decide: impl FnOnce(&State, Timestamp) -> Result<Decision<T>, E>,
-    ) -> Result<Committed<T>, CommitError<E>>
+    ) -> Result<Committed<T>, RequestError<E>>
     where
         T: Serialize + DeserializeOwned,
     {
-        if let Some((fingerprint, answer)) =
-            self.database.answered(request).map_err(CommitError::Store)?
-        {
+        if let Some((fingerprint, answer)) = self.database.answered(request)? {
             if fingerprint != request.fingerprint {
-                return Err(CommitError::RequestIdReused);
+                return Err(RequestError::RequestIdReused);
             }
-            let unreadable =
-                |_| CommitError::Store(StoreError::Corrupt("an answer cannot be read".to_owned()));
-            return serde_json::from_str(&answer).map(Committed::Before).map_err(unreadable);
+            let unreadable = |_| StoreError::Corrupt("an answer cannot be read".to_owned());
+            return Ok(Committed::Before(serde_json::from_str(&answer).map_err(unreadable)?));
         }
         let answer = self.execute(decide)?;
         let json = serde_json::to_string(&answer).expect("answers are always JSON");
@@ -422,8 +418,8 @@ impl Batch<'_> {
         events.iter().try_for_each(|event| self.database.record(event))
     }
 
-    fn fail<E>(&mut self, error: StoreError) -> CommitError<E> {
+    fn fail(&mut self, error: StoreError) -> StoreError {
         self.failed = Some(error.clone());
-        CommitError::Store(error)
+        error
     }
 }

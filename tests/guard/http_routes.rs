@@ -4,9 +4,10 @@ use std::sync::Arc;
 
 use axum::routing::get;
 use axum::{Extension, Router};
-use countersign_mesh::guard::{Access, Guard, MethodPolicy, Refusal, ServicePolicy, Trust};
+use countersign_mesh::guard::{
+    Access, Guard, MethodPolicy, Permitted, Refusal, ServicePolicy, Trust,
+};
 use countersign_mesh::testing::TestIssuer;
-use countersign_mesh::token::VerifiedToken;
 use http::header::{AUTHORIZATION, WWW_AUTHENTICATE};
 use http::{Request, Response, StatusCode};
 use http_body_util::BodyExt;
@@ -16,7 +17,7 @@ use tower::ServiceExt;
 use crate::support::{POLICIES, audience};
 
 fn routes(guard: &Guard) -> Router {
-    let customers = |Extension(caller): Extension<Arc<VerifiedToken>>| async move {
+    let customers = |Extension(caller): Extension<Permitted>| async move {
         caller.claims().client_id.to_string()
     };
     Router::new()

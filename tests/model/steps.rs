@@ -9,8 +9,8 @@ use countersign::ring::{
 };
 use countersign_mesh::claims::{Claims, ScopeSet, Timestamp, TokenId};
 use countersign_mesh::keys::KeySet;
-use countersign_mesh::token::{Audiences, Expected, Minter, VerifiedToken, verify};
-use countersign_mesh::trust::{TokenRevocation, TrustBundle};
+use countersign_mesh::token::{Audiences, Minter};
+use countersign_mesh::trust::{Revocations, TokenRevocation, TrustBundle, VerifiedToken};
 
 use crate::world::{
     Budget, Committed, Issued, Kind, LEASE, LEEWAY, Link, Message, TAIL, TICK, TOKEN_LIFE, World,
@@ -306,10 +306,10 @@ fn signed(held: &Committed, now: Timestamp, number: usize) -> VerifiedToken {
     let key = &held.ring.active().key;
     let token = Minter::new(Arc::clone(key)).mint(&claims);
     let keys: KeySet = [key.public().clone()].into_iter().collect();
-    let issuer = issuer();
-    let expected =
-        Expected { issuer: &issuer, audiences: Audiences::Any, now, leeway: Duration::ZERO };
-    verify(token.expose(), &keys, expected).expect("it was signed right now")
+    let revocations = Revocations::default();
+    let bundle = TrustBundle { issuer: issuer(), epoch: 1, keys, revocations };
+    let verified = bundle.verify(token.expose(), Audiences::Any, now, Duration::ZERO);
+    verified.expect("it was signed right now")
 }
 
 impl World {

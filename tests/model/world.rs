@@ -9,8 +9,7 @@ use std::time::Duration;
 use countersign::ring::{KeyRing, Listeners, RotationGate};
 use countersign_mesh::claims::{Issuer, Kid, Timestamp};
 use countersign_mesh::keys::{KeySet, SigningKey};
-use countersign_mesh::token::VerifiedToken;
-use countersign_mesh::trust::{Revocations, TrustBundle, TrustDelta};
+use countersign_mesh::trust::{Revocations, TrustBundle, TrustDelta, VerifiedToken};
 
 /// The step of time, in seconds: whatever is due within a shorter time happens in any order within one.
 pub const TICK: u64 = 30;

@@ -4,13 +4,14 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use countersign::authority::{Authority, Settings};
+use countersign::client::PresentedCredential;
 use countersign::rpc;
 use countersign::store::{self, AuditHead, AuditReport, ChainError, Kek, StoreError};
 use countersign_mesh::claims::{Clock, Timestamp};
 use rusqlite::Connection;
 use tempfile::TempDir;
 
-use crate::support::{START, TestServer};
+use crate::support::{START, TestServer, issue_at};
 
 /// A closed store whose audit log has five rows, to be tampered with.
 struct Log {
@@ -50,17 +51,8 @@ impl Log {
     /// What a server does on a copy: opens it, and adds to the log.
     async fn use_store(&self, path: &Path, retention: Duration) {
         let authority = authority(path, self.server.kek(), retention, START);
-        let refused = countersign::authority::IssueRequest {
-            client_id: &crate::support::id("nobody"),
-            credential: countersign::client::PresentedCredential::Secret("wrong"),
-            token: countersign::policy::TokenRequest {
-                audience: None,
-                scopes: countersign_mesh::claims::ScopeSet::parse("").expect("none"),
-                requested_ttl: None,
-            },
-            peer: "",
-        };
-        authority.issue(&refused, START).await.expect_err("nobody is nobody");
+        let wrong = PresentedCredential::Secret("wrong");
+        issue_at(&authority, "nobody", wrong, "", START).await.expect_err("nobody is nobody");
         authority.maintain(START).await.expect("the store takes it");
     }
 }

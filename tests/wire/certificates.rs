@@ -1,19 +1,17 @@
 //! Clients that prove who they are with the certificate of their connection: `tls_client_auth` (RFC 8705
 //! §2.1). Names are registered over the wire; the handshake itself is tested where TLS is.
 
-use countersign::authority::{IssueError, IssueRequest, IssuedToken};
+use countersign::authority::{IssueError, IssuedToken};
 use countersign::client::{CertificateNames, NotAuthenticated, PresentedCredential};
-use countersign::policy::TokenRequest;
 use countersign::rpc;
 use countersign::rpc::certificate_name::Name;
 use countersign::rpc::client_credential::Kind as Known;
 use countersign::rpc::create_client_credential_request::Kind;
-use countersign_mesh::claims::ScopeSet;
 use rcgen::{CertificateParams, DistinguishedName, DnType, KeyPair, SanType};
 use tonic::{Code, Status};
 
 use crate::caller::{Caller, client, new_credential};
-use crate::support::{START, TestServer, ask, assert_field, assert_refused, bearing, id};
+use crate::support::{START, TestServer, ask, assert_field, assert_refused, bearing, issue_at};
 
 const STOCK: &[(&str, &[&str])] = &[("inventory", &["stock:read"])];
 
@@ -39,13 +37,8 @@ async fn issue(
     client_id: &str,
     names: &CertificateNames,
 ) -> Result<IssuedToken, IssueError> {
-    let request = IssueRequest {
-        client_id: &id(client_id),
-        credential: PresentedCredential::Certificate(names),
-        token: TokenRequest { audience: None, scopes: ScopeSet::default(), requested_ttl: None },
-        peer: "",
-    };
-    server.authority().issue(&request, server.clock.now()).await
+    let credential = PresentedCredential::Certificate(names);
+    issue_at(&server.authority(), client_id, credential, "", server.clock.now()).await
 }
 
 #[track_caller]

@@ -6,21 +6,18 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use countersign::authority::{
-    Authority, IssueError, IssueRequest, OpenError, Settings, TAIL, host,
-};
+use countersign::authority::{Authority, IssueError, IssuedToken, OpenError, Settings, TAIL, host};
 use countersign::client::PresentedCredential;
-use countersign::policy::TokenRequest;
 use countersign::rpc::revoke_token_request::Target;
 use countersign::store::{Kek, StoreError};
 use countersign::{rpc, server};
-use countersign_mesh::claims::{Audience, ScopeSet, Timestamp};
+use countersign_mesh::claims::{Audience, Timestamp};
 use countersign_mesh::trust::TrustBundle;
 use tokio::net::TcpListener;
 use tonic::Code;
 use tonic::transport::Channel;
 
-use crate::support::{START, TestServer, ask, assert_refused, bearing, grant, id};
+use crate::support::{START, TestServer, ask, assert_refused, bearing, grant, issue_at};
 
 /// The key with the marks where the server has them.
 fn kek(server: &TestServer) -> Kek {
@@ -172,21 +169,14 @@ async fn a_mark_that_someone_has_touched_is_refused() {
     assert_eq!(error, OpenError::Store(StoreError::BadMark(mark(&server))));
 }
 
-fn request<'a>(
-    client_id: &'a countersign_mesh::claims::ClientId,
-    secret: &'a str,
-) -> IssueRequest<'a> {
-    let audience = Some(audience("countersign"));
-    let token = TokenRequest { audience, scopes: ScopeSet::default(), requested_ttl: None };
-    IssueRequest { client_id, credential: PresentedCredential::Secret(secret), token, peer: "" }
+async fn issue(authority: &Authority, secret: &str) -> Result<IssuedToken, IssueError> {
+    issue_at(authority, "operator", PresentedCredential::Secret(secret), "countersign", START).await
 }
 
 #[tokio::test]
 async fn a_verifier_that_is_ahead_with_proof_ends_the_signing_and_without_it_does_nothing() {
     let mut server = TestServer::start().await;
     server.stop().await;
-    let operator = id("operator");
-    let request = request(&operator, &server.operator_secret);
     let authority = open(&server).expect("the store opens");
     let ahead = authority.epoch_proof(5);
     for (epoch, proof) in [
@@ -199,10 +189,10 @@ async fn a_verifier_that_is_ahead_with_proof_ends_the_signing_and_without_it_doe
         (0, &authority.epoch_proof(0)),
     ] {
         assert!(!authority.verifier_is_ahead(epoch, proof), "{epoch} {proof:?}");
-        assert!(authority.issue(&request, START).await.is_ok());
+        assert!(issue(&authority, &server.operator_secret).await.is_ok());
     }
     assert!(authority.verifier_is_ahead(5, &ahead));
-    assert_eq!(authority.issue(&request, START).await.err(), Some(IssueError::PutBack));
+    assert_eq!(issue(&authority, &server.operator_secret).await.err(), Some(IssueError::PutBack));
     let epoch = authority.trust().borrow().as_ref().map(|bundle| bundle.epoch);
     assert_eq!(epoch, Some(1), "its epoch is not adopted");
     drop(authority);
@@ -213,7 +203,7 @@ async fn a_verifier_that_is_ahead_with_proof_ends_the_signing_and_without_it_doe
     assert_eq!(restored.expect("it holds").epoch, generation(START));
     let authority = open(&server).expect("the store opens");
     assert!(!authority.verifier_is_ahead(5, &ahead));
-    assert!(authority.issue(&request, START).await.is_ok());
+    assert!(issue(&authority, &server.operator_secret).await.is_ok());
 }
 
 /// The first epoch of a generation that begins then, unless there were more of them.

@@ -135,6 +135,23 @@ async fn one_client_gets_so_many_tokens_and_others_theirs() {
 }
 
 #[tokio::test]
+async fn what_a_client_is_not_granted_takes_nothing_from_its_tokens() {
+    let limits =
+        LimitSettings { tokens_per_client: NonZeroU32::new(1), ..LimitSettings::default() };
+    let server = server(limits).await;
+    let secret = server.register("order", &[("shop", &["stock:read"])], &[]).await;
+    for _ in 0..9 {
+        issue(&server, "order", &secret).await.expect("ten at once");
+    }
+    for _ in 0..3 {
+        let refused = server.issue(ask("order", &secret, "elsewhere", &[])).await;
+        assert_refused(refused, Code::PermissionDenied, "AUDIENCE_DENIED");
+    }
+    issue(&server, "order", &secret).await.expect("the tenth");
+    assert!(issue(&server, "order", &secret).await.is_err());
+}
+
+#[tokio::test]
 async fn one_request_too_many_is_refused_at_once_and_health_never() {
     let server = server(LimitSettings { requests: 1, ..LimitSettings::default() }).await;
     let mut health = HealthClient::new(server.channel.clone());

@@ -1,13 +1,10 @@
 //! Stores that an older version has made: what is in them is there, and works.
 
-use countersign::authority::IssueRequest;
 use countersign::client::{CertificateNames, PresentedCredential};
-use countersign::policy::TokenRequest;
 use countersign::rpc;
 use countersign::rpc::certificate_name::Name;
 use countersign::rpc::create_client_credential_request::Kind;
 use countersign::rpc::issue_token_request::Credential;
-use countersign_mesh::claims::ScopeSet;
 use countersign_mesh::keys::SigningKey;
 use countersign_mesh::token::sign_assertion;
 use rcgen::{CertificateParams, KeyPair};
@@ -15,7 +12,7 @@ use rusqlite::{Connection, params};
 use tonic::Code;
 
 use crate::caller::{new_credential, seconds};
-use crate::support::{ISSUER, TestServer, ask, assert_refused, id};
+use crate::support::{ISSUER, TestServer, ask, assert_refused, id, issue_at};
 
 const STOCK: &[(&str, &[&str])] = &[("inventory", &["stock:read"])];
 
@@ -165,17 +162,9 @@ async fn credentials_of_each_kind_are_taken_over_from_version_2() {
         let key = KeyPair::generate().expect("a key");
         let certificate = params.self_signed(&key).expect("a certificate");
         let names = CertificateNames::from_der(certificate.der()).expect("it has names");
-        let request = IssueRequest {
-            client_id: &id("order"),
-            credential: PresentedCredential::Certificate(&names),
-            token: TokenRequest {
-                audience: None,
-                scopes: ScopeSet::default(),
-                requested_ttl: None,
-            },
-            peer: "",
-        };
-        assert_eq!(server.authority().issue(&request, now).await.is_ok(), is_good, "{name}");
+        let certificate = PresentedCredential::Certificate(&names);
+        let answer = issue_at(&server.authority(), "order", certificate, "", now).await;
+        assert_eq!(answer.is_ok(), is_good, "{name}");
     }
     operator.revoke_credential(&server, "order", "san_dns:order.example").await.expect("revoked");
 

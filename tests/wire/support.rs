@@ -6,7 +6,9 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use countersign::authority::host::{self, NewClient};
-use countersign::authority::{Authority, Settings};
+use countersign::authority::{Authority, IssueError, IssuedToken, Settings};
+use countersign::client;
+use countersign::policy::TokenRequest;
 use countersign::rpc;
 use countersign::rpc::audit_service_client::AuditServiceClient;
 use countersign::rpc::client_service_client::ClientServiceClient;
@@ -16,7 +18,7 @@ use countersign::rpc::key_service_client::KeyServiceClient;
 use countersign::rpc::token_service_client::TokenServiceClient;
 use countersign::server::{self, LimitSettings, Options};
 use countersign::store::{self, Kek};
-use countersign_mesh::claims::{ClientId, Clock, Issuer, Timestamp};
+use countersign_mesh::claims::{Audience, ClientId, Clock, Issuer, ScopeSet, Timestamp};
 use tempfile::TempDir;
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
@@ -337,4 +339,20 @@ pub fn assert_field<T: std::fmt::Debug>(answer: Result<T, Status>, field: &str) 
     assert_eq!(status.code(), Code::InvalidArgument, "{}", status.message());
     let bad_request = status.get_details_bad_request().expect("a field is at fault");
     assert_eq!(bad_request.field_violations[0].field, field, "{}", status.message());
+}
+
+/// Issues a token for all that the client is granted, past the wire and its limits; `audience` is
+/// inferred if it is empty.
+pub async fn issue_at(
+    authority: &Authority,
+    client_id: &str,
+    credential: client::PresentedCredential<'_>,
+    audience: &str,
+    now: Timestamp,
+) -> Result<IssuedToken, IssueError> {
+    let audience = (!audience.is_empty()).then(|| Audience::new(audience).expect("an audience"));
+    let proven = authority.authenticate("token.issue", &id(client_id), credential, "", now)?;
+    let everything = TokenRequest { audience, scopes: ScopeSet::default(), requested_ttl: None };
+    let granted = authority.decide(proven, &everything).map_err(IssueError::Denied)?;
+    authority.sign(&granted, now).await
 }

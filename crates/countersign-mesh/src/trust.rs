@@ -2,17 +2,16 @@
 
 mod delta;
 mod revocations;
+mod verified;
 
 pub use self::delta::{TrustDelta, WrongEpoch};
 pub use self::revocations::{ClientRevocation, Revocations, TokenRevocation};
-
-use std::time::Duration;
+pub use self::verified::VerifiedToken;
 
 use serde::{Deserialize, Serialize};
 
-use crate::claims::{Issuer, Timestamp};
+use crate::claims::Issuer;
 use crate::keys::{InvalidKeySet, KeySet};
-use crate::token::{Audiences, Expected, Rejection, VerifiedToken, verify};
 
 /// Keys and revocations at one epoch: all that a verifier needs.
 #[derive(Debug, Clone)]
@@ -35,27 +34,6 @@ struct PublishedKeys<'a> {
 }
 
 impl TrustBundle {
-    /// Verifies a token: signature, issuer, time, audience (see [`verify`]) and revocation.
-    ///
-    /// # Errors
-    /// The first reason not to accept it.
-    pub fn verify(
-        &self,
-        token: &str,
-        audiences: Audiences<'_>,
-        now: Timestamp,
-        leeway: Duration,
-    ) -> Result<VerifiedToken, Rejection> {
-        let expected = Expected { issuer: &self.issuer, audiences, now, leeway };
-        let verified =
-            verify(token, &self.keys, expected).map_err(|rejection| match rejection {
-                Rejection::KeyUnknown if self.names_revoked_key(token) => Rejection::Revoked,
-                other => other,
-            })?;
-        self.check_revocation(&verified)?;
-        Ok(verified)
-    }
-
     /// The keys as a JWK Set (RFC 7517 §5), with two members more, which others pass over: `issuer`,
     /// whose keys they are, and `epoch`.
     pub fn to_jwks(&self) -> String {
@@ -82,56 +60,17 @@ impl TrustBundle {
             revocations: Revocations::default(),
         })
     }
-
-    /// Looks again at a token that was verified earlier, perhaps against an older bundle: its time,
-    /// its key, and revocation. The signature cannot have changed.
-    ///
-    /// # Errors
-    /// The first reason not to accept it any longer.
-    pub fn recheck(
-        &self,
-        verified: &VerifiedToken,
-        now: Timestamp,
-        leeway: Duration,
-    ) -> Result<(), Rejection> {
-        self.check_revocation(verified)?;
-        if self.keys.key(verified.kid().as_str()).is_none() {
-            return Err(Rejection::KeyUnknown);
-        }
-        if verified.claims().has_expired(now, leeway) {
-            return Err(Rejection::Expired);
-        }
-        Ok(())
-    }
-
-    fn check_revocation(&self, verified: &VerifiedToken) -> Result<(), Rejection> {
-        let claims = verified.claims();
-        let revoked = self.revocations.token(&claims.token_id).is_some()
-            || self
-                .revocations
-                .client(&claims.client_id)
-                .is_some_and(|client| claims.issued_at < client.before)
-            || self.revocations.key(verified.kid().as_str());
-        if revoked { Err(Rejection::Revoked) } else { Ok(()) }
-    }
-
-    fn names_revoked_key(&self, token: &str) -> bool {
-        // The token is refused either way; this only tells the bearer which of two refusals it is.
-        crate::token::unverified_claims(token)
-            .ok()
-            .and_then(|token| token.header["kid"].as_str().map(|kid| self.revocations.key(kid)))
-            .unwrap_or_default()
-    }
 }
 
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
+    use std::time::Duration;
 
     use super::*;
-    use crate::claims::{Audience, Claims, ClientId, ScopeSet, TokenId};
+    use crate::claims::{Audience, Claims, ClientId, ScopeSet, Timestamp, TokenId};
     use crate::keys::SigningKey;
-    use crate::token::Minter;
+    use crate::token::{Audiences, Minter, Rejection};
 
     const NOW: Timestamp = Timestamp::from_unix(1_800_000_000);
     const LEEWAY: Duration = Duration::from_secs(30);

@@ -201,7 +201,17 @@ fn store_error(error: StoreError) -> Error {
         }
         StoreError::MarkUnavailable(..) => "name a directory that can be written with --epoch-dir",
         StoreError::InUse(_) => "or, while a server runs, use the commands that speak to it",
-        _ => "nothing was changed",
+        StoreError::NotFound(_) => {
+            "name the directory of a store with --data-dir, or make one with `countersign init`"
+        }
+        StoreError::TooNew { .. } => "run the version of countersign that wrote it, or a later one",
+        StoreError::BadSealedKey(_) | StoreError::BadKeyRing => {
+            "the database was written to by something else; put back a backup with `countersign restore --from`"
+        }
+        StoreError::Corrupt(_) => {
+            "put back a backup with `countersign restore --from`; `countersign audit verify` tells more"
+        }
+        StoreError::Unavailable(_) => "nothing was changed; put that right and try again",
     };
     Error::failed(error.to_string(), next)
 }

@@ -4,9 +4,10 @@ use tonic::{Request, Response, Status};
 
 use crate::rpc;
 use crate::rpc::audit_service_server::AuditService;
+use crate::server::desk::Desk;
 use crate::server::errors::CallError;
 use crate::server::fields::{self, wire_time};
-use crate::server::grpc::{Call, Desk, end};
+use crate::server::grpc::{Call, end};
 use crate::store::AuditRow;
 
 pub(in crate::server) struct Audit(pub(in crate::server) Desk);
@@ -17,7 +18,7 @@ impl AuditService for Audit {
         &self,
         request: Request<rpc::ListAuditEventsRequest>,
     ) -> Result<Response<rpc::ListAuditEventsResponse>, Status> {
-        let call = Call::new(request);
+        let call = Call::permitted(request)?;
         end(&call.notes, self.list(&call.message).await)
     }
 }

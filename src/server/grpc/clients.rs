@@ -11,10 +11,11 @@ use crate::client::{
 };
 use crate::rpc;
 use crate::rpc::client_service_server::ClientService;
+use crate::server::desk::Desk;
 use crate::server::errors::CallError;
 use crate::server::fields::{self, InvalidField, wire_duration, wire_scopes, wire_time};
 use crate::server::grpc::credentials::wire_credential;
-use crate::server::grpc::{Call, Desk, end};
+use crate::server::grpc::{Call, end};
 
 /// The longest description of a client, in characters.
 const MAX_DESCRIPTION: usize = 256;
@@ -27,7 +28,7 @@ impl ClientService for Clients {
         &self,
         request: Request<rpc::CreateClientRequest>,
     ) -> Result<Response<rpc::CreateClientResponse>, Status> {
-        let call = Call::new(request);
+        let call = Call::permitted(request)?;
         end(&call.notes, self.create(&call).await)
     }
 
@@ -35,7 +36,7 @@ impl ClientService for Clients {
         &self,
         request: Request<rpc::GetClientRequest>,
     ) -> Result<Response<rpc::GetClientResponse>, Status> {
-        let call = Call::new(request);
+        let call = Call::permitted(request)?;
         end(&call.notes, self.read(&call.message))
     }
 
@@ -43,7 +44,7 @@ impl ClientService for Clients {
         &self,
         request: Request<rpc::ListClientsRequest>,
     ) -> Result<Response<rpc::ListClientsResponse>, Status> {
-        let call = Call::new(request);
+        let call = Call::permitted(request)?;
         end(&call.notes, self.list(&call.message))
     }
 
@@ -51,7 +52,7 @@ impl ClientService for Clients {
         &self,
         request: Request<rpc::UpdateClientRequest>,
     ) -> Result<Response<rpc::UpdateClientResponse>, Status> {
-        let call = Call::new(request);
+        let call = Call::permitted(request)?;
         end(&call.notes, self.update(&call).await)
     }
 
@@ -59,7 +60,7 @@ impl ClientService for Clients {
         &self,
         request: Request<rpc::DeleteClientRequest>,
     ) -> Result<Response<rpc::DeleteClientResponse>, Status> {
-        let call = Call::new(request);
+        let call = Call::permitted(request)?;
         end(&call.notes, self.delete(&call).await)
     }
 
@@ -67,7 +68,7 @@ impl ClientService for Clients {
         &self,
         request: Request<rpc::CreateClientCredentialRequest>,
     ) -> Result<Response<rpc::CreateClientCredentialResponse>, Status> {
-        let call = Call::new(request);
+        let call = Call::permitted(request)?;
         end(&call.notes, self.create_credential(&call).await)
     }
 
@@ -75,7 +76,7 @@ impl ClientService for Clients {
         &self,
         request: Request<rpc::RevokeClientCredentialRequest>,
     ) -> Result<Response<rpc::RevokeClientCredentialResponse>, Status> {
-        let call = Call::new(request);
+        let call = Call::permitted(request)?;
         end(&call.notes, self.revoke_credential(&call).await)
     }
 
@@ -83,7 +84,7 @@ impl ClientService for Clients {
         &self,
         request: Request<rpc::RevokeClientTokensRequest>,
     ) -> Result<Response<rpc::RevokeClientTokensResponse>, Status> {
-        let call = Call::new(request);
+        let call = Call::permitted(request)?;
         end(&call.notes, self.revoke_tokens(&call).await)
     }
 }

@@ -6,9 +6,10 @@ use crate::authority::Rotation;
 use crate::ring::{KeyInfo, KeyState};
 use crate::rpc;
 use crate::rpc::key_service_server::KeyService;
+use crate::server::desk::Desk;
 use crate::server::errors::CallError;
 use crate::server::fields::{self, InvalidField, wire_time};
-use crate::server::grpc::{Call, Desk, end};
+use crate::server::grpc::{Call, end};
 
 pub(in crate::server) struct Keys(pub(in crate::server) Desk);
 
@@ -18,7 +19,7 @@ impl KeyService for Keys {
         &self,
         request: Request<rpc::RotateKeysRequest>,
     ) -> Result<Response<rpc::RotateKeysResponse>, Status> {
-        let call = Call::new(request);
+        let call = Call::permitted(request)?;
         end(&call.notes, self.rotate(&call).await)
     }
 
@@ -26,7 +27,7 @@ impl KeyService for Keys {
         &self,
         request: Request<rpc::ListKeysRequest>,
     ) -> Result<Response<rpc::ListKeysResponse>, Status> {
-        let call = Call::new(request);
+        let call = Call::permitted(request)?;
         end(&call.notes, self.list(&call.message))
     }
 
@@ -34,7 +35,7 @@ impl KeyService for Keys {
         &self,
         request: Request<rpc::RevokeKeyRequest>,
     ) -> Result<Response<rpc::RevokeKeyResponse>, Status> {
-        let call = Call::new(request);
+        let call = Call::permitted(request)?;
         end(&call.notes, self.revoke(&call).await)
     }
 }

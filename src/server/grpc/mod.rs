@@ -18,70 +18,79 @@ pub(super) use self::trust::TrustStreams;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use countersign_mesh::claims::Clock;
-use countersign_mesh::token::VerifiedToken;
+use countersign_mesh::guard::Permitted;
 use prost::Message;
 use sha2::{Digest, Sha256};
 use tonic::transport::server::TcpConnectInfo;
-use tonic::{Request, Response, Status};
+use tonic::{Extensions, Request, Response, Status};
 
-use crate::authority::{Act, Authority};
+use crate::authority::Act;
 use crate::client::CertificateNames;
 use crate::policy::Operator;
+use crate::server::desk::Desk;
 use crate::server::errors::CallError;
-use crate::server::fields::{InvalidField, request_id};
-use crate::server::limits::Limits;
+use crate::server::fields::request_id;
 use crate::server::request_log::RequestNotes;
 use crate::store::RequestKey;
 
-/// What every service works with.
-#[derive(Clone)]
-pub(super) struct Desk {
-    pub(super) authority: Arc<Authority>,
-    pub(super) clock: Clock,
-    pub(super) limits: Arc<Limits>,
-}
-
-/// A request taken apart.
-struct Call<M> {
+/// A request taken apart. Of a call that the guard permitted `C` is the proof; a method that is open to
+/// everyone has none.
+struct Call<M, C = Permitted> {
     message: M,
     peer: String,
     /// The address alone.
     origin: Option<IpAddr>,
-    /// The caller's token. The guard puts it there for every method that demands one.
-    token: Option<Arc<VerifiedToken>>,
+    caller: C,
     /// The names in the client certificate of the connection, if it has one.
     certificate: Option<Arc<CertificateNames>>,
     notes: Arc<RequestNotes>,
 }
 
+impl<M> Call<M, ()> {
+    /// A call of a method that takes no token.
+    fn public(request: Request<M>) -> Self {
+        Self::taken_apart(request, |_| ())
+    }
+}
+
 impl<M> Call<M> {
-    fn new(request: Request<M>) -> Self {
-        let (_, extensions, message) = request.into_parts();
+    /// A call of a method that demands a token.
+    ///
+    /// # Errors
+    /// When the guard did not permit it, because nobody put the service behind the guard.
+    fn permitted(request: Request<M>) -> Result<Self, Status> {
+        let call = Call::taken_apart(request, |extensions| extensions.remove::<Permitted>());
+        let Call { message, peer, origin, caller, certificate, notes } = call;
+        let Some(caller) = caller else {
+            return Err(failed(&notes, &CallError::NotPermitted));
+        };
+        // Noted once: the extensions are this request's own.
+        let _ = notes.client.set(caller.claims().client_id.clone());
+        Ok(Self { message, peer, origin, caller, certificate, notes })
+    }
+}
+
+impl<M, C> Call<M, C> {
+    fn taken_apart(request: Request<M>, caller: impl FnOnce(&mut Extensions) -> C) -> Self {
+        let (_, mut extensions, message) = request.into_parts();
         let peer: Option<SocketAddr> =
             extensions.get::<TcpConnectInfo>().and_then(TcpConnectInfo::remote_addr);
-        let token = extensions.get::<Arc<VerifiedToken>>().cloned();
-        let certificate = extensions.get::<Arc<CertificateNames>>().cloned();
-        let notes = extensions.get::<Arc<RequestNotes>>().cloned().unwrap_or_default();
-        if let Some(token) = &token {
-            // Noted once: the extensions are this request's own.
-            let _ = notes.client.set(token.claims().client_id.clone());
+        Self {
+            message,
+            peer: peer.map(|peer| peer.to_string()).unwrap_or_default(),
+            origin: peer.map(|peer| peer.ip()),
+            caller: caller(&mut extensions),
+            certificate: extensions.get::<Arc<CertificateNames>>().cloned(),
+            notes: extensions.get::<Arc<RequestNotes>>().cloned().unwrap_or_default(),
         }
-        let origin = peer.map(|peer| peer.ip());
-        let peer = peer.map(|peer| peer.to_string()).unwrap_or_default();
-        Self { message, peer, origin, token, certificate, notes }
-    }
-
-    fn token(&self) -> &VerifiedToken {
-        self.token.as_deref().expect("the guard admits no call of this method without a token")
     }
 }
 
 impl<M: Message> Call<M> {
     /// The operator's act that this call is. The same id makes it the same request only with the
     /// same method and the same content.
-    fn act(&self, desk: &Desk, path: &str, id: &str) -> Result<Act, InvalidField> {
-        let operator = Operator::bearing(self.token());
+    fn act(&self, desk: &Desk, path: &str, id: &str) -> Result<Act, CallError> {
+        let operator = Operator::permitted(&self.caller).ok_or(CallError::NotPermitted)?;
         let request = request_id(id)?.map(|id| RequestKey {
             actor: operator.client_id().clone(),
             id: id.to_owned(),
@@ -97,9 +106,11 @@ impl<M: Message> Call<M> {
 
 /// Ends a call: notes why it failed, if it did.
 fn end<R>(notes: &RequestNotes, result: Result<R, CallError>) -> Result<Response<R>, Status> {
-    result.map(Response::new).map_err(|error| {
-        let told = error.told();
-        let _ = notes.failure.set((told.reason(), told.detail));
-        error.to_status()
-    })
+    result.map(Response::new).map_err(|error| failed(notes, &error))
+}
+
+fn failed(notes: &RequestNotes, error: &CallError) -> Status {
+    let told = error.told();
+    let _ = notes.failure.set((told.reason(), told.detail));
+    error.to_status()
 }

@@ -1,19 +1,22 @@
 //! `TokenService`.
 
 use countersign_mesh::claims::TokenId;
-use countersign_mesh::token::{MAX_LEN, Rejection, VerifiedToken};
+use countersign_mesh::token::{MAX_LEN, Rejection};
+use countersign_mesh::trust::VerifiedToken;
 use tonic::{Request, Response, Status};
 
-use crate::authority::{IssueError, IssueRequest, RevocationTarget};
-use crate::client::{CertificateNames, NotAuthenticated, PresentedCredential};
+use crate::authority::RevocationTarget;
+use crate::client::{CertificateNames, PresentedCredential};
 use crate::policy::TokenRequest;
 use crate::rpc::issue_token_request::Credential as WireCredential;
 use crate::rpc::revoke_token_request::Target;
 use crate::rpc::token_service_server::TokenService;
 use crate::rpc::{self, InactiveReason};
+use crate::server::attempt::Attempt;
+use crate::server::desk::Desk;
 use crate::server::errors::CallError;
 use crate::server::fields::{self, InvalidField, wire_duration, wire_scopes, wire_time};
-use crate::server::grpc::{Call, Desk, end};
+use crate::server::grpc::{Call, end};
 
 /// Longer than any secret that was ever made here.
 const MAX_SECRET_LEN: usize = 256;
@@ -26,7 +29,7 @@ impl TokenService for Tokens {
         &self,
         request: Request<rpc::IssueTokenRequest>,
     ) -> Result<Response<rpc::IssueTokenResponse>, Status> {
-        let call = Call::new(request);
+        let call = Call::public(request);
         end(&call.notes, self.issue(&call).await)
     }
 
@@ -34,7 +37,7 @@ impl TokenService for Tokens {
         &self,
         request: Request<rpc::ValidateTokenRequest>,
     ) -> Result<Response<rpc::ValidateTokenResponse>, Status> {
-        let call = Call::new(request);
+        let call = Call::permitted(request)?;
         end(&call.notes, self.validate(&call))
     }
 
@@ -42,7 +45,7 @@ impl TokenService for Tokens {
         &self,
         request: Request<rpc::RevokeTokenRequest>,
     ) -> Result<Response<rpc::RevokeTokenResponse>, Status> {
-        let call = Call::new(request);
+        let call = Call::permitted(request)?;
         end(&call.notes, self.revoke(&call).await)
     }
 }
@@ -50,7 +53,7 @@ impl TokenService for Tokens {
 impl Tokens {
     async fn issue(
         &self,
-        call: &Call<rpc::IssueTokenRequest>,
+        call: &Call<rpc::IssueTokenRequest, ()>,
     ) -> Result<rpc::IssueTokenResponse, CallError> {
         let message = &call.message;
         let client_id = fields::name("client_id", &message.client_id)?;
@@ -63,20 +66,14 @@ impl Tokens {
                 .map(|ttl| fields::life("requested_ttl", ttl))
                 .transpose()?,
         };
-        let request = IssueRequest { client_id: &client_id, credential, token, peer: &call.peer };
-        let (limits, now) = (&self.0.limits, self.0.clock.now());
-        limits.check_failures(call.origin, client_id.as_str(), now)?;
-        let issued = self.0.authority.issue(&request, now).await;
-        if matches!(issued, Err(IssueError::ClientRejected(_))) {
-            limits.note_failure(call.origin, client_id.as_str(), now);
-        }
-        // A name that nobody has may be a misplaced secret: it is not for the log.
-        if !matches!(issued, Err(IssueError::ClientRejected(NotAuthenticated::UnknownClient))) {
-            let _ = call.notes.client.set(client_id.clone());
-        }
-        let issued = issued?;
-        limits.take_token(&client_id, now)?;
-        let _ = call.notes.audience.set(issued.claims.audience.clone());
+        let attempt = Attempt {
+            client_id,
+            credential,
+            peer: &call.peer,
+            origin: call.origin,
+            notes: &call.notes,
+        };
+        let issued = attempt.issue(&self.0, &token).await?;
         Ok(rpc::IssueTokenResponse {
             access_token: issued.token.into_exposed(),
             token_type: "Bearer".to_owned(),
@@ -99,7 +96,7 @@ impl Tokens {
         let audience = fields::optional_name("audience", &message.audience)?;
         let required = fields::scopes("required_scopes", &message.required_scopes)?;
         let now = self.0.clock.now();
-        let caller = &call.token().claims().client_id;
+        let caller = &call.caller.claims().client_id;
         let answer = self.0.authority.validate(caller, &message.token, audience.as_ref(), now)?;
         Ok(match answer {
             Ok(token) if token.claims().scopes.first_missing(&required).is_some() => {

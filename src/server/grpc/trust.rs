@@ -14,10 +14,11 @@ use crate::authority::{Authority, NotSeated, Seat};
 use crate::rpc;
 use crate::rpc::trust_service_server::TrustService;
 use crate::rpc::watch_trust_bundle_request::Event;
+use crate::server::desk::Desk;
 use crate::server::errors::CallError;
 use crate::server::fields::InvalidField;
 use crate::server::grpc::trust_session::Session;
-use crate::server::grpc::{Call, Desk, end};
+use crate::server::grpc::{Call, end};
 
 /// How long a verifier may take to say who it is.
 const HELLO_DEADLINE: Duration = Duration::from_secs(10);
@@ -46,7 +47,7 @@ impl TrustService for TrustStreams {
         &self,
         request: Request<Streaming<rpc::WatchTrustBundleRequest>>,
     ) -> Result<Response<Updates>, Status> {
-        let call = Call::new(request);
+        let call = Call::permitted(request)?;
         let notes = Arc::clone(&call.notes);
         end(&notes, self.open(call).await)
     }
@@ -58,8 +59,7 @@ impl TrustStreams {
         mut call: Call<Streaming<rpc::WatchTrustBundleRequest>>,
     ) -> Result<Updates, CallError> {
         let authority = &self.desk.authority;
-        let token = Arc::clone(call.token.as_ref().expect("the guard admits none without a token"));
-        let client = &token.claims().client_id;
+        let client = &call.caller.claims().client_id;
         // Read before anything of the store is: what changes from now on is noticed.
         let version = authority.version();
         let told = authority.told(client).ok_or(CallError::ClientGone)?;
@@ -75,7 +75,7 @@ impl TrustStreams {
         // One part at a time: what a slow reader does not take is not made, and the next delta is larger.
         let (parts, taken) = mpsc::channel(1);
         let (ended, end) = oneshot::channel();
-        let session = Session::new(&self.desk, &token, told, &seat, version, parts);
+        let session = Session::new(&self.desk, &call.caller, told, &seat, version, parts);
         let (inbound, stopped) = (call.message, self.stopped.clone());
         let from = hello.have_epoch;
         tokio::spawn(async move {

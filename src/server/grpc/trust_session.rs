@@ -4,8 +4,7 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use countersign_mesh::guard::{ERROR_DOMAIN, Refusal};
-use countersign_mesh::token::VerifiedToken;
+use countersign_mesh::guard::{ERROR_DOMAIN, Permitted, Refusal};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior};
 use tonic::{Code, Status, Streaming};
@@ -16,8 +15,8 @@ use crate::ring::ACK_DEADLINE;
 use crate::rpc;
 use crate::rpc::watch_trust_bundle_request::Event as Said;
 use crate::rpc::watch_trust_bundle_response::Event;
+use crate::server::desk::Desk;
 use crate::server::fields::{wire_duration, wire_time};
-use crate::server::grpc::Desk;
 use crate::server::grpc::trust::epoch_proof;
 use crate::server::grpc::trust_parts::Parts;
 
@@ -33,7 +32,7 @@ const PART_ALLOWANCE: Duration = Duration::from_secs(1);
 
 pub(super) struct Session {
     authority: Arc<Authority>,
-    token: Arc<VerifiedToken>,
+    caller: Permitted,
     told: Told,
     seat: Arc<Seat>,
     version: watch::Receiver<Version>,
@@ -55,7 +54,7 @@ struct Sending {
 impl Session {
     pub(super) fn new(
         desk: &Desk,
-        token: &Arc<VerifiedToken>,
+        caller: &Permitted,
         told: Told,
         seat: &Arc<Seat>,
         version: watch::Receiver<Version>,
@@ -63,7 +62,7 @@ impl Session {
     ) -> Self {
         Self {
             authority: Arc::clone(&desk.authority),
-            token: Arc::clone(token),
+            caller: caller.clone(),
             told,
             seat: Arc::clone(seat),
             version,
@@ -205,8 +204,8 @@ impl Session {
 
     /// Whether the stream may go on.
     fn check_standing(&mut self) -> Result<(), Status> {
-        let client = &self.token.claims().client_id;
-        if self.authority.is_revoked(&self.token) {
+        let client = &self.caller.claims().client_id;
+        if self.authority.is_revoked(self.caller.token()) {
             return Err(Refusal::TokenRevoked.to_status());
         }
         if !self.authority.is_still_told(client, &self.told) {
@@ -216,7 +215,7 @@ impl Session {
                 "what the client serves, or may call, was changed; open another stream",
             ));
         }
-        if self.ends_at.is_none() && self.authority.is_key_revoked(&self.token) {
+        if self.ends_at.is_none() && self.authority.is_key_revoked(self.caller.token()) {
             self.ends_at = Some(self.version.borrow().epoch);
         }
         Ok(())

@@ -1,14 +1,12 @@
 //! What a client proves itself with, found in a request.
 
-use countersign_mesh::claims::{ClientId, Timestamp};
+use countersign_mesh::claims::ClientId;
 use http::{HeaderMap, header};
 
-use crate::authority::IssueError;
-use crate::client::{
-    AuthenticatedClient, CertificateNames, NotAuthenticated, PresentedCredential,
-    unverified_subject,
-};
-use crate::server::grpc::Desk;
+use crate::authority::Proven;
+use crate::client::{CertificateNames, PresentedCredential, unverified_subject};
+use crate::server::attempt::Attempt;
+use crate::server::desk::Desk;
 use crate::server::oauth::authorization::BasicCredentials;
 use crate::server::oauth::errors::OAuthError;
 use crate::server::oauth::form::Form;
@@ -77,21 +75,15 @@ pub(super) fn presented<'a>(
     Ok(Presented::Certificate { client_id })
 }
 
-/// Who a client says it is, and what it proves that with.
-pub(super) struct Claim<'a> {
-    pub(super) client_id: ClientId,
-    pub(super) credential: PresentedCredential<'a>,
-}
-
 impl<'a> Presented<'a> {
     /// The client and its credential; the certificate is that of the connection, if it has one.
     ///
     /// # Errors
     /// When what is presented cannot be anyone's.
-    pub(super) fn claim(
+    fn claim(
         &'a self,
         certificate: Option<&'a CertificateNames>,
-    ) -> Result<Claim<'a>, OAuthError> {
+    ) -> Result<(ClientId, PresentedCredential<'a>), OAuthError> {
         let (client_id, credential) = match self {
             Self::Basic(basic) => {
                 (basic.client_id.as_str(), PresentedCredential::Secret(&basic.client_secret))
@@ -106,10 +98,7 @@ impl<'a> Presented<'a> {
             Self::Assertion { client_id: None, assertion } => {
                 let client_id =
                     unverified_subject(assertion).ok_or(OAuthError::Client("bad_assertion"))?;
-                return Ok(Claim {
-                    client_id,
-                    credential: PresentedCredential::Assertion(assertion),
-                });
+                return Ok((client_id, PresentedCredential::Assertion(assertion)));
             }
             Self::Certificate { client_id } => {
                 let certificate = certificate.ok_or(OAuthError::Client("no_credential"))?;
@@ -118,56 +107,26 @@ impl<'a> Presented<'a> {
         };
         let client_id =
             ClientId::new(client_id).map_err(|_| OAuthError::Client("malformed_client_id"))?;
-        Ok(Claim { client_id, credential })
+        Ok((client_id, credential))
     }
 }
 
-/// Believes the client that a request is from, and notes who it is.
+impl<'a> Presented<'a> {
+    /// The attempt that a request is.
+    ///
+    /// # Errors
+    /// When what is presented cannot be anyone's.
+    pub(super) fn attempt(&'a self, post: &'a Post) -> Result<Attempt<'a>, OAuthError> {
+        let (client_id, credential) = self.claim(post.certificate.as_deref())?;
+        let (peer, origin, notes) = (&post.peer, post.origin, &post.notes);
+        Ok(Attempt { client_id, credential, peer, origin, notes })
+    }
+}
+
+/// Believes the client that a request is from.
 ///
 /// # Errors
 /// When it proves nothing, or not well.
-pub(super) fn authenticate(desk: &Desk, post: &Post) -> Result<AuthenticatedClient, OAuthError> {
-    let presented = presented(&post.headers, &post.form)?;
-    let Claim { client_id, credential } = presented.claim(post.certificate.as_deref())?;
-    let attempt = Attempt::begin(desk, post, client_id)?;
-    let proven =
-        desk.authority.authenticate(&attempt.client_id, credential, &post.peer, attempt.now);
-    let proven = proven.map_err(IssueError::from);
-    attempt.end(&proven);
-    Ok(proven?)
-}
-
-/// An attempt to authenticate.
-pub(super) struct Attempt<'a> {
-    pub(super) client_id: ClientId,
-    pub(super) now: Timestamp,
-    desk: &'a Desk,
-    post: &'a Post,
-}
-
-impl<'a> Attempt<'a> {
-    /// Lets an attempt be made.
-    ///
-    /// # Errors
-    /// When too many have failed.
-    pub(super) fn begin(
-        desk: &'a Desk,
-        post: &'a Post,
-        client_id: ClientId,
-    ) -> Result<Self, OAuthError> {
-        let now = desk.clock.now();
-        desk.limits.check_failures(post.origin, client_id.as_str(), now)?;
-        Ok(Self { client_id, now, desk, post })
-    }
-
-    /// Notes what came of it: who asks, and that it failed. A name that nobody has may be a misplaced
-    /// secret: it is not for the log.
-    pub(super) fn end<T>(&self, outcome: &Result<T, IssueError>) {
-        if matches!(outcome, Err(IssueError::ClientRejected(_))) {
-            self.desk.limits.note_failure(self.post.origin, self.client_id.as_str(), self.now);
-        }
-        if !matches!(outcome, Err(IssueError::ClientRejected(NotAuthenticated::UnknownClient))) {
-            let _ = self.post.notes.client.set(self.client_id.clone());
-        }
-    }
+pub(super) fn authenticate(desk: &Desk, post: &Post) -> Result<Proven, OAuthError> {
+    Ok(presented(&post.headers, &post.form)?.attempt(post)?.authenticate(desk)?)
 }

@@ -9,11 +9,11 @@ use serde::Serialize;
 
 use crate::authority::{ActError, IssueError};
 use crate::policy::Denial;
+use crate::server::attempt::Failed;
 use crate::server::limits::Throttled;
 use crate::server::oauth::form::FormError;
 use crate::server::oauth::json;
 use crate::server::request_log::RequestNotes;
-use crate::store::CommitError;
 
 /// When to come again, in seconds, after what passes by itself.
 const RETRY_AFTER: HeaderValue = HeaderValue::from_static("5");
@@ -63,15 +63,12 @@ impl From<FormError> for OAuthError {
     }
 }
 
-impl From<Throttled> for OAuthError {
-    fn from(throttled: Throttled) -> Self {
-        Self::Throttled(throttled)
-    }
-}
-
-impl From<IssueError> for OAuthError {
-    fn from(error: IssueError) -> Self {
-        Self::Issue(error)
+impl From<Failed> for OAuthError {
+    fn from(failed: Failed) -> Self {
+        match failed {
+            Failed::Throttled(throttled) => Self::Throttled(throttled),
+            Failed::Issue(error) => Self::Issue(error),
+        }
     }
 }
 
@@ -132,7 +129,7 @@ impl OAuthError {
             // The only act here is to revoke a token, and the only refusal that it is another
             // client's. RFC 7009 §2.1 leaves the code open; in the words of RFC 6749 §5.2, a token
             // that "was issued to another client" is this one.
-            Self::Act(CommitError::Refused(refusal)) => Told {
+            Self::Act(ActError::Refused(refusal)) => Told {
                 detail: refusal.reason(),
                 ..told(
                     StatusCode::BAD_REQUEST,
@@ -140,7 +137,7 @@ impl OAuthError {
                     "the token was issued to another client",
                 )
             },
-            Self::Act(CommitError::Store(_) | CommitError::RequestIdReused) => {
+            Self::Act(ActError::Store(_) | ActError::RequestIdReused) => {
                 unavailable("nothing was changed: the store cannot be written")
             }
         }

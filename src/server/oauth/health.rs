@@ -45,7 +45,7 @@ mod tests {
 
     use super::*;
     use crate::authority::{Authority, Settings, host};
-    use crate::server::grpc::Desk;
+    use crate::server::desk::Desk;
     use crate::server::limits::{LimitSettings, Limits};
     use crate::store::{self, Kek};
 

@@ -31,7 +31,7 @@ use http::{HeaderValue, StatusCode, header};
 use serde::Serialize;
 use tokio::sync::watch;
 
-use crate::server::grpc::Desk;
+use crate::server::desk::Desk;
 use crate::server::oauth::client_auth::authenticate;
 use crate::server::oauth::errors::OAuthError;
 use crate::server::oauth::request::Post;
@@ -94,7 +94,7 @@ async fn introspect(State(Endpoints { desk, .. }): State<Endpoints>, request: Re
     let answer = async {
         let post = Post::read(request).await?;
         let caller = authenticate(&desk, &post)?;
-        introspect::introspect(&desk, &caller, &post)
+        introspect::introspect(&desk, caller.client(), &post)
     };
     end(&notes, answer.await.map(|answer| json(&answer)))
 }
@@ -104,7 +104,7 @@ async fn revoke(State(Endpoints { desk, .. }): State<Endpoints>, request: Reques
     let answer = async {
         let post = Post::read(request).await?;
         let caller = authenticate(&desk, &post)?;
-        revoke::revoke(&desk, &caller, &post).await
+        revoke::revoke(&desk, caller.client(), &post).await
     };
     end(&notes, answer.await.map(|()| (StatusCode::OK, UNCACHED).into_response()))
 }

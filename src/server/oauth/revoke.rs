@@ -3,7 +3,7 @@
 use crate::authority::{Act, RevocationTarget};
 use crate::client::AuthenticatedClient;
 use crate::policy::Operator;
-use crate::server::grpc::Desk;
+use crate::server::desk::Desk;
 use crate::server::oauth::errors::OAuthError;
 use crate::server::oauth::request::Post;
 

@@ -3,11 +3,11 @@
 use countersign_mesh::claims::{Audience, ScopeSet};
 use serde::Serialize;
 
-use crate::authority::{Authority, IssueRequest, NoAudience};
+use crate::authority::{Authority, NoAudience};
 use crate::client::ResourceUri;
 use crate::policy::TokenRequest;
-use crate::server::grpc::Desk;
-use crate::server::oauth::client_auth::{Attempt, Claim, authenticate, presented};
+use crate::server::desk::Desk;
+use crate::server::oauth::client_auth::{authenticate, presented};
 use crate::server::oauth::errors::{NOT_GRANTED, OAuthError};
 use crate::server::oauth::form::Form;
 use crate::server::oauth::request::Post;
@@ -31,18 +31,13 @@ pub(super) async fn issue(desk: &Desk, post: &Post) -> Result<Answer, OAuthError
     // first the client proves who it is.
     let token = match token_request(&desk.authority, &post.form) {
         Ok(token) => token,
-        Err(error) => return authenticate(desk, post).and(Err(error)),
+        Err(error) => {
+            authenticate(desk, post)?;
+            return Err(error);
+        }
     };
     let presented = presented(&post.headers, &post.form)?;
-    let Claim { client_id, credential } = presented.claim(post.certificate.as_deref())?;
-    let attempt = Attempt::begin(desk, post, client_id)?;
-    let (client_id, now) = (&attempt.client_id, attempt.now);
-    let request = IssueRequest { client_id, credential, token, peer: &post.peer };
-    let issued = desk.authority.issue(&request, now).await;
-    attempt.end(&issued);
-    let issued = issued?;
-    desk.limits.take_token(client_id, now)?;
-    let _ = post.notes.audience.set(issued.claims.audience.clone());
+    let issued = presented.attempt(post)?.issue(desk, &token).await?;
     Ok(Answer {
         access_token: issued.token.into_exposed(),
         token_type: "Bearer",

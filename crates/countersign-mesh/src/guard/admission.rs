@@ -7,16 +7,47 @@ use http::HeaderMap;
 use http::header::AUTHORIZATION;
 use quick_cache::sync::Cache;
 
-use crate::claims::{Audience, ClientId, Clock, ScopeSet, Timestamp};
+use crate::claims::{Audience, Claims, Clock, ScopeSet, Timestamp};
+use crate::guard::live_trust::Trust;
 use crate::guard::policy_table::PolicyTable;
-use crate::guard::refusal::Refusal;
+use crate::guard::refusal::{Refusal, RefusalDetail};
 use crate::guard::report::Reports;
-use crate::guard::trust::Trust;
-use crate::token::{Audiences, Rejection, VerifiedToken};
-use crate::trust::TrustBundle;
+use crate::token::{Audiences, Rejection};
+use crate::trust::{TrustBundle, VerifiedToken};
 
 /// How many verified tokens are remembered. Each bearer brings the same one many times.
 const CACHED_TOKENS: usize = 10_000;
+
+/// The proof that a guard let a call through: its token was good for the audience of the called method,
+/// and carried all scopes that the method demands. It stands in the extensions of the request; see
+/// [`caller`](crate::guard::caller).
+///
+/// Only a guard makes one. A token that was merely verified permits nothing:
+///
+/// ```compile_fail
+/// use std::sync::Arc;
+///
+/// use countersign_mesh::guard::Permitted;
+/// use countersign_mesh::trust::VerifiedToken;
+///
+/// fn permitted(token: Arc<VerifiedToken>) -> Permitted {
+///     Permitted(token)
+/// }
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Permitted(Arc<VerifiedToken>);
+
+impl Permitted {
+    /// What the token says.
+    pub fn claims(&self) -> &Claims {
+        self.0.claims()
+    }
+
+    /// The token itself, for whoever looks at it again later: it may be revoked while the call lasts.
+    pub fn token(&self) -> &VerifiedToken {
+        &self.0
+    }
+}
 
 /// All that a guard decides by. Shared by its clones and its calls.
 pub(super) struct Checks {
@@ -26,21 +57,6 @@ pub(super) struct Checks {
     pub(super) leeway: Duration,
     pub(super) reports: Reports,
     pub(super) verified: Cache<Box<str>, Arc<VerifiedToken>>,
-}
-
-/// A refusal, and what the log may know of it and the caller need not.
-pub(super) struct Refused {
-    pub(super) refusal: Refusal,
-    /// Why exactly.
-    pub(super) rejection: Option<Rejection>,
-    /// Whose token it is, once it has verified.
-    pub(super) client: Option<ClientId>,
-}
-
-impl From<Refusal> for Refused {
-    fn from(refusal: Refusal) -> Self {
-        Self { refusal, rejection: None, client: None }
-    }
 }
 
 impl Checks {
@@ -55,14 +71,14 @@ impl Checks {
         Self { policies, trust, clock, leeway, reports, verified }
     }
 
-    /// The verified token of a call, if it is one for this audience with these scopes.
+    /// Permits a call, if its token is one for this audience with these scopes.
     pub(super) fn admit(
         &self,
         headers: &HeaderMap,
         audience: &Audience,
         scopes: &ScopeSet,
         now: Timestamp,
-    ) -> Result<Arc<VerifiedToken>, Refused> {
+    ) -> Result<Permitted, RefusalDetail> {
         let token = bearer(headers, audience)?;
         let bundle = self.trust.bundle().ok_or(Refusal::TrustUnavailable)?;
         if self.trust.fails_closed() {
@@ -73,15 +89,15 @@ impl Checks {
                 self.trust.report_missing_key();
             }
             let refusal = Refusal::of(&rejection, audience);
-            Refused { refusal, rejection: Some(rejection), client: None }
+            RefusalDetail { refusal, rejection: Some(rejection), client: None }
         })?;
         match verified.claims().scopes.first_missing(scopes) {
-            Some(scope) => Err(Refused {
+            Some(scope) => Err(RefusalDetail {
                 refusal: Refusal::ScopeMissing { scope: scope.into() },
                 rejection: None,
                 client: Some(verified.claims().client_id.clone()),
             }),
-            None => Ok(verified),
+            None => Ok(Permitted(verified)),
         }
     }
 

@@ -4,9 +4,10 @@ use std::sync::Arc;
 
 use crate::claims::{Audience, Clock, DEFAULT_LEEWAY, Timestamp};
 use crate::guard::admission::Checks;
-use crate::guard::policy_table::PolicyTable;
+use crate::guard::layer::Guard;
+use crate::guard::live_trust::{Trust, WhenStale};
+use crate::guard::policy_table::{PolicyTable, ServicePolicy};
 use crate::guard::report::{RefusalLog, Reports};
-use crate::guard::{Guard, ServicePolicy, Trust, WhenStale};
 
 /// Makes a [`Guard`] of more than the usual.
 pub struct GuardBuilder {
@@ -18,8 +19,20 @@ pub struct GuardBuilder {
     refusal_log: RefusalLog,
 }
 
+impl Guard {
+    /// A guard that knows these services and refuses calls of all others.
+    pub fn new(trust: impl Into<Trust>, services: &[ServicePolicy]) -> Self {
+        Self::builder(trust).services(services).build()
+    }
+
+    /// A guard that knows no service yet.
+    pub fn builder(trust: impl Into<Trust>) -> GuardBuilder {
+        GuardBuilder::new(trust.into())
+    }
+}
+
 impl GuardBuilder {
-    pub(super) fn new(trust: Trust) -> Self {
+    fn new(trust: Trust) -> Self {
         Self {
             trust,
             policies: PolicyTable::default(),

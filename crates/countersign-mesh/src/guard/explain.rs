@@ -1,19 +1,13 @@
 //! Why a token is or is not good for a call, check by check: for people who debug.
 
 use std::fmt;
-use std::time::Duration;
 
-use crate::claims::{Audience, ScopeSet, Timestamp};
+use crate::claims::{Audience, Claims, ScopeSet, Timestamp};
 use crate::guard::layer::Guard;
 use crate::guard::policy_table::Demand;
 use crate::guard::refusal::Refusal;
-use crate::token::{
-    Audiences, Expected, Rejection, UnverifiedToken, VerifiedToken, unverified_claims, verify,
-};
+use crate::token::{Rejection, SignedToken, UnverifiedToken, unverified_claims};
 use crate::trust::TrustBundle;
-
-/// With this leeway no token is too old or too new.
-const ANY_TIME: Duration = Duration::MAX;
 
 /// What a guard makes of a token and a path, check by check. `Display` prints it as a table. The
 /// token is not in it.
@@ -129,75 +123,11 @@ impl Guard {
         let keys = bundle.keys.len();
         explained.pass("trust", format!("epoch {} with {keys} keys", bundle.epoch));
         let now = self.checks.clock.now();
-        if let Some(verified) = self.explain_signature(&mut explained, &bundle, token, audience) {
-            self.explain_claims(&mut explained, &bundle, token, &verified, audience, now);
-            explain_scopes(&mut explained, &verified, scopes);
+        if let Some(signed) = explain_signature(&mut explained, &bundle, token, audience) {
+            self.explain_claims(&mut explained, &bundle, &signed, audience, now);
+            explain_scopes(&mut explained, signed.claims(), scopes);
         }
         explained
-    }
-
-    /// Format, issuer, key and signature: what decides whether the token's word is believed.
-    fn explain_signature(
-        &self,
-        explained: &mut Explanation,
-        bundle: &TrustBundle,
-        token: &str,
-        audience: &Audience,
-    ) -> Option<VerifiedToken> {
-        let unverified = match unverified_claims(token) {
-            Ok(UnverifiedToken { format: Err(error), .. }) | Err(error) => {
-                let refusal = Refusal::of(&Rejection::Malformed(error), audience);
-                explained.fail("format", format!("not a token: {error:?}"), refusal);
-                return None;
-            }
-            Ok(unverified) => unverified,
-        };
-        explained.pass("format", "a JWS in compact form with the claims of RFC 9068");
-        let says = |value: &serde_json::Value| value.as_str().unwrap_or_default().to_owned();
-        let (issuer, kid) = (says(&unverified.claims["iss"]), says(&unverified.header["kid"]));
-        let expected = Expected {
-            issuer: &bundle.issuer,
-            audiences: Audiences::Any,
-            now: Timestamp::from_unix(0),
-            leeway: ANY_TIME,
-        };
-        let rejection = match verify(token, &bundle.keys, expected) {
-            Ok(verified) => {
-                explained.pass("issuer", issuer);
-                explained.pass("key", kid);
-                explained.pass("signature", "of that key");
-                return Some(verified);
-            }
-            Err(rejection) => rejection,
-        };
-        let refusal = Refusal::of(&rejection, audience);
-        // Where the token's own words are shown, `Debug` keeps control characters out.
-        match rejection {
-            Rejection::IssuerMismatch => {
-                let detail = format!("{issuer:?}; trusted is {}", bundle.issuer);
-                explained.fail("issuer", detail, refusal);
-            }
-            Rejection::KeyUnknown if bundle.revocations.key(&kid) => {
-                explained.pass("issuer", issuer);
-                explained.fail("key", format!("{kid:?} is revoked"), Refusal::TokenRevoked);
-            }
-            Rejection::KeyUnknown => {
-                explained.pass("issuer", issuer);
-                explained.fail("key", format!("{kid:?} is not among the issuer's keys"), refusal);
-            }
-            // At any time, for any audience and with revocations aside, only this is left.
-            Rejection::SignatureInvalid
-            | Rejection::Malformed(_)
-            | Rejection::Expired
-            | Rejection::NotYetValid
-            | Rejection::AudienceMismatch
-            | Rejection::Revoked => {
-                explained.pass("issuer", issuer);
-                explained.pass("key", kid);
-                explained.fail("signature", "not of that key over these claims", refusal);
-            }
-        }
-        None
     }
 
     /// Time, audience and revocation.
@@ -205,14 +135,12 @@ impl Guard {
         &self,
         explained: &mut Explanation,
         bundle: &TrustBundle,
-        token: &str,
-        verified: &VerifiedToken,
+        signed: &SignedToken,
         audience: &Audience,
         now: Timestamp,
     ) {
-        let claims = verified.claims();
+        let claims = signed.claims();
         let leeway = self.checks.leeway;
-        let expected = Expected { issuer: &bundle.issuer, audiences: Audiences::Any, now, leeway };
         let from_to = format!(
             "from {} to {}, now is {}, leeway {} s",
             claims.issued_at.as_unix(),
@@ -220,8 +148,8 @@ impl Guard {
             now.as_unix(),
             leeway.as_secs(),
         );
-        match verify(token, &bundle.keys, expected) {
-            Ok(_) => explained.pass("time", from_to),
+        match signed.check_time(now, leeway) {
+            Ok(()) => explained.pass("time", from_to),
             Err(Rejection::NotYetValid) => {
                 explained.fail("time", format!("not yet valid: {from_to}"), Refusal::TokenInvalid)
             }
@@ -240,7 +168,7 @@ impl Guard {
                 refusal,
             );
         }
-        match bundle.recheck(verified, now, ANY_TIME) {
+        match bundle.check_revocation(claims, signed.kid()) {
             Ok(()) => explained.pass("revocation", "none of the token, its client and its key"),
             Err(rejection) => {
                 let client = &claims.client_id;
@@ -251,8 +179,64 @@ impl Guard {
     }
 }
 
-fn explain_scopes(explained: &mut Explanation, verified: &VerifiedToken, scopes: &ScopeSet) {
-    let carried = &verified.claims().scopes;
+/// Format, issuer, key and signature: what decides whether the token's word is believed.
+fn explain_signature(
+    explained: &mut Explanation,
+    bundle: &TrustBundle,
+    token: &str,
+    audience: &Audience,
+) -> Option<SignedToken> {
+    let unverified = match unverified_claims(token) {
+        Ok(UnverifiedToken { format: Err(error), .. }) | Err(error) => {
+            let refusal = Refusal::of(&Rejection::Malformed(error), audience);
+            explained.fail("format", format!("not a token: {error:?}"), refusal);
+            return None;
+        }
+        Ok(unverified) => unverified,
+    };
+    explained.pass("format", "a JWS in compact form with the claims of RFC 9068");
+    let says = |value: &serde_json::Value| value.as_str().unwrap_or_default().to_owned();
+    let (issuer, kid) = (says(&unverified.claims["iss"]), says(&unverified.header["kid"]));
+    let rejection = match bundle.signed(token) {
+        Ok(signed) => {
+            explained.pass("issuer", issuer);
+            explained.pass("key", kid);
+            explained.pass("signature", "of that key");
+            return Some(signed);
+        }
+        Err(rejection) => rejection,
+    };
+    let refusal = Refusal::of(&rejection, audience);
+    // Where the token's own words are shown, `Debug` keeps control characters out.
+    match rejection {
+        Rejection::IssuerMismatch => {
+            let detail = format!("{issuer:?}; trusted is {}", bundle.issuer);
+            explained.fail("issuer", detail, refusal);
+        }
+        Rejection::Revoked => {
+            explained.pass("issuer", issuer);
+            explained.fail("key", format!("{kid:?} is revoked"), refusal);
+        }
+        Rejection::KeyUnknown => {
+            explained.pass("issuer", issuer);
+            explained.fail("key", format!("{kid:?} is not among the issuer's keys"), refusal);
+        }
+        // Neither time nor audience has been looked at, so only this is left.
+        Rejection::SignatureInvalid
+        | Rejection::Malformed(_)
+        | Rejection::Expired
+        | Rejection::NotYetValid
+        | Rejection::AudienceMismatch => {
+            explained.pass("issuer", issuer);
+            explained.pass("key", kid);
+            explained.fail("signature", "not of that key over these claims", refusal);
+        }
+    }
+    None
+}
+
+fn explain_scopes(explained: &mut Explanation, claims: &Claims, scopes: &ScopeSet) {
+    let carried = &claims.scopes;
     let says = if carried.is_empty() { "none" } else { carried.as_str() };
     let missing: Vec<&str> = scopes.iter().filter(|scope| !carried.contains(scope)).collect();
     match missing.first() {

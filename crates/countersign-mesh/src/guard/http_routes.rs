@@ -11,11 +11,10 @@ use metrics::Counter;
 use tower::{Layer, Service};
 
 use crate::claims::{Audience, ScopeSet, Timestamp};
-use crate::guard::admission::Refused;
+use crate::guard::admission::Permitted;
 use crate::guard::layer::Guard;
-use crate::guard::refusal::Refusal;
+use crate::guard::refusal::{Refusal, RefusalDetail};
 use crate::guard::report::{Enforcement, HTTP_ROUTE};
-use crate::token::VerifiedToken;
 
 /// Lets requests through that bring a token with certain scopes: a tower [`Layer`], made by
 /// [`Guard::require`].
@@ -82,16 +81,12 @@ impl Guard {
 }
 
 impl RequireScopes {
-    fn admit<B>(
-        &self,
-        request: &Request<B>,
-        now: Timestamp,
-    ) -> Result<Arc<VerifiedToken>, Refused> {
+    fn admit<B>(&self, request: &Request<B>, now: Timestamp) -> Result<Permitted, RefusalDetail> {
         let demand = self.demand.as_ref().ok_or(Refusal::MethodUndeclared)?;
         let checks = &self.guard.checks;
-        let token = checks.admit(request.headers(), &demand.audience, &demand.scopes, now)?;
+        let permitted = checks.admit(request.headers(), &demand.audience, &demand.scopes, now)?;
         checks.reports.admitted(&demand.admitted, &HTTP_ROUTE);
-        Ok(token)
+        Ok(permitted)
     }
 
     fn answer<R: From<String>>(&self, refusal: Refusal) -> Response<R> {

@@ -13,18 +13,16 @@ use tonic::server::NamedService;
 use tower::{Layer, Service};
 
 use crate::claims::{Audience, Timestamp};
-use crate::guard::admission::{Checks, Refused};
+use crate::guard::admission::{Checks, Permitted};
 use crate::guard::policy_table::{Demand, Streams};
-use crate::guard::refusal::{Refusal, RefusedClient};
+use crate::guard::refusal::{Refusal, RefusalDetail, RefusedClient};
 use crate::guard::report::{Enforcement, UNDECLARED};
 use crate::guard::stream::{GuardedBody, Lease};
-use crate::guard::{GuardBuilder, ServicePolicy, Trust};
-use crate::token::VerifiedToken;
 
 /// Verifies and enforces: a tower [`Layer`] over a whole gRPC server. Cheap to clone.
 ///
-/// Refused calls get a gRPC status with `google.rpc.ErrorInfo`; the [`Refusal`] is in the extensions
-/// of the response, for layers that log. Accepted ones carry an `Arc<VerifiedToken>` in the
+/// RefusalDetail calls get a gRPC status with `google.rpc.ErrorInfo`; the [`Refusal`] is in the extensions
+/// of the response, for layers that log. Accepted ones carry a [`Permitted`] in the
 /// extensions of the request, see [`caller`](crate::guard::caller), and no `authorization` any more.
 #[derive(Clone)]
 pub struct Guard {
@@ -34,16 +32,6 @@ pub struct Guard {
 }
 
 impl Guard {
-    /// A guard that knows these services and refuses calls of all others.
-    pub fn new(trust: impl Into<Trust>, services: &[ServicePolicy]) -> Self {
-        Self::builder(trust).services(services).build()
-    }
-
-    /// A guard that knows no service yet.
-    pub fn builder(trust: impl Into<Trust>) -> GuardBuilder {
-        GuardBuilder::new(trust.into())
-    }
-
     /// One service behind this guard, where the guard is not to stand before the whole server.
     pub fn wrap<S>(&self, inner: S) -> Guarded<S> {
         Guarded { inner, guard: self.clone() }
@@ -53,7 +41,7 @@ impl Guard {
 /// What a call goes on with.
 #[derive(Default)]
 struct Admitted {
-    token: Option<Arc<VerifiedToken>>,
+    permitted: Option<Permitted>,
     lease: Option<Arc<Lease>>,
 }
 
@@ -62,7 +50,7 @@ impl Guard {
         &self,
         request: &Request<B>,
         now: Timestamp,
-    ) -> Result<Admitted, (SharedString, Refused)> {
+    ) -> Result<Admitted, (SharedString, RefusalDetail)> {
         let path = request.uri().path();
         let Some(method) = self.checks.policies.method(path) else {
             return Err((UNDECLARED, Refusal::MethodUndeclared.into()));
@@ -70,17 +58,17 @@ impl Guard {
         let admitted = match &method.demand {
             Demand::Nothing => Admitted::default(),
             Demand::Token { audience, scopes } => {
-                let token = self
+                let permitted = self
                     .checks
                     .admit(request.headers(), audience, scopes, now)
                     .map_err(|refused| (method.label.clone(), refused))?;
                 let lease = match method.streams {
                     Streams::OutliveToken => None,
                     Streams::EndWithToken => {
-                        Some(Arc::new(Lease::new(&self.checks, &token, &method.label, now)))
+                        Some(Arc::new(Lease::new(&self.checks, &permitted, &method.label, now)))
                     }
                 };
-                Admitted { token: Some(token), lease }
+                Admitted { permitted: Some(permitted), lease }
             }
         };
         self.checks.reports.admitted(&method.admitted, &method.label);
@@ -88,11 +76,11 @@ impl Guard {
     }
 
     /// Prepares an admitted request: what is in it is proof, and the token goes no further.
-    pub(super) fn hand_on<B>(request: &mut Request<B>, token: Option<Arc<VerifiedToken>>) {
+    pub(super) fn hand_on<B>(request: &mut Request<B>, permitted: Option<Permitted>) {
         request.headers_mut().remove(AUTHORIZATION);
-        request.extensions_mut().remove::<Arc<VerifiedToken>>();
-        if let Some(token) = token {
-            request.extensions_mut().insert(token);
+        request.extensions_mut().remove::<Permitted>();
+        if let Some(permitted) = permitted {
+            request.extensions_mut().insert(permitted);
         }
     }
 
@@ -101,12 +89,12 @@ impl Guard {
         &self,
         request: &mut Request<B>,
         label: SharedString,
-        refused: &Refused,
+        refused: &RefusalDetail,
         now: Timestamp,
     ) -> Enforcement {
         let enforcement = self.checks.reports.enforcement(now);
         self.checks.reports.refused(label, request.uri().path(), refused, enforcement);
-        request.extensions_mut().remove::<Arc<VerifiedToken>>();
+        request.extensions_mut().remove::<Permitted>();
         enforcement
     }
 }
@@ -146,8 +134,8 @@ where
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
         let now = self.guard.checks.clock.now();
         let lease = match self.guard.admit(&request, now) {
-            Ok(Admitted { token, lease }) => {
-                Guard::hand_on(&mut request, token);
+            Ok(Admitted { permitted, lease }) => {
+                Guard::hand_on(&mut request, permitted);
                 lease
             }
             Err((label, refused)) => match self.guard.refuse(&mut request, label, &refused, now) {
@@ -183,7 +171,7 @@ pin_project! {
 }
 
 impl<F, R: Default> GuardedCall<F, R> {
-    fn refused(refused: Refused) -> Self {
+    fn refused(refused: RefusalDetail) -> Self {
         let mut response = refused.refusal.to_status().into_http();
         response.extensions_mut().insert(refused.refusal);
         if let Some(client) = refused.client {
@@ -225,7 +213,7 @@ mod tests {
 
     use super::*;
     use crate::claims::{Claims, ClientId, Clock, Issuer, ScopeSet, TokenId};
-    use crate::guard::{Access, MethodPolicy};
+    use crate::guard::{Access, MethodPolicy, ServicePolicy, Trust};
     use crate::keys::SigningKey;
     use crate::token::Minter;
     use crate::trust::{ClientRevocation, Revocations, TokenRevocation, TrustBundle};
@@ -325,7 +313,7 @@ mod tests {
                     !request.headers().contains_key(AUTHORIZATION),
                     "the token goes no further"
                 );
-                let token = request.extensions().get::<Arc<VerifiedToken>>();
+                let token = request.extensions().get::<Permitted>();
                 let id = token.map(|token| token.claims().token_id.to_string());
                 ready(Ok::<_, Infallible>(Response::new(id)))
             });

@@ -32,9 +32,9 @@
 //! ```
 //!
 //! For each call: path → policy → bearer token → verified-token cache or
-//! [`verify`](crate::token::verify()) → time, key and revocation against today's trust bundle, cached
-//! or not → scopes → [`VerifiedToken`] in the request's extensions. No
-//! step asks anyone over the network.
+//! [verification](crate::trust::TrustBundle::verify) → time, key and revocation against today's trust
+//! bundle, cached or not → scopes → [`Permitted`] in the request's extensions. No step asks anyone over
+//! the network.
 //!
 //! # Who calls
 //!
@@ -123,32 +123,29 @@ mod builder;
 mod explain;
 mod http_routes;
 mod layer;
+mod live_trust;
 mod policy_table;
 mod refusal;
 mod report;
 mod stream;
-mod trust;
-
-use std::sync::Arc;
 
 use http::Extensions;
 
-use crate::token::VerifiedToken;
-
+pub use self::admission::Permitted;
 pub use self::builder::GuardBuilder;
 pub use self::explain::{Check, Explanation, Outcome};
 pub use self::http_routes::{RequireScopes, ScopesRequired};
 pub use self::layer::{Guard, Guarded, GuardedCall};
+pub use self::live_trust::{Freshness, Trust, WhenStale};
 pub use self::policy_table::{Access, MethodPolicy, ServicePolicy};
 pub use self::refusal::{ERROR_DOMAIN, Refusal, RefusedClient};
 pub use self::stream::GuardedBody;
-pub use self::trust::{Freshness, Trust, WhenStale};
 
-/// The verified token of a call, from the extensions of its request: tonic's
-/// `request.extensions()`, or those of an HTTP request. None where none is demanded, and where a
-/// guard in report-only mode would have refused the call.
+/// Who calls, and with what: from the extensions of a request, tonic's `request.extensions()` or those of
+/// an HTTP request. None where no token is demanded, and where a guard in report-only mode would have
+/// refused the call.
 ///
-/// The same `Arc<VerifiedToken>` is what axum's `Extension` extracts.
-pub fn caller(extensions: &Extensions) -> Option<&VerifiedToken> {
-    extensions.get::<Arc<VerifiedToken>>().map(Arc::as_ref)
+/// The same [`Permitted`] is what axum's `Extension` extracts.
+pub fn caller(extensions: &Extensions) -> Option<&Permitted> {
+    extensions.get()
 }

@@ -141,3 +141,18 @@ impl Refusal {
         }
     }
 }
+
+/// A refusal, and what the log may know of it and the caller need not.
+pub(super) struct RefusalDetail {
+    pub(super) refusal: Refusal,
+    /// Why exactly.
+    pub(super) rejection: Option<Rejection>,
+    /// Whose token it is, once it has verified.
+    pub(super) client: Option<ClientId>,
+}
+
+impl From<Refusal> for RefusalDetail {
+    fn from(refusal: Refusal) -> Self {
+        Self { refusal, rejection: None, client: None }
+    }
+}

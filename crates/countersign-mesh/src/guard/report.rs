@@ -7,9 +7,8 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use metrics::{Counter, SharedString};
 
 use crate::claims::{ClientId, Timestamp};
-use crate::guard::admission::Refused;
-use crate::guard::refusal::Refusal;
-use crate::token::VerifiedToken;
+use crate::guard::refusal::{Refusal, RefusalDetail};
+use crate::trust::VerifiedToken;
 
 /// Calls of paths that nobody declared go by this name in metrics: their own text has no bound.
 pub(super) const UNDECLARED: SharedString = SharedString::const_str("undeclared");
@@ -102,7 +101,7 @@ impl Reports {
         &self,
         label: SharedString,
         path: &str,
-        refused: &Refused,
+        refused: &RefusalDetail,
         enforcement: Enforcement,
     ) {
         let reason = refused.refusal.reason();

@@ -20,10 +20,9 @@ use pin_project_lite::pin_project;
 use tokio::time::Instant;
 
 use crate::claims::Timestamp;
-use crate::guard::admission::Checks;
+use crate::guard::admission::{Checks, Permitted};
 use crate::guard::refusal::Refusal;
 use crate::guard::report::Enforcement;
-use crate::token::VerifiedToken;
 
 type BoxError = Box<dyn Error + Send + Sync>;
 
@@ -33,7 +32,7 @@ const UNARY_FRAMES: u8 = 2;
 /// What an admitted call goes on by: its token.
 pub(super) struct Lease {
     checks: Arc<Checks>,
-    token: Arc<VerifiedToken>,
+    permitted: Permitted,
     label: SharedString,
     /// When the token expires, by a clock that nobody sets; `None` when that is beyond what it counts.
     expiry: Option<Instant>,
@@ -45,14 +44,14 @@ pub(super) struct Lease {
 impl Lease {
     pub(super) fn new(
         checks: &Arc<Checks>,
-        token: &Arc<VerifiedToken>,
+        permitted: &Permitted,
         label: &SharedString,
         now: Timestamp,
     ) -> Self {
-        let left = (token.claims().expires_at + checks.leeway).since(now);
+        let left = (permitted.claims().expires_at + checks.leeway).since(now);
         Self {
             checks: Arc::clone(checks),
-            token: Arc::clone(token),
+            permitted: permitted.clone(),
             label: label.clone(),
             expiry: Instant::now().checked_add(left),
             reported: AtomicBool::new(false),
@@ -89,8 +88,10 @@ impl Lease {
             }
             if let Some(bundle) = trust.bundle() {
                 let now = self.checks.clock.now();
-                if let Err(rejection) = bundle.recheck(&self.token, now, self.checks.leeway) {
-                    return Refusal::of(&rejection, &self.token.claims().audience);
+                if let Err(rejection) =
+                    bundle.recheck(self.permitted.token(), now, self.checks.leeway)
+                {
+                    return Refusal::of(&rejection, &self.permitted.claims().audience);
                 }
             }
             let changed = pin!(trust.changed());
@@ -106,7 +107,12 @@ impl Lease {
             Enforcement::Enforced => &self.ended,
         };
         if !told.swap(true, Ordering::Relaxed) {
-            self.checks.reports.ended(self.label.clone(), &self.token, refusal, enforcement);
+            self.checks.reports.ended(
+                self.label.clone(),
+                self.permitted.token(),
+                refusal,
+                enforcement,
+            );
         }
     }
 }

@@ -2,21 +2,23 @@
 
 use std::path::PathBuf;
 use std::time::Duration;
-use std::{fmt, io};
 
 use tonic::transport::Channel;
 
 use crate::claims::{Clock, Issuer};
 use crate::guard::WhenStale;
-use crate::session::address::{Plaintext, Roots, address, channel, server_address};
-use crate::session::credentials::{Credentials, CredentialsError, Proof, variable};
-use crate::session::endpoint::Countersign;
-use crate::session::http_client::HttpClient;
-use crate::session::jitter::Jitter;
-use crate::session::presenting::Presenting;
-use crate::session::session::Session;
-use crate::session::trust_source::{Jwks, KeysOf, TrustSource};
-use crate::session::{credentials_file, verifier_name};
+use crate::session::live::Session;
+use crate::session::reach::address::{Plaintext, Roots, address, channel, server_address};
+use crate::session::reach::credentials::{Credentials, Proof, variable};
+use crate::session::reach::credentials_file;
+use crate::session::reach::error::SessionError;
+use crate::session::reach::http_client::HttpClient;
+use crate::session::reach::jitter::Jitter;
+use crate::session::reach::presenting::Presenting;
+use crate::session::tokens::countersign::Countersign;
+use crate::session::tokens::sources::TokenSources;
+use crate::session::trust::source::{Jwks, KeysOf, TrustSource};
+use crate::session::trust::verifier_name;
 
 /// How long Countersign may take for a token.
 const LONGEST_ANSWER: Duration = Duration::from_secs(10);
@@ -38,71 +40,28 @@ pub struct SessionBuilder {
     jitter: Jitter,
 }
 
-/// Why there is no session.
-#[derive(Debug)]
-pub enum SessionError {
-    /// The credentials are missing or cannot be used.
-    Credentials(CredentialsError),
-    /// The address is not one.
-    BadUrl(String),
-    /// The address would take secrets over the network in plaintext.
-    Plaintext(String),
-    /// The certificate of the authority is not one.
-    BadCertificate,
-    /// The client certificate is not one in PEM, or the key is not its own.
-    BadClientCertificate,
-    /// A client certificate cannot be presented over plaintext.
-    CertificateInPlaintext,
-    /// The system names no certificate authority.
-    NoAuthorities,
-    /// A file that was named cannot be read.
-    Unreadable(PathBuf, io::Error),
-    /// `COUNTERSIGN_ISSUER` is not the name of an issuer.
-    BadIssuer,
-    /// `COUNTERSIGN_WHEN_STALE` is neither `serve-stale` nor `fail-closed`.
-    BadWhenStale,
-    /// A trust file is only believed for an issuer that is given.
-    TrustFileWithoutIssuer,
-}
+impl Session {
+    /// From the environment, see [the module](crate::session#the-environment). An empty variable counts
+    /// as unset.
+    ///
+    /// Connects when the first token is needed, so a service may start before Countersign does.
+    /// Must be called within a tokio runtime.
+    ///
+    /// # Errors
+    /// See [`SessionError`].
+    pub fn from_env() -> Result<Self, SessionError> {
+        let lookup = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+        SessionBuilder::from_variables(&lookup)?.connect()
+    }
 
-impl fmt::Display for SessionError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Credentials(error) => error.fmt(f),
-            Self::BadUrl(url) => {
-                write!(f, "{url} is not an address like https://countersign.example:9443")
-            }
-            Self::Plaintext(url) => write!(
-                f,
-                "{url} is plaintext and not on this machine; use https, or allow it with \
-                 SessionBuilder::insecure_plaintext if something else encrypts",
-            ),
-            Self::BadCertificate => f.write_str("the CA certificate is not one in PEM"),
-            Self::BadClientCertificate => {
-                f.write_str("the client certificate is not one in PEM, or the key is not its own")
-            }
-            Self::CertificateInPlaintext => {
-                f.write_str("a client certificate is presented over TLS; use an https address")
-            }
-            Self::NoAuthorities => f.write_str(
-                "the system names no certificate authorities; give one with COUNTERSIGN_CA_FILE",
-            ),
-            Self::Unreadable(path, error) => write!(f, "cannot read {}: {error}", path.display()),
-            Self::BadIssuer => f.write_str("COUNTERSIGN_ISSUER is not the URL of an issuer"),
-            Self::BadWhenStale => {
-                f.write_str("COUNTERSIGN_WHEN_STALE is neither serve-stale nor fail-closed")
-            }
-            Self::TrustFileWithoutIssuer => f.write_str(
-                "a trust file is only believed for a known issuer; set COUNTERSIGN_ISSUER",
-            ),
-        }
+    /// A session with the Countersign at this address.
+    pub fn builder(url: &str, credentials: Credentials) -> SessionBuilder {
+        SessionBuilder::new(url, credentials)
     }
 }
 
-impl std::error::Error for SessionError {}
-
 impl SessionBuilder {
-    pub(super) fn new(url: &str, credentials: Credentials) -> Self {
+    fn new(url: &str, credentials: Credentials) -> Self {
         Self {
             url: url.to_owned(),
             credentials,
@@ -292,6 +251,7 @@ impl SessionBuilder {
                 }
             }
         };
-        Ok(Session::new(countersign, trust_source, verifier_name, roots, self.plaintext))
+        let tokens = TokenSources::new(countersign, self.jitter);
+        Ok(Session::new(tokens, trust_source, verifier_name, roots, self.plaintext))
     }
 }

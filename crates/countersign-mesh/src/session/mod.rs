@@ -203,43 +203,30 @@
 //! | `countersign_trust_age_seconds` | gauge: how long ago keys and revocations were confirmed; infinite before the first time |
 //! | `countersign_trust_stale` | gauge: 1 while that is too long ago, or there are none, else 0 |
 //! | `countersign_trust_reconnects_total` | counter: streams that were up and were lost |
+//!
+//! # The wings
+//!
+//! An arrow points from what uses to what is used, and never back: neither between wings nor between the
+//! files of one.
+//!
+//! ```text
+//! the session ─┬─▶ calls ──┬─▶ tokens ──▶ reach
+//!              └─▶ trust ──┘
+//! ```
+//!
+//! `reach` has addresses, TLS, HTTP and credentials; `tokens` what keeps tokens fresh; `trust` what keeps
+//! keys and revocations fresh; `calls` what puts tokens on calls. The [`Session`] holds one of each.
 
-mod address;
-mod authenticated;
-mod bearer_token;
 mod builder;
-mod credentials;
-mod credentials_file;
-mod endpoint;
-mod freshness;
-mod health;
-mod http_client;
-mod interceptor;
-mod jitter;
-mod meter;
-mod oauth;
-mod outgoing;
-mod presenting;
-mod refresh;
-mod replay;
-mod session;
-mod token_source;
-mod trust_feed;
-mod trust_file;
-mod trust_parts;
-mod trust_source;
-mod trust_stream;
-mod verifier_name;
+mod calls;
+mod live;
+mod reach;
+mod tokens;
+mod trust;
 
-pub use self::authenticated::Authenticated;
-pub use self::bearer_token::BearerToken;
-pub use self::builder::{SessionBuilder, SessionError};
-pub use self::credentials::{ClientSecret, Credentials, CredentialsError};
-pub use self::health::Health;
-pub use self::interceptor::AuthInterceptor;
-pub use self::jitter::Jitter;
-pub use self::oauth::OAuthEndpoint;
-pub use self::session::Session;
-pub use self::token_source::{NoToken, TokenSource};
-pub use self::trust_feed::FedBy;
-pub use self::trust_source::trust_in;
+pub use self::builder::SessionBuilder;
+pub use self::calls::{AuthInterceptor, Authenticated};
+pub use self::live::Session;
+pub use self::reach::{ClientSecret, Credentials, CredentialsError, Jitter, SessionError};
+pub use self::tokens::{BearerToken, NoToken, OAuthEndpoint, TokenSource};
+pub use self::trust::{FedBy, Health, trust_in};

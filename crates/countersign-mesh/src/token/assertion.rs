@@ -15,7 +15,7 @@ use crate::encoding::base64_url;
 use crate::keys::{PublicKey, SigningKey};
 use crate::token::Token;
 use crate::token::format::{
-    FormatError, Members, Parts, Text, UniqueMembers, encode, once, required,
+    Compact, FormatError, Members, Text, UniqueMembers, encode, once, required,
 };
 
 /// An assertion, split and decoded. Nothing of it is believed before
@@ -54,7 +54,7 @@ impl Assertion {
     /// # Errors
     /// When it does not have this form.
     pub fn parse(text: &str) -> Result<Self, FormatError> {
-        let parts = Parts::split(text)?;
+        let parts = Compact::split(text)?;
         let header = parts.jose_header()?;
         // An access token is signed, too, and is no assertion (RFC 8725 §3.11).
         if header.typ.as_deref().is_some_and(|typ| !TYPES.contains(&typ)) {

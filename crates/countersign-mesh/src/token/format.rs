@@ -41,7 +41,7 @@ pub enum FormatError {
 }
 
 /// A token split and decoded, nothing of it believed yet.
-pub(super) struct Parts<'a> {
+pub(super) struct Compact<'a> {
     /// What the signature is over.
     pub(super) signing_input: &'a [u8],
     header: Vec<u8>,
@@ -50,7 +50,7 @@ pub(super) struct Parts<'a> {
     pub(super) signature: [u8; 64],
 }
 
-impl<'a> Parts<'a> {
+impl<'a> Compact<'a> {
     pub(super) fn split(token: &'a str) -> Result<Self, FormatError> {
         if token.len() > MAX_LEN {
             return Err(FormatError::TooLong);
@@ -349,7 +349,7 @@ pub fn unverified_claims(token: &str) -> Result<UnverifiedToken, FormatError> {
     let mut parts = token.split('.');
     let header = part(parts.next().ok_or(FormatError::NotCompact)?, FormatError::BadHeader)?;
     let claims = part(parts.next().ok_or(FormatError::NotCompact)?, FormatError::BadClaims)?;
-    let format = Parts::split(token).and_then(|parts| {
+    let format = Compact::split(token).and_then(|parts| {
         parts.header()?;
         parts.claims::<TimedClaims>().map(|_| ())
     });

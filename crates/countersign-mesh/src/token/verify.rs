@@ -1,43 +1,19 @@
-//! Offline verification: from text that anyone could have sent to a [`VerifiedToken`].
+//! Offline verification, its first half: from text that anyone could have sent to a token that its issuer
+//! signed.
 
 use std::time::Duration;
 
 use crate::claims::{Audience, Claims, Issuer, Kid, Timestamp};
-use crate::keys::KeySet;
-use crate::token::format::{FormatError, Parts, TimedClaims};
+use crate::keys::PublicKey;
+use crate::token::format::{Compact, FormatError, TimedClaims};
 
-/// A token whose signature, issuer, audience and time were right when it was verified.
-///
-/// Only [`verify`] makes one.
+/// A token that its issuer signed. Nothing else is known of it: it may be over, revoked, or for someone
+/// else. Only [`signed`] makes one, and only the trust room turns one into a `VerifiedToken`.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct VerifiedToken {
+pub(crate) struct SignedToken {
     claims: Claims,
     kid: Kid,
-}
-
-impl VerifiedToken {
-    /// What it says.
-    pub fn claims(&self) -> &Claims {
-        &self.claims
-    }
-
-    /// The key that signed it.
-    pub fn kid(&self) -> &Kid {
-        &self.kid
-    }
-}
-
-/// What a token must be to be accepted.
-#[derive(Debug, Clone, Copy)]
-pub struct Expected<'a> {
-    /// Its issuer.
-    pub issuer: &'a Issuer,
-    /// Its audience.
-    pub audiences: Audiences<'a>,
-    /// The time.
-    pub now: Timestamp,
-    /// How far the issuer's clock may be off from ours.
-    pub leeway: Duration,
+    not_before: Timestamp,
 }
 
 /// Which audiences are accepted.
@@ -79,41 +55,74 @@ pub enum Rejection {
     Revoked,
 }
 
-/// Verifies a token against keys and expectations, as strictly as RFC 8725 asks.
+/// Reads a token and checks that its issuer signed it, as strictly as RFC 8725 asks. `key_of` finds the
+/// key of a `kid`, or says why there is none.
 ///
 /// The issuer is looked at before the key, so that a `kid` has meaning only among its issuer's
 /// keys; everything else is believed only once the signature holds.
 ///
 /// # Errors
-/// The first reason not to accept it.
-pub fn verify(
+/// The first reason not to believe it.
+pub(crate) fn signed<'k>(
     token: &str,
-    keys: &KeySet,
-    expected: Expected<'_>,
-) -> Result<VerifiedToken, Rejection> {
-    let parts = Parts::split(token).map_err(Rejection::Malformed)?;
+    issuer: &Issuer,
+    key_of: impl FnOnce(&str) -> Result<&'k PublicKey, Rejection>,
+) -> Result<SignedToken, Rejection> {
+    let parts = Compact::split(token).map_err(Rejection::Malformed)?;
     let header = parts.header().map_err(Rejection::Malformed)?;
-    let timed: TimedClaims = parts.claims().map_err(Rejection::Malformed)?;
-    if timed.claims.issuer != *expected.issuer {
+    let TimedClaims { claims, not_before } = parts.claims().map_err(Rejection::Malformed)?;
+    if claims.issuer != *issuer {
         return Err(Rejection::IssuerMismatch);
     }
-    let key = keys.key(&header.kid).ok_or(Rejection::KeyUnknown)?;
+    let key = key_of(&header.kid)?;
     if !key.verifies(parts.signing_input, &parts.signature) {
         return Err(Rejection::SignatureInvalid);
     }
-    let claims = timed.claims;
-    if claims.has_expired(expected.now, expected.leeway) {
-        return Err(Rejection::Expired);
+    let not_before = not_before.map_or(claims.issued_at, |at| at.max(claims.issued_at));
+    Ok(SignedToken { claims, kid: key.kid().clone(), not_before })
+}
+
+impl SignedToken {
+    /// What it says.
+    pub(crate) fn claims(&self) -> &Claims {
+        &self.claims
     }
-    if timed.not_before.unwrap_or(claims.issued_at).max(claims.issued_at)
-        > expected.now + expected.leeway
-    {
-        return Err(Rejection::NotYetValid);
+
+    /// What it says, and the key that signed it.
+    pub(crate) fn into_parts(self) -> (Claims, Kid) {
+        (self.claims, self.kid)
     }
-    if !expected.audiences.accept(&claims.audience) {
-        return Err(Rejection::AudienceMismatch);
+
+    /// The key that signed it.
+    pub(crate) fn kid(&self) -> &Kid {
+        &self.kid
     }
-    Ok(VerifiedToken { claims, kid: key.kid().clone() })
+
+    /// Whether its time has come and is not over, for a clock that may be off by `leeway`.
+    ///
+    /// # Errors
+    /// [`Rejection::Expired`] or [`Rejection::NotYetValid`].
+    pub(crate) fn check_time(&self, now: Timestamp, leeway: Duration) -> Result<(), Rejection> {
+        if self.claims.has_expired(now, leeway) {
+            return Err(Rejection::Expired);
+        }
+        if self.not_before > now + leeway {
+            return Err(Rejection::NotYetValid);
+        }
+        Ok(())
+    }
+
+    /// Whether it is for one of these audiences.
+    ///
+    /// # Errors
+    /// [`Rejection::AudienceMismatch`].
+    pub(crate) fn check_audience(&self, audiences: Audiences<'_>) -> Result<(), Rejection> {
+        if audiences.accept(&self.claims.audience) {
+            Ok(())
+        } else {
+            Err(Rejection::AudienceMismatch)
+        }
+    }
 }
 
 impl Claims {
@@ -132,7 +141,7 @@ mod tests {
     use super::*;
     use crate::claims::{ClientId, ScopeSet, TokenId};
     use crate::encoding::base64_url;
-    use crate::keys::SigningKey;
+    use crate::keys::{KeySet, SigningKey};
     use crate::token::Minter;
 
     const NOW: u64 = 1_800_000_000;
@@ -150,18 +159,18 @@ mod tests {
         format!("{input}.{signature}")
     }
 
-    fn check_at(token: &str, now: u64) -> Result<VerifiedToken, Rejection> {
+    fn check_at(token: &str, now: u64) -> Result<SignedToken, Rejection> {
         let keys = KeySet::from_iter([key().public().clone()]);
-        let expected = Expected {
-            issuer: &Issuer::new("https://issuer").expect("issuer"),
-            audiences: Audiences::OneOf(&[Audience::new("inventory").expect("audience")]),
-            now: Timestamp::from_unix(now),
-            leeway: Duration::from_secs(30),
-        };
-        verify(token, &keys, expected)
+        let issuer = Issuer::new("https://issuer").expect("issuer");
+        let inventory = [Audience::new("inventory").expect("audience")];
+        let token =
+            super::signed(token, &issuer, |kid| keys.key(kid).ok_or(Rejection::KeyUnknown))?;
+        token.check_time(Timestamp::from_unix(now), Duration::from_secs(30))?;
+        token.check_audience(Audiences::OneOf(&inventory))?;
+        Ok(token)
     }
 
-    fn check(token: &str) -> Result<VerifiedToken, Rejection> {
+    fn check(token: &str) -> Result<SignedToken, Rejection> {
         check_at(token, NOW)
     }
 
@@ -355,14 +364,12 @@ mod tests {
             };
             let token = Minter::new(Arc::new(key())).mint(&claims);
             let keys = KeySet::from_iter([key().public().clone()]);
-            let expected = Expected {
-                issuer: &claims.issuer,
-                audiences: Audiences::OneOf(std::slice::from_ref(&claims.audience)),
-                now: Timestamp::from_unix(NOW),
-                leeway: Duration::ZERO,
-            };
-            let verified = verify(token.expose(), &keys, expected).expect("a good token");
-            prop_assert_eq!(verified.claims(), &claims);
+            let key_of = |kid: &str| keys.key(kid).ok_or(Rejection::KeyUnknown);
+            let signed = super::signed(token.expose(), &claims.issuer, key_of).expect("a good token");
+            let audiences = Audiences::OneOf(std::slice::from_ref(&claims.audience));
+            prop_assert_eq!(signed.check_time(Timestamp::from_unix(NOW), Duration::ZERO), Ok(()));
+            prop_assert_eq!(signed.check_audience(audiences), Ok(()));
+            prop_assert_eq!(signed.claims(), &claims);
         }
     }
 }

@@ -1,0 +1,250 @@
+//! Who a service is, and what it proves that with. What is in a file is read when it is used, so that
+//! a secret or a key that was rolled over is picked up without a restart.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use zeroize::Zeroizing;
+
+use crate::claims::{ClientId, Issuer, Timestamp};
+use crate::keys::SigningKey;
+use crate::session::reach::credentials_file::{self, CredentialsFile};
+use crate::session::reach::error::CredentialsError;
+use crate::token::{Token, sign_assertion};
+
+/// A client's name, and its secret or where its private key is. `Debug` shows neither.
+#[derive(Debug, Clone)]
+pub struct Credentials {
+    client_id: ClientId,
+    means: Means,
+}
+
+#[derive(Debug, Clone)]
+enum Means {
+    Secret(ClientSecret),
+    PrivateKeyFile(PathBuf),
+    CertificateFiles { cert: PathBuf, key: PathBuf },
+}
+
+/// What goes to the issuer for one token.
+pub(crate) enum Proof {
+    /// The secret.
+    Secret(Zeroizing<String>),
+    /// An assertion that is good once, for a minute (RFC 7523).
+    Assertion(Token),
+    /// Nothing in the request: the connection presents a certificate (RFC 8705).
+    Certificate(CertifiedKey),
+}
+
+/// A client certificate with its chain and its key, in PEM.
+pub(crate) struct CertifiedKey {
+    pub(crate) cert: Vec<u8>,
+    pub(crate) key: Zeroizing<Vec<u8>>,
+}
+
+/// A secret, or where it is. `Debug` does not show it.
+#[derive(Clone)]
+pub struct ClientSecret(Origin);
+
+#[derive(Clone)]
+enum Origin {
+    Given(Arc<Zeroizing<String>>),
+    File(PathBuf),
+    CredentialsFile(PathBuf),
+}
+
+impl Credentials {
+    /// A secret that the program holds.
+    pub fn new(client_id: ClientId, secret: &str) -> Self {
+        Self { client_id, means: Means::Secret(ClientSecret::new(secret)) }
+    }
+
+    /// A secret in a file: its text without surrounding white space, read again for each token.
+    pub fn from_file(client_id: ClientId, path: impl Into<PathBuf>) -> Self {
+        Self { client_id, means: Means::Secret(ClientSecret::from_file(path)) }
+    }
+
+    /// An Ed25519 private key in a file: PKCS#8 in PEM, as `openssl genpkey -algorithm ed25519` writes it,
+    /// read again for each token. It never leaves this process: it signs an assertion for each token
+    /// (RFC 7523), for which the session must be told its [issuer](crate::session::SessionBuilder::issuer). The
+    /// clock may be five seconds ahead of Countersign's.
+    pub fn private_key_file(client_id: ClientId, path: impl Into<PathBuf>) -> Self {
+        Self { client_id, means: Means::PrivateKeyFile(path.into()) }
+    }
+
+    /// A client certificate and its private key in files, in PEM. Connections over which tokens are asked
+    /// for present it (RFC 8705 §2.1); both files are read again for each token.
+    pub fn certificate_files(
+        client_id: ClientId,
+        cert: impl Into<PathBuf>,
+        key: impl Into<PathBuf>,
+    ) -> Self {
+        Self { client_id, means: Means::CertificateFiles { cert: cert.into(), key: key.into() } }
+    }
+
+    /// From `COUNTERSIGN_CLIENT_ID` and `COUNTERSIGN_CLIENT_SECRET`, or `_FILE`s of them, or
+    /// `COUNTERSIGN_CLIENT_KEY_FILE` in place of the latter, as `lookup` finds them. With
+    /// `COUNTERSIGN_CLIENT_CERT_FILE` beside it, the key is that of the certificate.
+    pub(crate) fn from_variables(
+        lookup: &dyn Fn(&str) -> Option<String>,
+    ) -> Result<Self, CredentialsError> {
+        let client_id = variable(lookup, "COUNTERSIGN_CLIENT_ID", "COUNTERSIGN_CLIENT_ID_FILE")?;
+        let client_id = ClientId::new(&client_id).map_err(|_| CredentialsError::BadClientId)?;
+        let name = "COUNTERSIGN_CLIENT_SECRET";
+        let secrets = (lookup(name), lookup("COUNTERSIGN_CLIENT_SECRET_FILE"));
+        if let Some(path) = lookup("COUNTERSIGN_CLIENT_KEY_FILE") {
+            return match secrets {
+                (None, None) => Ok(match lookup("COUNTERSIGN_CLIENT_CERT_FILE") {
+                    Some(cert) => Self::certificate_files(client_id, cert, path),
+                    None => Self::private_key_file(client_id, path),
+                }),
+                _ => Err(CredentialsError::SecretAndKey),
+            };
+        }
+        if lookup("COUNTERSIGN_CLIENT_CERT_FILE").is_some() {
+            return Err(CredentialsError::CertificateWithoutKey);
+        }
+        match secrets {
+            (Some(_), Some(_)) => Err(CredentialsError::Contradictory(name)),
+            (Some(secret), None) => Ok(Self::new(client_id, &Zeroizing::new(secret))),
+            (None, Some(path)) => Ok(Self::from_file(client_id, path)),
+            (None, None) => Err(CredentialsError::Missing(name)),
+        }
+    }
+
+    /// A secret in a credentials file, read again for each token.
+    pub(crate) fn from_credentials_file(client_id: ClientId, path: PathBuf) -> Self {
+        Self { client_id, means: Means::Secret(ClientSecret::from_credentials_file(path)) }
+    }
+
+    /// The secret, if it is another one by now than the one that was refused.
+    pub(crate) fn newer_secret(&self, refused: &str) -> Option<Zeroizing<String>> {
+        match &self.means {
+            Means::Secret(secret) => secret.newer(refused),
+            Means::PrivateKeyFile(_) | Means::CertificateFiles { .. } => None,
+        }
+    }
+
+    /// The client's name.
+    pub fn client_id(&self) -> &ClientId {
+        &self.client_id
+    }
+
+    /// What proves the client's name to this issuer, once.
+    pub(crate) fn prove(
+        &self,
+        issuer: Option<&Issuer>,
+        now: Timestamp,
+    ) -> Result<Proof, CredentialsError> {
+        match &self.means {
+            Means::Secret(secret) => secret.read().map(Proof::Secret),
+            Means::PrivateKeyFile(path) => {
+                // Never what the server calls itself: another's could have us sign for this one.
+                let issuer = issuer.ok_or(CredentialsError::KeyWithoutIssuer)?;
+                let key = SigningKey::from_file_text(&read_trimmed(path.clone())?)
+                    .map_err(|error| CredentialsError::BadKey(path.clone(), error))?;
+                let mut nonce = [0; 16];
+                getrandom::fill(&mut nonce).map_err(|_| CredentialsError::NoRandomness)?;
+                let audience = issuer.as_str();
+                let assertion = sign_assertion(&key, &self.client_id, audience, now, nonce);
+                Ok(Proof::Assertion(assertion))
+            }
+            Means::CertificateFiles { cert, key } => {
+                let read = |path: &PathBuf| {
+                    std::fs::read(path)
+                        .map_err(|error| CredentialsError::Unreadable(path.clone(), error))
+                };
+                Ok(Proof::Certificate(CertifiedKey {
+                    cert: read(cert)?,
+                    key: Zeroizing::new(read(key)?),
+                }))
+            }
+        }
+    }
+}
+
+impl CredentialsFile {
+    /// Who we are at Countersign, and whose keys are trusted if the file says it.
+    pub(crate) fn identity(
+        &self,
+        path: PathBuf,
+    ) -> Result<(Credentials, Option<Issuer>), CredentialsError> {
+        let problem = |key: &str| {
+            CredentialsError::BadFile(path.clone(), format!("has a `{key}` that is not one"))
+        };
+        let client_id = ClientId::new(&self.client_id).map_err(|_| problem("client_id"))?;
+        let issuer = self.issuer.as_deref().map(Issuer::new).transpose();
+        let issuer = issuer.map_err(|_| problem("issuer"))?;
+        Ok((Credentials::from_credentials_file(client_id, path), issuer))
+    }
+}
+
+impl ClientSecret {
+    /// A secret that the program holds.
+    pub fn new(secret: &str) -> Self {
+        Self(Origin::Given(Arc::new(Zeroizing::new(secret.to_owned()))))
+    }
+
+    /// A secret in a file: its text without surrounding white space, read again for each token.
+    pub fn from_file(path: impl Into<PathBuf>) -> Self {
+        Self(Origin::File(path.into()))
+    }
+
+    /// The `client_secret` of a credentials file, read again for each token.
+    pub(crate) fn from_credentials_file(path: PathBuf) -> Self {
+        Self(Origin::CredentialsFile(path))
+    }
+
+    /// The secret as it is now.
+    pub(crate) fn read(&self) -> Result<Zeroizing<String>, CredentialsError> {
+        match &self.0 {
+            Origin::Given(secret) => Ok(Zeroizing::clone(secret)),
+            Origin::File(path) => read_trimmed(path.clone()),
+            Origin::CredentialsFile(path) => credentials_file::read_secret(path),
+        }
+    }
+
+    /// The secret, if it is another one by now than the one that was refused: its file was replaced while
+    /// that was under way.
+    pub(crate) fn newer(&self, refused: &str) -> Option<Zeroizing<String>> {
+        self.read().ok().filter(|secret| secret.as_str() != refused)
+    }
+}
+
+impl fmt::Debug for ClientSecret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.0 {
+            Origin::Given(_) => f.write_str("ClientSecret([redacted])"),
+            Origin::File(path) | Origin::CredentialsFile(path) => {
+                f.debug_tuple("ClientSecret").field(path).finish()
+            }
+        }
+    }
+}
+
+/// The value of a variable, or the trimmed text of the file that its counterpart names.
+pub(crate) fn variable(
+    lookup: &dyn Fn(&str) -> Option<String>,
+    name: &'static str,
+    file_name: &'static str,
+) -> Result<String, CredentialsError> {
+    match (lookup(name), lookup(file_name)) {
+        (Some(_), Some(_)) => Err(CredentialsError::Contradictory(name)),
+        (Some(value), None) => Ok(value),
+        (None, Some(path)) => read_trimmed(path.into()).map(|text| text.to_string()),
+        (None, None) => Err(CredentialsError::Missing(name)),
+    }
+}
+
+/// A file that is being written can be empty for a moment: that is not a secret to try.
+fn read_trimmed(path: PathBuf) -> Result<Zeroizing<String>, CredentialsError> {
+    let text = match std::fs::read_to_string(&path) {
+        Ok(text) => Zeroizing::new(text),
+        Err(error) => return Err(CredentialsError::Unreadable(path, error)),
+    };
+    match text.trim() {
+        "" => Err(CredentialsError::Empty(path)),
+        text => Ok(Zeroizing::new(text.to_owned())),
+    }
+}

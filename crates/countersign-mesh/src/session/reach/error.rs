@@ -1,0 +1,133 @@
+//! Why something cannot be reached: addresses, certificates and credentials that are no good.
+
+use std::path::PathBuf;
+use std::{fmt, io};
+
+use crate::keys::InvalidKeyFile;
+
+/// Why there is no session.
+#[derive(Debug)]
+pub enum SessionError {
+    /// The credentials are missing or cannot be used.
+    Credentials(CredentialsError),
+    /// The address is not one.
+    BadUrl(String),
+    /// The address would take secrets over the network in plaintext.
+    Plaintext(String),
+    /// The certificate of the authority is not one.
+    BadCertificate,
+    /// The client certificate is not one in PEM, or the key is not its own.
+    BadClientCertificate,
+    /// A client certificate cannot be presented over plaintext.
+    CertificateInPlaintext,
+    /// The system names no certificate authority.
+    NoAuthorities,
+    /// A file that was named cannot be read.
+    Unreadable(PathBuf, io::Error),
+    /// `COUNTERSIGN_ISSUER` is not the name of an issuer.
+    BadIssuer,
+    /// `COUNTERSIGN_WHEN_STALE` is neither `serve-stale` nor `fail-closed`.
+    BadWhenStale,
+    /// A trust file is only believed for an issuer that is given.
+    TrustFileWithoutIssuer,
+}
+
+impl fmt::Display for SessionError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Credentials(error) => error.fmt(f),
+            Self::BadUrl(url) => {
+                write!(f, "{url} is not an address like https://countersign.example:9443")
+            }
+            Self::Plaintext(url) => write!(
+                f,
+                "{url} is plaintext and not on this machine; use https, or allow it with \
+                 SessionBuilder::insecure_plaintext if something else encrypts",
+            ),
+            Self::BadCertificate => f.write_str("the CA certificate is not one in PEM"),
+            Self::BadClientCertificate => {
+                f.write_str("the client certificate is not one in PEM, or the key is not its own")
+            }
+            Self::CertificateInPlaintext => {
+                f.write_str("a client certificate is presented over TLS; use an https address")
+            }
+            Self::NoAuthorities => f.write_str(
+                "the system names no certificate authorities; give one with COUNTERSIGN_CA_FILE",
+            ),
+            Self::Unreadable(path, error) => write!(f, "cannot read {}: {error}", path.display()),
+            Self::BadIssuer => f.write_str("COUNTERSIGN_ISSUER is not the URL of an issuer"),
+            Self::BadWhenStale => {
+                f.write_str("COUNTERSIGN_WHEN_STALE is neither serve-stale nor fail-closed")
+            }
+            Self::TrustFileWithoutIssuer => f.write_str(
+                "a trust file is only believed for a known issuer; set COUNTERSIGN_ISSUER",
+            ),
+        }
+    }
+}
+
+impl std::error::Error for SessionError {}
+
+/// Why credentials cannot be used.
+#[derive(Debug)]
+pub enum CredentialsError {
+    /// A variable that is needed is not set.
+    Missing(&'static str),
+    /// A variable and its `_FILE` counterpart are both set.
+    Contradictory(&'static str),
+    /// The client id is not one.
+    BadClientId,
+    /// A credentials file can be read by others than its owner; its mode.
+    OpenToOthers(PathBuf, u32),
+    /// A credentials file is not one, and why.
+    BadFile(PathBuf, String),
+    /// A file cannot be read.
+    Unreadable(PathBuf, io::Error),
+    /// A file has nothing in it.
+    Empty(PathBuf),
+    /// A file is not the private key that it should be.
+    BadKey(PathBuf, InvalidKeyFile),
+    /// Both a secret and a private key are named.
+    SecretAndKey,
+    /// An assertion is signed for a known issuer only.
+    KeyWithoutIssuer,
+    /// A certificate is named without its key.
+    CertificateWithoutKey,
+    /// The system has no randomness to give.
+    NoRandomness,
+}
+
+impl fmt::Display for CredentialsError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Missing(name) => write!(f, "neither {name} nor {name}_FILE is set"),
+            Self::Contradictory(name) => {
+                write!(f, "both {name} and {name}_FILE are set; unset one of them")
+            }
+            Self::OpenToOthers(path, mode) => {
+                write!(
+                    f,
+                    "{} can be read by others (mode {mode:04o}); chmod 600 it",
+                    path.display()
+                )
+            }
+            Self::BadFile(path, problem) => write!(f, "{} {problem}", path.display()),
+            Self::BadClientId => f.write_str("COUNTERSIGN_CLIENT_ID is not a client id"),
+            Self::Unreadable(path, error) => write!(f, "cannot read {}: {error}", path.display()),
+            Self::Empty(path) => write!(f, "{} is empty", path.display()),
+            Self::BadKey(path, error) => write!(f, "{}: {error}", path.display()),
+            Self::SecretAndKey => f.write_str(
+                "both COUNTERSIGN_CLIENT_SECRET and COUNTERSIGN_CLIENT_KEY_FILE are set; unset one of them",
+            ),
+            Self::KeyWithoutIssuer => f.write_str(
+                "a private key proves something to a known issuer only; set COUNTERSIGN_ISSUER",
+            ),
+            Self::CertificateWithoutKey => f.write_str(
+                "COUNTERSIGN_CLIENT_CERT_FILE is set without COUNTERSIGN_CLIENT_KEY_FILE",
+            ),
+            Self::NoRandomness => f.write_str("the system has no randomness to give"),
+        }
+    }
+}
+
+impl std::error::Error for CredentialsError {}

@@ -1,0 +1,58 @@
+//! A channel that presents a client certificate, made anew when its files change: certificates are
+//! renewed more often than services are started.
+
+use std::fmt;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use http::Uri;
+use sha2::{Digest, Sha256};
+use tonic::transport::{Channel, Identity};
+
+use crate::session::reach::address::{Roots, channel_presenting};
+use crate::session::reach::credentials::CertifiedKey;
+use crate::session::reach::error::SessionError;
+
+/// Where to present it. Tokens are asked for over this channel, and nothing else is.
+pub(crate) struct Presenting {
+    uri: Uri,
+    roots: Roots,
+    longest_answer: Duration,
+    /// The last one, and what it presents.
+    made: Mutex<Option<([u8; 32], Channel)>>,
+}
+
+impl Presenting {
+    pub(crate) fn new(uri: Uri, roots: Roots, longest_answer: Duration) -> Self {
+        Self { uri, roots, longest_answer, made: Mutex::default() }
+    }
+
+    /// A channel that presents this certificate.
+    ///
+    /// # Errors
+    /// When it is none in PEM, or the key does not belong to it.
+    pub(crate) fn channel(&self, certified: &CertifiedKey) -> Result<Channel, SessionError> {
+        let digest = Sha256::new()
+            .chain_update(Sha256::digest(&certified.cert))
+            .chain_update(Sha256::digest(&*certified.key))
+            .finalize()
+            .into();
+        let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((presented, channel)) = &*made
+            && *presented == digest
+        {
+            return Ok(channel.clone());
+        }
+        let identity = Identity::from_pem(&certified.cert, &*certified.key);
+        let endpoint = channel_presenting(self.uri.clone(), &self.roots, identity)?;
+        let channel = endpoint.timeout(self.longest_answer).connect_lazy();
+        *made = Some((digest, channel.clone()));
+        Ok(channel)
+    }
+}
+
+impl fmt::Debug for Presenting {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Presenting").field("uri", &self.uri).finish_non_exhaustive()
+    }
+}
