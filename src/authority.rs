@@ -31,7 +31,7 @@ pub use self::credentials::{CreatedCredential, NewCredential, TokensSoFar};
 pub use self::facts::NoAudience;
 pub use self::keys::{RingChange, Rotation};
 pub use self::verifiers::{Behind, Seat, TooManyStreams, Verifiers};
-pub use self::watching::{NotSeated, Told, Version};
+pub use self::watching::{NotSeated, Version, Watched};
 
 use std::fmt;
 use std::path::Path;
@@ -47,7 +47,7 @@ use countersign_mesh::trust::{TrustBundle, VerifiedToken};
 use tokio::sync::watch;
 
 use crate::authority::lease::Reached;
-use crate::authority::refusals::{Refusals, Refused, Sort};
+use crate::authority::refusals::{RefusalNote, Refusals, Sort};
 use crate::authority::retirement::Kept;
 use crate::authority::snapshot::{Held, Published, Witness};
 use crate::authority::watching::Deltas;
@@ -402,7 +402,7 @@ impl Authority {
         peer: &str,
     ) {
         let (actor, target) = (client.as_str(), path);
-        self.refusals.note(&Refused {
+        self.refusals.note(&RefusalNote {
             sort: Sort::Act,
             actor,
             action: "call",

@@ -146,21 +146,23 @@ fn without_comment(line: &str) -> &str {
 /// The first name of each path from a crate's root: after `crate::`, after the names of the packages, and
 /// after `super::` where it is a room's.
 fn rooms_used(code: &str) -> Vec<&str> {
-    let after = |prefix: &'static str| {
-        code.match_indices(prefix)
-            .filter(|(at, _)| {
-                !code[..*at].ends_with(|c: char| c.is_alphanumeric() || "_:".contains(c))
-            })
-            .map(move |(at, _)| {
+    let after = |prefix: &'static str, not_after: &'static str| {
+        let begins = move |before: &str| {
+            !before.ends_with(|c: char| c.is_alphanumeric() || c == '_' || not_after.contains(c))
+        };
+        code.match_indices(prefix).filter(move |(at, _)| begins(&code[..*at])).map(
+            move |(at, _)| {
                 let rest = &code[at + prefix.len()..];
                 let end = rest.find(|c: char| !c.is_alphanumeric() && c != '_');
                 &rest[..end.unwrap_or(rest.len())]
-            })
+            },
+        )
     };
     let is_room = |name: &&str| ROOMS.iter().any(|(room, _)| room == name);
+    // A module may be called like a package: `tokens::countersign::Countersign` is no root.
     let roots = ["crate::", "countersign::", "countersign_mesh::", "countersign_build::"];
-    let inside = after("super::").filter(is_room);
-    roots.into_iter().flat_map(after).chain(inside).collect()
+    let inside = after("super::", "").filter(is_room);
+    roots.into_iter().flat_map(|root| after(root, ":")).chain(inside).collect()
 }
 
 fn may_use(room: &str, used: &str) -> Result<(), String> {

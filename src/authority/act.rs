@@ -6,7 +6,7 @@ use countersign_mesh::claims::Timestamp;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::authority::refusals::{Refused, Sort};
+use crate::authority::refusals::{RefusalNote, Sort};
 use crate::authority::{Authority, Behind};
 use crate::policy::{ChangeDenial, Operator};
 use crate::ring::ClockBehind;
@@ -198,7 +198,7 @@ impl Authority {
             _ => None,
         };
         let target = pseudonym.as_deref().unwrap_or(target);
-        self.refusals.note(&Refused {
+        self.refusals.note(&RefusalNote {
             sort: Sort::Act,
             actor: actor.name,
             action,

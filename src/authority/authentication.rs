@@ -2,7 +2,7 @@
 
 use countersign_mesh::claims::{ClientId, Timestamp};
 
-use crate::authority::refusals::{Refused, Sort};
+use crate::authority::refusals::{RefusalNote, Sort};
 use crate::authority::{Authority, IssueError, Proven};
 use crate::client::{AuthenticationError, NotAuthenticated, PresentedCredential, authenticate};
 
@@ -53,7 +53,7 @@ impl Authority {
             | NotAuthenticated::WrongCertificate
             | NotAuthenticated::ExpiredCertificate => (Sort::Client, client_id.as_str()),
         };
-        self.refusals.note(&Refused {
+        self.refusals.note(&RefusalNote {
             sort,
             actor,
             action,

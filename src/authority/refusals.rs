@@ -54,7 +54,7 @@ pub(super) enum Sort {
 }
 
 /// A refusal.
-pub(super) struct Refused<'a> {
+pub(super) struct RefusalNote<'a> {
     pub(super) sort: Sort,
     pub(super) actor: &'a str,
     pub(super) action: &'static str,
@@ -65,7 +65,7 @@ pub(super) struct Refused<'a> {
 
 impl Refusals {
     /// Counts one more.
-    pub(super) fn note(&self, refused: &Refused<'_>) {
+    pub(super) fn note(&self, refused: &RefusalNote<'_>) {
         // Without the port: an attacker has a new one for every connection.
         let peer = refused.peer.rsplit_once(':').map_or(refused.peer, |(address, _)| address);
         let kind = Kind {
@@ -161,8 +161,8 @@ mod tests {
 
     const NOW: Timestamp = Timestamp::from_unix(1_800_000_000);
 
-    fn refused<'a>(sort: Sort, actor: &'a str, peer: &'a str) -> Refused<'a> {
-        Refused { sort, actor, action: "token.issue", target: "", reason: "wrong_secret", peer }
+    fn refused<'a>(sort: Sort, actor: &'a str, peer: &'a str) -> RefusalNote<'a> {
+        RefusalNote { sort, actor, action: "token.issue", target: "", reason: "wrong_secret", peer }
     }
 
     fn flood(refusals: &Refusals, sort: Sort, kinds: usize) {

@@ -41,7 +41,7 @@ type Asked = (u64, Box<[Audience]>);
 
 /// What the client of a stream is told: as long as this does not change, the stream goes on.
 #[derive(Debug, Clone)]
-pub struct Told(Arc<Client>);
+pub struct Watched(Arc<Client>);
 
 impl Version {
     pub(super) fn of(state: &State) -> Self {
@@ -65,7 +65,7 @@ impl Deltas {
     }
 }
 
-impl Told {
+impl Watched {
     /// The audiences that it serves.
     pub fn serves(&self) -> &[Audience] {
         self.0.settings.serves.as_slice()
@@ -140,13 +140,13 @@ impl Authority {
     }
 
     /// What a client is told on the trust stream; none when there is no such client.
-    pub fn told(&self, client: &ClientId) -> Option<Told> {
+    pub fn told(&self, client: &ClientId) -> Option<Watched> {
         let client = self.published.snapshot().state.clients.get(client).cloned()?;
-        (!client.settings.disabled).then_some(Told(client))
+        (!client.settings.disabled).then_some(Watched(client))
     }
 
     /// Whether a client is still told what it was.
-    pub fn is_still_told(&self, client: &ClientId, told: &Told) -> bool {
+    pub fn is_still_told(&self, client: &ClientId, told: &Watched) -> bool {
         self.told(client).is_some_and(|now| now.is_same(told))
     }
 

@@ -3,7 +3,7 @@
 use std::io;
 use std::process::ExitCode;
 
-use crate::cli::output;
+use crate::cli::escape::escape;
 
 /// Why a command did not do what it was asked: a variant for each exit code.
 ///
@@ -75,7 +75,7 @@ impl Error {
             | Self::Failed(advice)
             | Self::Refused(advice)
             | Self::Unreachable(advice) => {
-                Some(output::escape(&format!("countersign: {}; {}", advice.problem, advice.next)))
+                Some(escape(&format!("countersign: {}; {}", advice.problem, advice.next)))
             }
             Self::Closed => None,
         }

@@ -11,6 +11,7 @@ mod connection;
 mod credentials;
 mod environment;
 mod error;
+mod escape;
 mod host;
 mod output;
 mod secret;

@@ -7,6 +7,7 @@ use clap::ValueEnum;
 use serde::Serialize;
 
 use crate::cli::error::Error;
+use crate::cli::escape::escape;
 
 /// How answers are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -116,23 +117,6 @@ pub fn seconds(duration: Option<&prost_types::Duration>) -> Option<u64> {
 /// A span for people, to the second: `6m 12s`.
 pub fn span(seconds: u64) -> String {
     humantime::format_duration(Duration::from_secs(seconds)).to_string()
-}
-
-/// The text with everything escaped that moves the cursor, colours it, breaks
-/// the line or turns the reading direction: a server's answer must not be able
-/// to write to the terminal what it likes.
-pub fn escape(text: &str) -> String {
-    let mut escaped = String::with_capacity(text.len());
-    for character in text.chars() {
-        if character.is_control()
-            || matches!(character, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
-        {
-            escaped.extend(character.escape_default());
-        } else {
-            escaped.push(character);
-        }
-    }
-    escaped
 }
 
 /// 10000-01-01T00:00:00Z, the first second that RFC 3339 cannot write.

@@ -12,7 +12,7 @@ use crate::client::{NotAuthenticated, PresentedCredential};
 use crate::policy::TokenRequest;
 use crate::server::desk::Desk;
 use crate::server::limits::Throttled;
-use crate::server::request_log::RequestNotes;
+use crate::server::notes::RequestNotes;
 
 /// Who a client says it is, what it proves that with, and where it comes from.
 pub(super) struct Attempt<'a> {

@@ -78,7 +78,7 @@ impl From<StoreError> for CallError {
 }
 
 /// What the caller is told, and for the log what the caller is not.
-pub(super) struct Told {
+pub(super) struct StatusAnswer {
     code: Code,
     reason: &'static str,
     message: String,
@@ -88,7 +88,7 @@ pub(super) struct Told {
 
 impl CallError {
     /// What the caller is told.
-    pub(super) fn told(&self) -> Told {
+    pub(super) fn told(&self) -> StatusAnswer {
         match self {
             Self::Invalid(field) => told(Code::InvalidArgument, "REQUEST_INVALID", field.message()),
             Self::Throttled(_) => told(
@@ -96,7 +96,7 @@ impl CallError {
                 "RATE_LIMITED",
                 "too many attempts or tokens within seconds; try again later",
             ),
-            Self::Issue(IssueError::ClientRejected(reason)) => Told {
+            Self::Issue(IssueError::ClientRejected(reason)) => StatusAnswer {
                 detail: reason.as_str(),
                 ..told(
                     Code::Unauthenticated,
@@ -178,7 +178,7 @@ impl CallError {
 
     /// What the caller is told, on the wire.
     pub(super) fn to_status(&self) -> Status {
-        let Told { code, reason, message, detail: _ } = self.told();
+        let StatusAnswer { code, reason, message, detail: _ } = self.told();
         let mut details = ErrorDetails::with_error_info(reason, ERROR_DOMAIN, HashMap::new());
         match self {
             Self::Invalid(field) => {
@@ -253,18 +253,18 @@ impl CallError {
     }
 }
 
-impl Told {
+impl StatusAnswer {
     /// The reason in one word.
     pub(super) fn reason(&self) -> &'static str {
         self.reason
     }
 }
 
-fn told(code: Code, reason: &'static str, message: impl Into<String>) -> Told {
-    Told { code, reason, message: message.into(), detail: "" }
+fn told(code: Code, reason: &'static str, message: impl Into<String>) -> StatusAnswer {
+    StatusAnswer { code, reason, message: message.into(), detail: "" }
 }
 
-fn denied(denial: &Denial) -> Told {
+fn denied(denial: &Denial) -> StatusAnswer {
     match denial {
         Denial::AudienceNotGranted(audience) => told(
             Code::PermissionDenied,
@@ -284,7 +284,7 @@ fn denied(denial: &Denial) -> Told {
     }
 }
 
-fn refused(refusal: &Refusal) -> Told {
+fn refused(refusal: &Refusal) -> StatusAnswer {
     let (code, message) = match refusal {
         Refusal::Denied(
             denial @ (ChangeDenial::NeedsOperatorsWrite | ChangeDenial::LacksScope(_)),

@@ -14,6 +14,7 @@ mod fields;
 mod grpc;
 mod http;
 mod limits;
+mod notes;
 mod oauth;
 mod peer;
 mod request_log;

@@ -3,8 +3,8 @@
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 use std::time::Instant;
 
@@ -17,21 +17,7 @@ use tower::{Layer, Service};
 
 use crate::server::deadline::{deadline, keep};
 use crate::server::errors;
-
-/// Why a request was turned away before anything was done for it. Not an error of ours, and too many
-/// lines to be told as one.
-pub(super) const OVERLOADED: &str = "OVERLOADED";
-
-/// What a request is found to be on its way through. Handlers note it; the layer tells it.
-#[derive(Debug, Default)]
-pub(super) struct RequestNotes {
-    /// Who asks.
-    pub(super) client: OnceLock<ClientId>,
-    /// For which audience.
-    pub(super) audience: OnceLock<Audience>,
-    /// Why it failed: the reason that the caller is told, and more that it is not.
-    pub(super) failure: OnceLock<(&'static str, &'static str)>,
-}
+use crate::server::notes::{OVERLOADED, RequestNotes};
 
 /// Is told of each call that the guard refused to a client that it knows: the client, the path, the
 /// reason, and where the call came from.

@@ -3,7 +3,7 @@
 use countersign_mesh::claims::ClientId;
 
 use crate::store::audit::AuditEvent;
-use crate::store::sqlite::StoreError;
+use crate::store::sqlite::error::StoreError;
 use crate::store::state::Change;
 
 /// What was decided to do.

@@ -12,7 +12,7 @@ use zeroize::Zeroizing;
 use crate::store::durable::sync_name;
 use crate::store::kek::{Kek, hmac_sha256};
 use crate::store::reservation::private_options;
-use crate::store::sqlite::StoreError;
+use crate::store::sqlite::error::StoreError;
 
 /// Two lines of this length, of which the one with the higher epoch counts. They are written in turn,
 /// in place: a write that is cut off leaves the other, and one `fdatasync` is a third of what a file

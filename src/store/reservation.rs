@@ -4,7 +4,7 @@ use std::fs::{File, OpenOptions, TryLockError};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-use crate::store::sqlite::StoreError;
+use crate::store::sqlite::error::StoreError;
 
 /// The place of a store that is not there yet. While it lives, no other process makes a store there
 /// or opens one, so that what belongs to the store can be made along with it.

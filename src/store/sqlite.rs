@@ -22,7 +22,7 @@ use crate::store::migrations;
 use crate::store::reservation::{Reservation, lock, private_options};
 use crate::store::state::{Change, State};
 
-mod error;
+pub(super) mod error;
 mod load;
 mod restore;
 mod rows;

@@ -15,7 +15,8 @@ use zeroize::Zeroizing;
 use crate::store::audit::{self, AuditEvent, AuditRow};
 use crate::store::commit::{CommitError, Committed, Decision, RequestError, RequestKey};
 use crate::store::kek::{Kek, hmac_sha256};
-use crate::store::sqlite::{Database, StoreError};
+use crate::store::sqlite::Database;
+use crate::store::sqlite::error::StoreError;
 use crate::store::state::{Change, State};
 
 /// How many queued jobs are committed together at the most.

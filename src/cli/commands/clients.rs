@@ -10,6 +10,7 @@ use crate::cli::commands::secrets::{self, Delivery};
 use crate::cli::commands::{PAGE_SIZE, Server, update};
 use crate::cli::connection::{Connection, request_id};
 use crate::cli::error::Error;
+use crate::cli::escape::escape;
 use crate::cli::output::{self, Output, View};
 use crate::rpc::client_service_client::ClientServiceClient;
 use crate::rpc::{
@@ -278,19 +279,13 @@ impl View for Client {
 
 impl View for Deleted {
     fn human(&self) -> String {
-        format!(
-            "client {} is deleted, and its tokens are revoked\n",
-            output::escape(&self.client_id)
-        )
+        format!("client {} is deleted, and its tokens are revoked\n", escape(&self.client_id))
     }
 }
 
 impl View for TokensRevoked {
     fn human(&self) -> String {
         let before = self.revoked_before.as_deref().unwrap_or("now");
-        format!(
-            "tokens of client {} issued before {before} are revoked\n",
-            output::escape(&self.client_id)
-        )
+        format!("tokens of client {} issued before {before} are revoked\n", escape(&self.client_id))
     }
 }

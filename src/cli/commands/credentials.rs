@@ -15,6 +15,7 @@ use crate::cli::commands::clients::{self, proto_duration};
 use crate::cli::commands::secrets::Delivery;
 use crate::cli::connection::request_id;
 use crate::cli::error::Error;
+use crate::cli::escape::escape;
 use crate::cli::output::{self, Output, View};
 use crate::client::CertificateNameKind;
 use crate::rpc::certificate_name::Name;
@@ -207,8 +208,8 @@ impl View for Added {
         format!(
             "{} {} of client {} is registered\n",
             self.credential.kind,
-            output::escape(&self.credential.credential_id),
-            output::escape(&self.client_id)
+            escape(&self.credential.credential_id),
+            escape(&self.client_id)
         )
     }
 }
@@ -225,8 +226,8 @@ impl View for Revoked {
         let tokens = if self.tokens_revoked { ", and its tokens so far" } else { "" };
         format!(
             "credential {} of client {} is revoked{tokens}\n",
-            output::escape(&self.credential_id),
-            output::escape(&self.client_id)
+            escape(&self.credential_id),
+            escape(&self.client_id)
         )
     }
 }

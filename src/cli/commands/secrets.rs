@@ -12,7 +12,8 @@ use crate::cli::commands::credentials::CredentialInfo;
 use crate::cli::connection::{Connection, request_id};
 use crate::cli::credentials::NewCredentialsFile;
 use crate::cli::error::Error;
-use crate::cli::output::{self, Format, Output, View};
+use crate::cli::escape::escape;
+use crate::cli::output::{Format, Output, View};
 use crate::cli::secret::Secret;
 use crate::rpc::client_credential::Kind as KnownKind;
 use crate::rpc::client_service_client::ClientServiceClient;
@@ -176,7 +177,7 @@ struct Shown<'a> {
 impl View for Shown<'_> {
     /// The secret alone, to be piped.
     fn human(&self) -> String {
-        format!("{}\n", output::escape(self.client_secret))
+        format!("{}\n", escape(self.client_secret))
     }
 }
 
@@ -194,8 +195,8 @@ impl View for Written<'_> {
     fn human(&self) -> String {
         format!(
             "credentials of client {} written to {}\n",
-            output::escape(self.client_id),
-            output::escape(self.file)
+            escape(self.client_id),
+            escape(self.file)
         )
     }
 }

@@ -13,6 +13,7 @@ use crate::cli::args::tokens::{
 };
 use crate::cli::commands::Server;
 use crate::cli::error::Error;
+use crate::cli::escape::escape;
 use crate::cli::output::{self, Format, Output, View};
 use crate::cli::secret::Secret;
 use crate::rpc::revoke_token_request::Target;
@@ -213,7 +214,7 @@ impl Issued {
 impl View for Issued {
     /// The token alone, to be piped.
     fn human(&self) -> String {
-        format!("{}\n", output::escape(&self.access_token))
+        format!("{}\n", escape(&self.access_token))
     }
 }
 
@@ -303,10 +304,8 @@ impl View for Inspected {
     fn human(&self) -> String {
         let part = |name: &str, value: &Value| {
             // The alternate form is indented JSON.
-            let lines: String = format!("{value:#}")
-                .lines()
-                .map(|line| format!("{}\n", output::escape(line)))
-                .collect();
+            let lines: String =
+                format!("{value:#}").lines().map(|line| format!("{}\n", escape(line))).collect();
             format!("{name} {lines}")
         };
         format!("{}{}", part("header", &self.header), part("claims", &self.claims))

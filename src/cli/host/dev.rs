@@ -9,8 +9,9 @@ use countersign_mesh::claims::{ClientId, Issuer, ScopeSet, Timestamp};
 use crate::authority::host::{self, NewClient};
 use crate::cli::credentials::{self, shell_word};
 use crate::cli::error::Error;
+use crate::cli::host::credentials_file;
+use crate::cli::host::errors::{no_randomness, store_error};
 use crate::cli::host::place::Place;
-use crate::cli::host::{credentials_file, no_randomness, store_error};
 use crate::client::{GrantRule, Grants, Serves};
 use crate::store::{self, Reservation, StoreError};
 

@@ -9,7 +9,7 @@ use zeroize::Zeroizing;
 
 use crate::cli::config::{self, StoreConfig};
 use crate::cli::error::Error;
-use crate::cli::host::no_randomness;
+use crate::cli::host::errors::no_randomness;
 use crate::store::{self, Kek};
 
 /// Where the state is.

@@ -12,8 +12,9 @@ use crate::authority::host::{self, HostError};
 use crate::cli::args::host::{BackupArgs, RestoreArgs};
 use crate::cli::config::StoreConfig;
 use crate::cli::error::Error;
+use crate::cli::escape::escape;
+use crate::cli::host::errors::{host_error, store_error};
 use crate::cli::host::place::Place;
-use crate::cli::host::{host_error, store_error};
 use crate::cli::output::{self, Output, View};
 use crate::client::ClientInfo;
 use crate::store::{self, Restored, StoreError};
@@ -66,7 +67,7 @@ pub fn restore(
 
 /// What is wrong with a backup is said of that, not of the store in the place.
 fn not_restored(error: HostError, from: Option<&Path>) -> Error {
-    let Some(from) = from.map(|from| output::escape(&from.display().to_string())) else {
+    let Some(from) = from.map(|from| escape(&from.display().to_string())) else {
         return host_error(error);
     };
     let problem = match &error {
@@ -97,7 +98,7 @@ impl View for BackedUp {
     fn human(&self) -> String {
         format!(
             "The store was copied to {}. It opens only with the key-encryption key: keep that elsewhere.\n",
-            output::escape(&self.file)
+            escape(&self.file)
         )
     }
 }
@@ -163,7 +164,7 @@ impl View for ToReview {
             self.backup_epoch, self.epoch
         );
         if let Some(aside) = &self.aside {
-            text.push_str(&format!("What was there before is {}.\n", output::escape(aside)));
+            text.push_str(&format!("What was there before is {}.\n", escape(aside)));
         }
         text.push_str("\nClients and their credentials as they were then:\n\n");
         let rows: Vec<[String; 5]> = self.clients.iter().flat_map(ClientToReview::rows).collect();

@@ -14,8 +14,9 @@ use tracing_subscriber::EnvFilter;
 use crate::authority::{Authority, OpenError, Settings};
 use crate::cli::config::{LogFormat, Mode, ServeConfig};
 use crate::cli::error::Error;
+use crate::cli::host::errors::store_error;
 use crate::cli::host::place::Place;
-use crate::cli::host::{dev, open_files, store_error};
+use crate::cli::host::{dev, open_files};
 use crate::cli::output::Output;
 use crate::server::{self, Options, Tls};
 

@@ -6,8 +6,8 @@ mod credentials;
 mod keys;
 mod tokens;
 mod trust;
-mod trust_parts;
-mod trust_session;
+mod trust_chunks;
+mod verifier_stream;
 
 pub(super) use self::audit::Audit;
 pub(super) use self::clients::Clients;
@@ -30,7 +30,7 @@ use crate::policy::Operator;
 use crate::server::desk::Desk;
 use crate::server::errors::CallError;
 use crate::server::fields::request_id;
-use crate::server::request_log::RequestNotes;
+use crate::server::notes::RequestNotes;
 use crate::store::RequestKey;
 
 /// A request taken apart. Of a call that the guard permitted `C` is the proof; a method that is open to

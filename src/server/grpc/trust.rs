@@ -17,7 +17,7 @@ use crate::rpc::watch_trust_bundle_request::Event;
 use crate::server::desk::Desk;
 use crate::server::errors::CallError;
 use crate::server::fields::InvalidField;
-use crate::server::grpc::trust_session::Session;
+use crate::server::grpc::verifier_stream::{VerifierStream, epoch_proof};
 use crate::server::grpc::{Call, end};
 
 /// How long a verifier may take to say who it is.
@@ -75,7 +75,7 @@ impl TrustStreams {
         // One part at a time: what a slow reader does not take is not made, and the next delta is larger.
         let (parts, taken) = mpsc::channel(1);
         let (ended, end) = oneshot::channel();
-        let session = Session::new(&self.desk, &call.caller, told, &seat, version, parts);
+        let session = VerifierStream::new(&self.desk, &call.caller, told, &seat, version, parts);
         let (inbound, stopped) = (call.message, self.stopped.clone());
         let from = hello.have_epoch;
         tokio::spawn(async move {
@@ -122,11 +122,6 @@ fn have_epoch(
     let known =
         epoch <= authority.bundle().epoch && *proof == epoch_proof(authority, epoch, serves);
     Ok(if known { epoch } else { 0 })
-}
-
-/// Proves to us that we sent an epoch, and for which audiences.
-pub(super) fn epoch_proof(authority: &Authority, epoch: u64, serves: &[Audience]) -> Vec<u8> {
-    [authority.epoch_proof(epoch), authority.audiences_proof(serves)].concat()
 }
 
 /// What a verifier is sent. When there is a reason to end it, it ends at once, whatever is still to be

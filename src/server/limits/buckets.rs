@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use countersign_mesh::claims::Timestamp;
 
-use crate::server::limits::Throttled;
+use crate::server::limits::throttled::Throttled;
 
 /// How fast a bucket fills, and how much it holds.
 #[derive(Debug, Clone, Copy)]

@@ -38,9 +38,11 @@
 mod buckets;
 mod overload;
 mod shares;
+mod throttled;
 
 pub(super) use self::overload::Overload;
 pub(super) use self::shares::{Shares, Taken};
+pub(super) use self::throttled::Throttled;
 
 use std::net::IpAddr;
 use std::num::NonZeroU32;
@@ -79,13 +81,6 @@ impl Default for LimitSettings {
     fn default() -> Self {
         Self { failures: true, tokens_per_client: None, requests: 4096, connections: 8192 }
     }
-}
-
-/// Too much was asked for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Throttled {
-    /// When to try again: whole seconds, at least one.
-    pub(super) retry_after: Duration,
 }
 
 /// What counts the failures and the tokens.

@@ -23,8 +23,8 @@ use tower::{Layer, Service};
 
 use crate::server::http::is_grpc;
 use crate::server::limits::{Shares, Taken};
+use crate::server::notes::{OVERLOADED, RequestNotes};
 use crate::server::oauth;
-use crate::server::request_log::{OVERLOADED, RequestNotes};
 
 /// When to try again.
 const RETRY: Duration = Duration::from_secs(1);

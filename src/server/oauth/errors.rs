@@ -11,9 +11,9 @@ use crate::authority::{ActError, IssueError};
 use crate::policy::Denial;
 use crate::server::attempt::Failed;
 use crate::server::limits::Throttled;
+use crate::server::notes::RequestNotes;
+use crate::server::oauth::answer::json;
 use crate::server::oauth::form::FormError;
-use crate::server::oauth::json;
-use crate::server::request_log::RequestNotes;
 
 /// When to come again, in seconds, after what passes by itself.
 const RETRY_AFTER: HeaderValue = HeaderValue::from_static("5");
@@ -79,7 +79,7 @@ impl From<ActError> for OAuthError {
 }
 
 /// What the sender is told, and for the log what it is not.
-struct Told {
+struct ErrorAnswer {
     status: StatusCode,
     error: &'static str,
     description: &'static str,
@@ -93,13 +93,13 @@ struct Body {
 }
 
 impl OAuthError {
-    fn told(&self) -> Told {
+    fn told(&self) -> ErrorAnswer {
         match self {
-            Self::TooLarge => Told {
+            Self::TooLarge => ErrorAnswer {
                 status: StatusCode::PAYLOAD_TOO_LARGE,
                 ..invalid("the body is larger than 16 KiB")
             },
-            Self::TooSlow => Told {
+            Self::TooSlow => ErrorAnswer {
                 status: StatusCode::REQUEST_TIMEOUT,
                 ..invalid("the body did not come in time")
             },
@@ -129,7 +129,7 @@ impl OAuthError {
             // The only act here is to revoke a token, and the only refusal that it is another
             // client's. RFC 7009 §2.1 leaves the code open; in the words of RFC 6749 §5.2, a token
             // that "was issued to another client" is this one.
-            Self::Act(ActError::Refused(refusal)) => Told {
+            Self::Act(ActError::Refused(refusal)) => ErrorAnswer {
                 detail: refusal.reason(),
                 ..told(
                     StatusCode::BAD_REQUEST,
@@ -150,7 +150,7 @@ impl OAuthError {
             Self::Overloaded => RETRY_AFTER_OVERLOAD,
             _ => RETRY_AFTER,
         };
-        let Told { status, error, description, detail } = self.told();
+        let ErrorAnswer { status, error, description, detail } = self.told();
         let _ = notes.failure.set((error, detail));
         let mut response = json(&Body { error, error_description: description });
         *response.status_mut() = status;
@@ -172,7 +172,7 @@ impl OAuthError {
     }
 }
 
-fn not_issued(error: &IssueError) -> Told {
+fn not_issued(error: &IssueError) -> ErrorAnswer {
     match error {
         IssueError::ClientRejected(reason) => rejected(reason.as_str()),
         IssueError::CannotRemember => {
@@ -204,8 +204,8 @@ fn not_issued(error: &IssueError) -> Told {
 pub(super) const NOT_GRANTED: &str = "the client has no grant for the audience or resource";
 
 /// One answer, whatever the reason.
-fn rejected(detail: &'static str) -> Told {
-    Told {
+fn rejected(detail: &'static str) -> ErrorAnswer {
+    ErrorAnswer {
         detail,
         ..told(
             StatusCode::UNAUTHORIZED,
@@ -215,18 +215,18 @@ fn rejected(detail: &'static str) -> Told {
     }
 }
 
-fn invalid(description: &'static str) -> Told {
+fn invalid(description: &'static str) -> ErrorAnswer {
     told(StatusCode::BAD_REQUEST, "invalid_request", description)
 }
 
-fn target(description: &'static str) -> Told {
+fn target(description: &'static str) -> ErrorAnswer {
     told(StatusCode::BAD_REQUEST, "invalid_target", description)
 }
 
-fn unavailable(description: &'static str) -> Told {
+fn unavailable(description: &'static str) -> ErrorAnswer {
     told(StatusCode::SERVICE_UNAVAILABLE, "temporarily_unavailable", description)
 }
 
-fn told(status: StatusCode, error: &'static str, description: &'static str) -> Told {
-    Told { status, error, description, detail: "" }
+fn told(status: StatusCode, error: &'static str, description: &'static str) -> ErrorAnswer {
+    ErrorAnswer { status, error, description, detail: "" }
 }

@@ -5,7 +5,8 @@ use axum::response::Response;
 use http::StatusCode;
 use serde::Serialize;
 
-use crate::server::oauth::{Endpoints, json};
+use crate::server::oauth::answer::json;
+use crate::server::oauth::endpoints::Endpoints;
 
 #[derive(Serialize)]
 struct Body {

@@ -5,9 +5,9 @@ use axum::response::{IntoResponse, Response};
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 
 use crate::ring::JWKS_MAX_AGE;
-use crate::server::oauth::Endpoints;
+use crate::server::notes::RequestNotes;
+use crate::server::oauth::endpoints::Endpoints;
 use crate::server::oauth::errors::OAuthError;
-use crate::server::request_log::RequestNotes;
 
 /// The JWK Set. Its entity tag is the epoch of the keys. Rotations wait for as long as a poller may keep
 /// it.

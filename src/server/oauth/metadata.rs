@@ -7,7 +7,7 @@ use http::uri::PathAndQuery;
 use http::{HeaderValue, Uri, header};
 use serde::Serialize;
 
-use crate::server::oauth::Endpoints;
+use crate::server::oauth::endpoints::Endpoints;
 
 /// How a client can authenticate, at all three endpoints alike.
 const AUTH_METHODS: [&str; 4] =

@@ -3,8 +3,10 @@
 //! A request is read within bounds into a form, the client is authenticated, the authority is asked,
 //! and what it says becomes JSON. There is no CORS: a browser has no business with client secrets.
 
+mod answer;
 mod authorization;
 mod client_auth;
+mod endpoints;
 mod errors;
 mod form;
 mod health;
@@ -17,6 +19,7 @@ mod revoke;
 mod token;
 
 pub use self::authorization::BasicCredentials;
+pub(super) use self::endpoints::Endpoints;
 pub use self::form::{Form, FormError};
 
 pub(super) use self::metadata::{path_of, without_path};
@@ -27,35 +30,13 @@ use axum::Router;
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, get, post};
-use http::{HeaderValue, StatusCode, header};
-use serde::Serialize;
-use tokio::sync::watch;
+use http::StatusCode;
 
-use crate::server::desk::Desk;
+use crate::server::notes::RequestNotes;
+use crate::server::oauth::answer::{UNCACHED, json};
 use crate::server::oauth::client_auth::authenticate;
 use crate::server::oauth::errors::OAuthError;
 use crate::server::oauth::request::Post;
-use crate::server::request_log::RequestNotes;
-
-/// What the routes work with.
-#[derive(Clone)]
-pub(super) struct Endpoints {
-    desk: Desk,
-    /// Whether connections can carry client certificates.
-    takes_certificates: bool,
-    /// Its sender is dropped when the server begins to stop.
-    stopping: watch::Receiver<()>,
-}
-
-impl Endpoints {
-    pub(super) fn new(desk: Desk, takes_certificates: bool, stopping: watch::Receiver<()>) -> Self {
-        Self { desk, takes_certificates, stopping }
-    }
-
-    fn is_stopping(&self) -> bool {
-        self.stopping.has_changed().is_err()
-    }
-}
 
 /// All routes there are: what `openapi.json` describes.
 fn table() -> [(&'static str, MethodRouter<Endpoints>); 12] {
@@ -126,16 +107,4 @@ fn notes(request: &Request) -> Arc<RequestNotes> {
 
 fn end(notes: &RequestNotes, outcome: Result<Response, OAuthError>) -> Response {
     outcome.unwrap_or_else(|error| error.into_response(notes))
-}
-
-/// Nobody may keep the answer (RFC 6749 §5.1).
-const UNCACHED: [(header::HeaderName, HeaderValue); 2] = [
-    (header::CACHE_CONTROL, HeaderValue::from_static("no-store")),
-    (header::PRAGMA, HeaderValue::from_static("no-cache")),
-];
-
-fn json(body: &impl Serialize) -> Response {
-    let body = serde_json::to_string(body).expect("text and numbers are always JSON");
-    let content_type = [(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))];
-    (content_type, UNCACHED, body).into_response()
 }

@@ -13,9 +13,9 @@ use tonic::transport::server::TcpConnectInfo;
 use zeroize::Zeroizing;
 
 use crate::client::CertificateNames;
+use crate::server::notes::RequestNotes;
 use crate::server::oauth::errors::OAuthError;
 use crate::server::oauth::form::Form;
-use crate::server::request_log::RequestNotes;
 
 /// The largest body that is read.
 const MAX_BODY: usize = 16 * 1024;

@@ -13,13 +13,13 @@ const PART: usize = 500;
 
 /// A delta, or a snapshot, on its way: a part at a time. What it is cut from is shared: a hundred slow
 /// readers of a large one cost little more than one.
-pub(super) struct Parts {
+pub(super) struct Chunks {
     delta: Arc<TrustDelta>,
     /// How many parts have been taken.
     taken: usize,
 }
 
-impl Parts {
+impl Chunks {
     /// What changed since epoch 0 is a snapshot.
     pub(super) fn new(delta: Arc<TrustDelta>) -> Self {
         Self { delta, taken: 0 }
@@ -97,7 +97,7 @@ mod tests {
                 tokens: (0..tokens).map(token).collect(),
                 clients: (0..clients).map(client).collect(),
             };
-            let mut parts = Parts::new(Arc::new(delta));
+            let mut parts = Chunks::new(Arc::new(delta));
             assert_eq!((parts.count(), parts.epoch()), (count, 7));
             let (mut ids, mut taken) = (Vec::new(), 0);
             loop {

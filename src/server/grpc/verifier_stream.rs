@@ -4,21 +4,21 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
+use countersign_mesh::claims::Audience;
 use countersign_mesh::guard::{ERROR_DOMAIN, Permitted, Refusal};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior};
 use tonic::{Code, Status, Streaming};
 use tonic_types::{ErrorDetails, StatusExt};
 
-use crate::authority::{Authority, Seat, Told, Version};
+use crate::authority::{Authority, Seat, Version, Watched};
 use crate::ring::ACK_DEADLINE;
 use crate::rpc;
 use crate::rpc::watch_trust_bundle_request::Event as Said;
 use crate::rpc::watch_trust_bundle_response::Event;
 use crate::server::desk::Desk;
 use crate::server::fields::{wire_duration, wire_time};
-use crate::server::grpc::trust::epoch_proof;
-use crate::server::grpc::trust_parts::Parts;
+use crate::server::grpc::trust_chunks::Chunks;
 
 /// How often a verifier that is up to date is told so.
 const HEARTBEAT: Duration = Duration::from_secs(5);
@@ -30,10 +30,10 @@ const MOST_OWED: usize = 16;
 /// line need their time.
 const PART_ALLOWANCE: Duration = Duration::from_secs(1);
 
-pub(super) struct Session {
+pub(super) struct VerifierStream {
     authority: Arc<Authority>,
     caller: Permitted,
-    told: Told,
+    told: Watched,
     seat: Arc<Seat>,
     version: watch::Receiver<Version>,
     parts: mpsc::Sender<rpc::WatchTrustBundleResponse>,
@@ -47,15 +47,15 @@ pub(super) struct Session {
 
 /// What is on its way.
 struct Sending {
-    parts: Parts,
+    parts: Chunks,
     until: Instant,
 }
 
-impl Session {
+impl VerifierStream {
     pub(super) fn new(
         desk: &Desk,
         caller: &Permitted,
-        told: Told,
+        told: Watched,
         seat: &Arc<Seat>,
         version: watch::Receiver<Version>,
         parts: mpsc::Sender<rpc::WatchTrustBundleResponse>,
@@ -168,7 +168,7 @@ impl Session {
 
     /// What has happened since what was sent.
     fn changes(&self) -> Sending {
-        let parts = Parts::new(self.authority.since(self.sent, self.told.serves()));
+        let parts = Chunks::new(self.authority.since(self.sent, self.told.serves()));
         let allowance = PART_ALLOWANCE * u32::try_from(parts.count() - 1).unwrap_or(u32::MAX);
         Sending { parts, until: Instant::now() + ACK_DEADLINE + allowance }
     }
@@ -255,4 +255,9 @@ async fn until_dropped(mut sender: watch::Receiver<()>) {
 fn ended(code: Code, reason: &'static str, message: &'static str) -> Status {
     let details = ErrorDetails::with_error_info(reason, ERROR_DOMAIN, HashMap::new());
     Status::with_error_details(code, message, details)
+}
+
+/// Proves to us that we sent an epoch, and for which audiences.
+pub(super) fn epoch_proof(authority: &Authority, epoch: u64, serves: &[Audience]) -> Vec<u8> {
+    [authority.epoch_proof(epoch), authority.audiences_proof(serves)].concat()
 }
