@@ -52,6 +52,7 @@ const ROOMS: [(&str, &[&str]); 21] = [
         &[
             "annotations",
             "rpc",
+            "session",
             "guard",
             "server",
             "authority",

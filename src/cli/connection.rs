@@ -1,33 +1,26 @@
 //! The connection to a server: each call carries a token for just what it needs.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
-use std::{fmt, fs};
 
-use countersign_mesh::claims::{ClientId, Clock};
 use countersign_mesh::guard::Access;
-use countersign_mesh::internals::is_loopback;
-use countersign_mesh::token::sign_assertion;
+use countersign_mesh::internals::{Link, LinkError};
+use http::HeaderValue;
 use http::header::AUTHORIZATION;
-use http::{HeaderValue, Uri};
-use rustls::pki_types::CertificateDer;
-use rustls::pki_types::pem::PemObject;
 use tokio::sync::Mutex;
 use tonic::body::Body;
-use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
 use tonic::{Response, Status};
 use tower::{Service, ServiceExt};
 
-use crate::cli::credentials::{Credentials, Means};
+use crate::cli::credentials::Credentials;
 use crate::cli::error::Error;
 use crate::cli::status;
-use crate::rpc::issue_token_request::Credential;
-use crate::rpc::token_service_client::TokenServiceClient;
-use crate::rpc::{IssueTokenRequest, IssueTokenResponse, POLICIES};
+use crate::rpc::{IssueTokenResponse, POLICIES};
 
 /// A connection on behalf of one client. Cloning it shares the connection.
 ///
@@ -53,28 +46,17 @@ impl Connection {
     /// # Errors
     /// When the URL is not one to send a secret to, or nobody answers there.
     pub async fn open(credentials: Credentials, plaintext: Plaintext) -> Result<Self, Error> {
-        let uri = destination(&credentials, plaintext)?;
-        let is_https = uri.scheme_str() == Some("https");
-        let mut endpoint =
-            Endpoint::from(uri).connect_timeout(CONNECT_TIMEOUT).timeout(REQUEST_TIMEOUT);
-        if is_https {
-            endpoint = endpoint.tls_config(tls(&credentials)?).map_err(|error| {
-                if matches!(credentials.means, Means::Certificate { .. }) {
-                    return Error::failed(
-                        format!("TLS cannot be spoken: {error}"),
-                        "see whether the client certificate and its key belong together",
-                    );
-                }
-                Error::failed(
-                    format!("the system's certificate authorities cannot be used: {error}"),
-                    "install them, or name a file of them in SSL_CERT_FILE",
-                )
-            })?;
-        }
-        let channel = endpoint.connect().await.map_err(|error| {
-            status::no_connection(&credentials.url, &credentials.origin, &error)
+        let builder = match plaintext {
+            Plaintext::OnLoopback => credentials.builder.clone(),
+            Plaintext::Anywhere => credentials.builder.clone().insecure_plaintext(),
+        };
+        let link = builder.link().await.map_err(|error| match error {
+            LinkError::Session(error) => credentials.unusable(&error),
+            LinkError::Unreachable(error) => {
+                status::no_connection(&credentials.url, &credentials.origin, &error)
+            }
         })?;
-        Ok(Self { shared: Arc::new(Shared { channel, credentials, tokens: Mutex::default() }) })
+        Ok(Self { shared: Arc::new(Shared { link, credentials, tokens: Mutex::default() }) })
     }
 
     /// Asks for a token for these credentials' client.
@@ -84,7 +66,7 @@ impl Connection {
         scopes: &[String],
         ttl: Option<Duration>,
     ) -> Result<IssueTokenResponse, Error> {
-        self.answer(self.shared.issue(audience, scopes.to_vec(), ttl).await)
+        self.answer(self.shared.issue(audience, scopes.to_vec(), ttl).await.map(Response::new))
     }
 
     /// The server's URL.
@@ -117,8 +99,8 @@ impl Service<http::Request<Body>> for Connection {
                 request.headers_mut().insert(AUTHORIZATION, bearer);
             }
             shared
-                .channel
-                .clone()
+                .link
+                .channel()
                 .oneshot(request)
                 .await
                 .map_err(|error| Status::from_error(error.into()))
@@ -127,7 +109,7 @@ impl Service<http::Request<Body>> for Connection {
 }
 
 struct Shared {
-    channel: Channel,
+    link: Link,
     credentials: Credentials,
     /// By scopes asked for. A command is over long before its tokens are.
     tokens: Mutex<BTreeMap<Vec<String>, HeaderValue>>,
@@ -140,7 +122,7 @@ impl Shared {
         if let Some(bearer) = tokens.get(&scopes) {
             return Ok(bearer.clone());
         }
-        let issued = self.issue(audience, scopes.clone(), None).await?.into_inner();
+        let issued = self.issue(audience, scopes.clone(), None).await?;
         let mut bearer = HeaderValue::try_from(format!("Bearer {}", issued.access_token))
             .map_err(|_| Status::internal("the server's token is not one"))?;
         // Keeps it out of debug output, and out of the peers' header compression tables.
@@ -154,38 +136,11 @@ impl Shared {
         audience: &str,
         scopes: Vec<String>,
         ttl: Option<Duration>,
-    ) -> Result<Response<IssueTokenResponse>, Status> {
+    ) -> Result<IssueTokenResponse, Status> {
         let requested_ttl = ttl.map(prost_types::Duration::try_from).transpose();
-        let request = IssueTokenRequest {
-            client_id: self.credentials.client_id.clone(),
-            credential: self.prove()?,
-            audience: audience.to_owned(),
-            scopes,
-            requested_ttl: requested_ttl
-                .map_err(|_| Status::invalid_argument("the requested life is too long"))?,
-        };
-        TokenServiceClient::new(self.channel.clone()).issue_token(request).await
-    }
-}
-
-impl Shared {
-    /// What proves the client's name, once; nothing if the connection does.
-    fn prove(&self) -> Result<Option<Credential>, Status> {
-        let (key, issuer) = match &self.credentials.means {
-            Means::Secret(secret) => {
-                return Ok(Some(Credential::ClientSecret(secret.expose().to_owned())));
-            }
-            Means::PrivateKey { key, issuer } => (key, issuer),
-            Means::Certificate { .. } => return Ok(None),
-        };
-        let client_id = ClientId::new(&self.credentials.client_id)
-            .map_err(|error| Status::invalid_argument(error.to_string()))?;
-        let mut nonce = [0; 16];
-        getrandom::fill(&mut nonce)
-            .map_err(|_| Status::internal("the system gave no randomness"))?;
-        let now = Clock::system().now();
-        let assertion = sign_assertion(key, &client_id, issuer.as_str(), now, nonce);
-        Ok(Some(Credential::ClientAssertion(assertion.into_exposed())))
+        let requested_ttl = requested_ttl
+            .map_err(|_| Status::invalid_argument("the requested life is too long"))?;
+        self.link.issue(audience, scopes, requested_ttl).await
     }
 }
 
@@ -206,9 +161,6 @@ pub fn request_id() -> Result<String, Error> {
     })?;
     Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
 }
-
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Scopes beside which others count: who holds `operators:write` or
 /// `tokens:revoke` too may touch more with the same call.
@@ -235,117 +187,9 @@ fn demanded(path: &str) -> Result<Option<(&'static str, &'static [&'static str])
     Err(Status::internal(format!("{path} is not in the policy table")))
 }
 
-/// Who vouches for the server, and for us if a certificate does.
-fn tls(credentials: &Credentials) -> Result<ClientTlsConfig, Error> {
-    let tls = authorities(credentials)?;
-    Ok(match &credentials.means {
-        Means::Certificate { cert, key } => tls.identity(Identity::from_pem(cert, key.as_bytes())),
-        Means::Secret(_) | Means::PrivateKey { .. } => tls,
-    })
-}
-
-fn authorities(credentials: &Credentials) -> Result<ClientTlsConfig, Error> {
-    let Some(path) = &credentials.ca_file else {
-        return Ok(ClientTlsConfig::new().with_native_roots());
-    };
-    let unusable = |why: &dyn fmt::Display| {
-        Error::failed(
-            format!("the certificate authorities in {} cannot be used: {why}", path.display()),
-            "correct ca_file or COUNTERSIGN_CA_FILE",
-        )
-    };
-    let pem = fs::read(path).map_err(|error| unusable(&error))?;
-    // Without this it would trust nobody, and not say why.
-    if CertificateDer::from_pem_slice(&pem).is_err() {
-        return Err(unusable(&"there is no certificate in it"));
-    }
-    Ok(ClientTlsConfig::new().ca_certificate(Certificate::from_pem(pem)))
-}
-
-/// Where to connect, if it is a place to send a secret to.
-fn destination(credentials: &Credentials, plaintext: Plaintext) -> Result<Uri, Error> {
-    let Credentials { url, origin, .. } = credentials;
-    let example = "give one like http://127.0.0.1:9443";
-    // Not quoted before it is known to hold no password.
-    let malformed = |what: &str| Error::failed(format!("the url in {origin} {what}"), example);
-
-    let uri: Uri = url.parse().map_err(|_| malformed("is not a URL"))?;
-    let (Some(scheme), Some(authority)) = (uri.scheme_str(), uri.authority()) else {
-        return Err(malformed("lacks its scheme or host"));
-    };
-    if authority.as_str().contains('@') {
-        return Err(malformed("holds a user name"));
-    }
-    if !matches!(uri.path(), "" | "/") || uri.query().is_some() {
-        return Err(malformed("has a path"));
-    }
-    match scheme {
-        "https" => Ok(uri),
-        "http" if matches!(credentials.means, Means::Certificate { .. }) => {
-            Err(malformed("is plaintext, and a certificate is presented over TLS only"))
-        }
-        "http" if plaintext == Plaintext::Anywhere || is_loopback(authority.host()) => Ok(uri),
-        "http" => Err(Error::failed(
-            format!("{url} is off loopback, where plaintext would show the secret"),
-            "use an https:// url, or give --insecure-plaintext if something else encrypts",
-        )),
-        _ => Err(malformed("is neither http:// nor https://")),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cli::secret::Secret;
-
-    fn destination_of(url: &str, plaintext: Plaintext) -> Result<Uri, String> {
-        let credentials = Credentials {
-            url: url.to_owned(),
-            client_id: "cron".to_owned(),
-            means: Means::Secret(Secret::new("csec_hush".to_owned())),
-            ca_file: None,
-            origin: "c.toml".to_owned(),
-        };
-        destination(&credentials, plaintext)
-            .map_err(|error| error.line().expect("it says something"))
-    }
-
-    #[test]
-    fn plaintext_goes_to_loopback_only_unless_told() {
-        for url in
-            ["http://127.0.0.1:9443", "http://127.8.9.1/", "http://[::1]:1", "http://LocalHost:1"]
-        {
-            assert!(destination_of(url, Plaintext::OnLoopback).is_ok(), "{url}");
-        }
-        assert!(destination_of("https://10.0.0.1:9443", Plaintext::OnLoopback).is_ok());
-        for url in [
-            "http://10.0.0.1:9443",
-            "http://[::2]:1",
-            "http://localhost.example:1",
-            "http://0.0.0.0:1",
-        ] {
-            let error = destination_of(url, Plaintext::OnLoopback).expect_err(url);
-            assert!(error.contains("--insecure-plaintext"), "{error}");
-            assert!(destination_of(url, Plaintext::Anywhere).is_ok(), "{url}");
-        }
-    }
-
-    #[test]
-    fn other_urls_are_refused_without_quoting_a_password() {
-        for url in [
-            "127.0.0.1:9443",
-            "/x",
-            "ftp://127.0.0.1",
-            "http://127.0.0.1/v1",
-            "http://127.0.0.1/?x",
-            "h t",
-        ] {
-            assert!(destination_of(url, Plaintext::Anywhere).is_err(), "{url}");
-        }
-        let error = destination_of("http://me:hush@127.0.0.1", Plaintext::Anywhere)
-            .expect_err("a password");
-        assert!(!error.contains("hush"), "{error}");
-    }
 
     #[test]
     fn a_read_asks_for_what_its_method_demands_and_a_write_for_all_that_is_held() {

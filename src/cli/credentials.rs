@@ -1,70 +1,55 @@
-//! Whom the commands speak as, and to which server.
+//! Whom the commands speak as, and to which server: which file or variables say so, and what to do when they
+//! say it wrong. The session of `countersign-mesh` reads them.
 
 mod new_file;
 
 pub use self::new_file::{NewCredentialsFile, point_to};
 
-use std::fmt;
-use std::fs::{self, File};
-use std::io::{self, Read};
-use std::os::unix::fs::PermissionsExt;
+use std::collections::BTreeMap;
+use std::fs;
 use std::path::{Path, PathBuf};
 
-use countersign_mesh::claims::Issuer;
-use countersign_mesh::keys::SigningKey;
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use zeroize::Zeroizing;
+use countersign_mesh::internals::{CredentialsFile, Proves, read_private};
+use countersign_mesh::session::{
+    CredentialsError, CredentialsFileProblem, SessionBuilder, SessionError,
+};
 
 use crate::cli::environment::Environment;
 use crate::cli::error::Error;
-use crate::cli::secret::Secret;
 use crate::cli::toml_file;
 
 /// A client's credentials and the server that knows them.
 #[derive(Debug)]
 pub struct Credentials {
+    /// What connects to the server as the client.
+    pub builder: SessionBuilder,
     /// Where the server is: `http://127.0.0.1:9443`.
     pub url: String,
-    /// The client's id.
-    pub client_id: String,
-    /// What the client proves itself with.
-    pub means: Means,
-    /// The authorities that vouch for the server, in PEM; the system's if not given.
-    pub ca_file: Option<PathBuf>,
     /// Where they were found, for messages.
     pub origin: String,
+    /// The file with the authorities that vouch for the server; the system's if there is none.
+    ca_file: Option<PathBuf>,
 }
 
-/// What a client proves itself with. `Debug` does not show it.
-pub enum Means {
-    /// One of its secrets.
-    Secret(Secret),
-    /// Its private key, with which it signs for this issuer.
-    PrivateKey {
-        /// The key.
-        key: Box<SigningKey>,
-        /// The issuer: never what the server calls itself, or another's could have us sign for this one.
-        issuer: Issuer,
-    },
-    /// The certificate of its connections (RFC 8705 §2.1), with its chain and its key, in PEM.
-    Certificate {
-        /// The certificate and its chain.
-        cert: Vec<u8>,
-        /// Its key.
-        key: Zeroizing<String>,
-    },
-}
+const URL: &str = "COUNTERSIGN_URL";
+const CLIENT_ID: &str = "COUNTERSIGN_CLIENT_ID";
+const CLIENT_SECRET: &str = "COUNTERSIGN_CLIENT_SECRET";
+const CA_FILE: &str = "COUNTERSIGN_CA_FILE";
+const CLIENT_KEY_FILE: &str = "COUNTERSIGN_CLIENT_KEY_FILE";
+const CLIENT_CERT_FILE: &str = "COUNTERSIGN_CLIENT_CERT_FILE";
+const ISSUER: &str = "COUNTERSIGN_ISSUER";
 
-impl fmt::Debug for Means {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Secret(_) => "Secret([redacted])",
-            Self::PrivateKey { .. } => "PrivateKey([redacted])",
-            Self::Certificate { .. } => "Certificate([redacted])",
-        })
-    }
-}
+/// Each of these says that the environment holds credentials.
+const IDENTITY: [&str; 8] = [
+    URL,
+    "COUNTERSIGN_URL_FILE",
+    CLIENT_ID,
+    "COUNTERSIGN_CLIENT_ID_FILE",
+    CLIENT_SECRET,
+    "COUNTERSIGN_CLIENT_SECRET_FILE",
+    CLIENT_KEY_FILE,
+    CLIENT_CERT_FILE,
+];
 
 impl Credentials {
     /// Finds the credentials: in the file that was named, else in the
@@ -73,20 +58,14 @@ impl Credentials {
     /// # Errors
     /// When they are incomplete, contradictory, open to others, or nowhere.
     pub fn find(named: Option<&Path>, environment: &Environment) -> Result<Self, Error> {
-        let mut found = Self::find_file_first(named, environment)?;
-        found.ca_file = found.ca_file.or_else(|| environment.path(CA_FILE));
-        Ok(found)
-    }
-
-    fn find_file_first(named: Option<&Path>, environment: &Environment) -> Result<Self, Error> {
         if let Some(path) = named {
-            return Self::read(path);
+            return Self::of_file(path, environment);
         }
-        if let Some(credentials) = Self::from_environment(environment)? {
+        if let Some(credentials) = Self::of_environment(environment)? {
             return Ok(credentials);
         }
         match default_path(environment) {
-            Some(path) if path.exists() => Self::read(&path),
+            Some(path) if path.exists() => Self::of_file(&path, environment),
             Some(path) => Err(Error::failed(
                 format!(
                     "no credentials: neither --credentials nor {CLIENT_ID} is given, and there is no {}",
@@ -101,221 +80,167 @@ impl Credentials {
         }
     }
 
-    /// Reads a credentials file, which must be readable by its owner only.
-    fn read(path: &Path) -> Result<Self, Error> {
-        let text = read_private(path)?;
-        Self::parse(&text, path)
+    fn of_file(path: &Path, environment: &Environment) -> Result<Self, Error> {
+        let mut file = CredentialsFile::read(path).map_err(|error| explain(&error))?;
+        if let Proves::PrivateKeyFile(key) | Proves::CertificateFiles { key, .. } = &file.proves {
+            keep_private(key)?;
+        }
+        let (origin, url) = (path.display().to_string(), file.url.clone());
+        let ca_file = file.ca_file.take().or_else(|| environment.path(CA_FILE));
+        let builder = SessionBuilder::of_credentials_file(&file);
+        Self::new(builder, url, origin, ca_file)
     }
 
-    fn parse(text: &str, path: &Path) -> Result<Self, Error> {
-        const KEYS: [&str; 8] = [
-            "url",
-            "client_id",
-            "client_secret",
-            "private_key_file",
-            "issuer",
-            "client_cert_file",
-            "client_key_file",
-            "ca_file",
-        ];
-
-        let mut table = toml_file::parse(text, path)?;
-        if let Some(unknown) = table.keys().find(|key| !KEYS.contains(&key.as_str())) {
-            return Err(toml_file::unknown_key(unknown, &KEYS, path));
+    /// All that is needed or nothing: a URL from here must not send the secret of a file to some other server.
+    fn of_environment(environment: &Environment) -> Result<Option<Self>, Error> {
+        let mut values = BTreeMap::new();
+        for name in IDENTITY {
+            values.extend(environment.text(name)?.map(|value| (name, value)));
         }
-        let mut take_optional = |key: &str| match table.remove(key) {
-            Some(toml::Value::String(value)) => Ok(Some(value)),
-            Some(other) => Err(Error::failed(
-                format!(
-                    "`{key}` in {} must be a string, not {}",
-                    path.display(),
-                    toml_file::type_name(&other)
-                ),
-                "correct the file",
-            )),
-            None => Ok(None),
+        if values.is_empty() {
+            return Ok(None);
+        }
+        values.extend(environment.text(ISSUER)?.map(|issuer| (ISSUER, issuer)));
+        if let Some(key) = values.get(CLIENT_KEY_FILE) {
+            keep_private(Path::new(key))?;
+        }
+        let builder = SessionBuilder::from_variables(&|name| values.get(name).cloned());
+        let url = builder.as_ref().map(|builder| builder.url().to_owned()).unwrap_or_default();
+        let ca_file = environment.path(CA_FILE);
+        Self::new(builder, url, "the environment".to_owned(), ca_file).map(Some)
+    }
+
+    fn new(
+        builder: Result<SessionBuilder, SessionError>,
+        url: String,
+        origin: String,
+        ca_file: Option<PathBuf>,
+    ) -> Result<Self, Error> {
+        let builder =
+            builder.map_err(|error| unusable(&error, &url, &origin, ca_file.as_deref()))?;
+        let builder = match &ca_file {
+            Some(path) => builder
+                .ca_certificate(&fs::read(path).map_err(|error| no_authorities(path, &error))?),
+            None => builder,
         };
-        let lacks =
-            |key: &str| Error::failed(format!("{} lacks `{key}`", path.display()), "add it");
-        let required = |value: Option<String>, key: &str| value.ok_or_else(|| lacks(key));
-        // Beside the file, wherever it is read from.
-        let beside = |file: String| path.parent().unwrap_or(Path::new("")).join(file);
-        let ca_file = take_optional("ca_file")?.map(beside);
-        let origin = path.display().to_string();
-        let means = [
-            take_optional("client_secret")?,
-            take_optional("private_key_file")?,
-            take_optional("client_cert_file")?,
-        ];
-        let key = take_optional("client_key_file")?;
-        Ok(Self {
-            url: required(take_optional("url")?, "url")?,
-            client_id: required(take_optional("client_id")?, "client_id")?,
-            means: match (means, key) {
-                ([Some(secret), None, None], None) => Means::Secret(Secret::new(secret)),
-                ([None, Some(key), None], None) => {
-                    let issuer = required(take_optional("issuer")?, "issuer")?;
-                    private_key(&beside(key), &issuer, &origin)?
-                }
-                ([None, None, Some(cert)], key) => {
-                    let key = required(key, "client_key_file")?;
-                    certificate(&beside(cert), &beside(key))?
-                }
-                ([None, None, None], None) => return Err(lacks("client_secret")),
-                ([None, None, None], Some(_)) => return Err(lacks("client_cert_file")),
-                _ => {
-                    return Err(Error::failed(
-                        format!(
-                            "{origin} has more than one of `client_secret`, `private_key_file` and \
-                             `client_cert_file` with `client_key_file`"
-                        ),
-                        "remove one of them",
-                    ));
-                }
-            },
-            ca_file,
-            origin,
-        })
+        Ok(Self { builder, url, origin, ca_file })
     }
 
-    /// All three or none: a URL from here must not send the secret of a file to some other server.
-    fn from_environment(environment: &Environment) -> Result<Option<Self>, Error> {
-        let found = [URL, CLIENT_ID, CLIENT_SECRET].map(|name| variable_or_file(environment, name));
-        let key = environment.path(CLIENT_KEY_FILE);
-        let cert = environment.path(CLIENT_CERT_FILE);
-        if cert.is_some() && key.is_none() {
-            return Err(Error::failed(
-                format!("{CLIENT_CERT_FILE} is set without {CLIENT_KEY_FILE}"),
-                format!("set {CLIENT_KEY_FILE} to the file of its key"),
-            ));
+    /// The error that there can be no connection with these credentials.
+    pub fn unusable(&self, error: &SessionError) -> Error {
+        unusable(error, &self.url, &self.origin, self.ca_file.as_deref())
+    }
+}
+
+/// What is wrong with credentials found in `origin`, and what to do.
+fn unusable(error: &SessionError, url: &str, origin: &str, ca_file: Option<&Path>) -> Error {
+    match error {
+        SessionError::Credentials(error) => explain(error),
+        // Not quoted: it may hold a password.
+        SessionError::BadUrl(_) => Error::failed(
+            format!("the url in {origin} is not the address of a server"),
+            "give one like http://127.0.0.1:9443, without a path and a user name",
+        ),
+        SessionError::Plaintext(_) => Error::failed(
+            format!("{url} is off loopback, where plaintext would show the secret"),
+            "use an https:// url, or give --insecure-plaintext if something else encrypts",
+        ),
+        SessionError::CertificateInPlaintext => Error::failed(
+            format!(
+                "the url in {origin} is plaintext, and a certificate is presented over TLS only"
+            ),
+            "use an https:// url",
+        ),
+        SessionError::BadCertificate => {
+            no_authorities(ca_file.unwrap_or(Path::new(origin)), &"there is no certificate in it")
         }
-        match (found, key) {
-            ([Ok(None), Ok(None), Ok(None)], None) => Ok(None),
-            ([_, _, Ok(Some(_))], Some(_)) => Err(Error::failed(
+        SessionError::NoAuthorities => Error::failed(
+            "the system's certificate authorities cannot be used",
+            "install them, or name a file of them in SSL_CERT_FILE",
+        ),
+        SessionError::BadClientCertificate => Error::failed(
+            format!("the client certificate or its key that {origin} names cannot be used"),
+            "give both in PEM, and see whether they belong together",
+        ),
+        SessionError::BadIssuer => {
+            Error::failed(error.to_string(), format!("set {ISSUER} to the issuer's name"))
+        }
+        SessionError::Unreadable(..)
+        | SessionError::BadWhenStale
+        | SessionError::TrustFileWithoutIssuer => Error::failed(error.to_string(), "correct it"),
+    }
+}
+
+/// What is wrong with what the client proves itself with, and what to do.
+fn explain(error: &CredentialsError) -> Error {
+    let next = match error {
+        CredentialsError::OpenToOthers(path, mode) => {
+            return Error::failed(
+                format!("{} can be read by others (mode {mode:04o})", path.display()),
+                format!("run: chmod 600 {}", shell_word(path)),
+            );
+        }
+        CredentialsError::BadFile(path, problem) => return bad_file(path, problem),
+        CredentialsError::Missing(name) => {
+            return partial(name, format!("set {name} or {name}_FILE"));
+        }
+        CredentialsError::KeyWithoutIssuer => {
+            return partial(ISSUER, format!("set {ISSUER} to the issuer's name"));
+        }
+        CredentialsError::Contradictory(name) => {
+            return Error::failed(
+                format!("both {name} and {name}_FILE are set"),
+                "unset one of them",
+            );
+        }
+        CredentialsError::SecretAndKey => {
+            return Error::failed(
                 format!("both {CLIENT_SECRET} and {CLIENT_KEY_FILE} are set"),
                 "unset one of them",
-            )),
-            ([url, client_id, client_secret], key) => {
-                let required = |value: Result<Option<String>, Error>, name: &str| {
-                    value?.ok_or_else(|| {
-                        Error::failed(
-                            format!(
-                                "the environment holds part of the credentials, but not {name}"
-                            ),
-                            match name {
-                                ISSUER => format!("set {name} to the issuer's name"),
-                                _ => format!("set {name} or {name}_FILE"),
-                            },
-                        )
-                    })
-                };
-                Ok(Some(Self {
-                    url: required(url, URL)?,
-                    client_id: required(client_id, CLIENT_ID)?,
-                    means: match (key, cert) {
-                        (Some(key), Some(cert)) => certificate(&cert, &key)?,
-                        (Some(key), None) => {
-                            let issuer = required(environment.text(ISSUER), ISSUER)?;
-                            private_key(&key, &issuer, "the environment")?
-                        }
-                        (None, _) => {
-                            Means::Secret(Secret::new(required(client_secret, CLIENT_SECRET)?))
-                        }
-                    },
-                    ca_file: None,
-                    origin: "the environment".to_owned(),
-                }))
-            }
+            );
         }
-    }
-}
-
-/// Reads a certificate and its key, which must be readable by its owner only.
-fn certificate(cert: &Path, key: &Path) -> Result<Means, Error> {
-    let unusable = |path: &Path, problem: &dyn fmt::Display| {
-        Error::failed(format!("cannot use {}: {problem}", path.display()), "give a file in PEM")
-    };
-    let pem = fs::read(cert).map_err(|error| unusable(cert, &error))?;
-    if CertificateDer::from_pem_slice(&pem).is_err() {
-        return Err(unusable(cert, &"there is no certificate in it"));
-    }
-    let key_pem = read_private(key)?;
-    if PrivateKeyDer::from_pem_slice(key_pem.as_bytes()).is_err() {
-        return Err(unusable(key, &"there is no private key in it"));
-    }
-    Ok(Means::Certificate { cert: pem, key: key_pem })
-}
-
-/// Reads a private key, which must be readable by its owner only.
-fn private_key(path: &Path, issuer: &str, origin: &str) -> Result<Means, Error> {
-    let issuer = Issuer::new(issuer).map_err(|error| {
-        Error::failed(format!("the issuer in {origin}: {error}"), "give the server's issuer")
-    })?;
-    let key = SigningKey::from_file_text(&read_private(path)?).map_err(|error| {
-        Error::failed(
-            format!("{}: {error}", path.display()),
-            "give a file that this writes: openssl genpkey -algorithm ed25519",
-        )
-    })?;
-    Ok(Means::PrivateKey { key: Box::new(key), issuer })
-}
-
-/// The text of a file that only its owner can read.
-fn read_private(path: &Path) -> Result<Zeroizing<String>, Error> {
-    let unreadable = |error: io::Error| {
-        Error::failed(
-            format!("cannot read {}: {error}", path.display()),
-            "name a credentials file with --credentials",
-        )
-    };
-    let mut file = File::open(path).map_err(unreadable)?;
-    // Of the open file, not of the path, which could be another one by now.
-    let mode = file.metadata().map_err(unreadable)?.permissions().mode();
-    if mode & 0o077 != 0 {
-        return Err(Error::failed(
-            format!("{} can be read by others (mode {:04o})", path.display(), mode & 0o7777),
-            format!("run: chmod 600 {}", shell_word(path)),
-        ));
-    }
-    let mut text = Zeroizing::new(String::new());
-    file.read_to_string(&mut text).map_err(unreadable)?;
-    Ok(text)
-}
-
-const URL: &str = "COUNTERSIGN_URL";
-const CLIENT_ID: &str = "COUNTERSIGN_CLIENT_ID";
-const CLIENT_SECRET: &str = "COUNTERSIGN_CLIENT_SECRET";
-const CA_FILE: &str = "COUNTERSIGN_CA_FILE";
-const CLIENT_KEY_FILE: &str = "COUNTERSIGN_CLIENT_KEY_FILE";
-const CLIENT_CERT_FILE: &str = "COUNTERSIGN_CLIENT_CERT_FILE";
-const ISSUER: &str = "COUNTERSIGN_ISSUER";
-
-/// The value of a variable, or the trimmed content of the file that `NAME_FILE` names.
-fn variable_or_file(environment: &Environment, name: &str) -> Result<Option<String>, Error> {
-    let file_variable = format!("{name}_FILE");
-    match (environment.text(name)?, environment.path(&file_variable)) {
-        (Some(_), Some(_)) => Err(Error::failed(
-            format!("both {name} and {file_variable} are set"),
-            "unset one of them",
-        )),
-        (Some(value), None) => Ok(Some(value)),
-        (None, Some(path)) => {
-            let text = fs::read_to_string(&path).map(Zeroizing::new).map_err(|error| {
-                Error::failed(
-                    format!("cannot read {} (from {file_variable}): {error}", path.display()),
-                    "correct it",
-                )
-            })?;
-            match text.trim() {
-                "" => Err(Error::failed(
-                    format!("{} (from {file_variable}) is empty", path.display()),
-                    "fill it",
-                )),
-                value => Ok(Some(value.to_owned())),
-            }
+        CredentialsError::CertificateWithoutKey => "set it to the file of the certificate's key",
+        CredentialsError::BadClientId => "correct it",
+        CredentialsError::Unreadable(..) => {
+            "correct its name, or name a credentials file with --credentials"
         }
-        (None, None) => Ok(None),
-    }
+        CredentialsError::Empty(_) => "fill it",
+        CredentialsError::BadKey(..) => {
+            "give a file that this writes: openssl genpkey -algorithm ed25519"
+        }
+        CredentialsError::NoRandomness => "try again",
+    };
+    Error::failed(error.to_string(), next)
+}
+
+fn bad_file(path: &Path, problem: &CredentialsFileProblem) -> Error {
+    let next = match problem {
+        CredentialsFileProblem::UnknownKey(key, known) => {
+            return toml_file::unknown_key(key, known, path);
+        }
+        CredentialsFileProblem::Lacks(_) => "add it",
+        CredentialsFileProblem::ProvesTwice => "remove one of them",
+        CredentialsFileProblem::NotToml(..)
+        | CredentialsFileProblem::NotAString(_)
+        | CredentialsFileProblem::BadName(_) => "correct the file",
+    };
+    Error::failed(format!("{} {problem}", path.display()), next)
+}
+
+fn partial(lacking: &str, next: String) -> Error {
+    Error::failed(format!("the environment holds part of the credentials, but not {lacking}"), next)
+}
+
+fn no_authorities(path: &Path, why: &dyn std::fmt::Display) -> Error {
+    Error::failed(
+        format!("the certificate authorities in {} cannot be used: {why}", path.display()),
+        "correct ca_file or COUNTERSIGN_CA_FILE",
+    )
+}
+
+/// A key that others can read is as good as theirs.
+fn keep_private(key: &Path) -> Result<(), Error> {
+    read_private(key).map(drop).map_err(|error| explain(&error))
 }
 
 fn default_path(environment: &Environment) -> Option<PathBuf> {
@@ -334,11 +259,13 @@ pub fn shell_word(path: &Path) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
+    use std::os::unix::fs::PermissionsExt;
 
     use tempfile::TempDir;
 
     use super::*;
+    use crate::cli::connection::{Connection, Plaintext};
+    use crate::cli::secret::Secret;
 
     const COMPLETE: &str =
         "url = \"http://127.0.0.1:1\"\nclient_id = \"cron\"\nclient_secret = \"csec_hush\"\n";
@@ -361,15 +288,21 @@ mod tests {
         Environment::new(move |name| variables.get(name).map(Into::into))
     }
 
+    /// What is said of credentials that are no good: when they are found, or when a connection is made with
+    /// them, before anything is sent.
     fn refusal(found: Result<Credentials, Error>) -> String {
-        found.expect_err("these are no good").line().expect("it says something")
+        let unusable = |credentials: Credentials| {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+            let opened = runtime
+                .expect("a runtime")
+                .block_on(Connection::open(credentials, Plaintext::OnLoopback));
+            opened.map(drop).expect_err("nobody answers there")
+        };
+        found.map_or_else(|error| error, unusable).line().expect("it says something")
     }
 
-    fn secret(credentials: &Credentials) -> &str {
-        match &credentials.means {
-            Means::Secret(secret) => secret.expose(),
-            other => panic!("it has {other:?}"),
-        }
+    fn url(found: Result<Credentials, Error>) -> String {
+        found.expect("they are complete").url
     }
 
     #[test]
@@ -380,25 +313,22 @@ mod tests {
             -----END PRIVATE KEY-----\n";
         let directory = directory();
         let (path, key) = (directory.path().join("c.toml"), directory.path().join("cron.key"));
-        let complete = "url = \"u\"\nclient_id = \"cron\"\nprivate_key_file = \"cron.key\"\n\
+        let complete = "url = \"http://127.0.0.1:1\"\nclient_id = \"cron\"\nprivate_key_file = \"cron.key\"\n\
             issuer = \"https://issuer.test\"\n";
         let find = || Credentials::find(Some(&path), &environment(&[]));
         write(&key, pem, 0o600);
         write(&path, complete, 0o600);
-        let found = find().expect("the key is beside the file");
-        assert!(!format!("{found:?}").contains("MC4C"));
-        let Means::PrivateKey { issuer, .. } = found.means else { panic!("it has a secret") };
-        assert_eq!(issuer.as_str(), "https://issuer.test");
+        assert!(refusal(find()).contains("cannot reach"), "the key is beside the file");
 
         let file = key.to_str().expect("temp paths are text");
-        let base = [(URL, "u"), (CLIENT_ID, "cron"), (CLIENT_KEY_FILE, file)];
+        let base = [(URL, "http://127.0.0.1:1"), (CLIENT_ID, "cron"), (CLIENT_KEY_FILE, file)];
         let with = |more: &[(&str, &str)]| {
             Credentials::find(None, &environment(&[&base[..], more].concat()))
         };
         let issuer = (ISSUER, "https://issuer.test");
-        assert!(matches!(with(&[issuer]).expect("complete").means, Means::PrivateKey { .. }));
+        assert!(refusal(with(&[issuer])).contains("cannot reach"));
         assert!(refusal(with(&[])).contains("but not COUNTERSIGN_ISSUER"));
-        assert!(refusal(with(&[(ISSUER, "me")])).contains("not a valid issuer"));
+        assert!(refusal(with(&[(ISSUER, "me")])).contains("COUNTERSIGN_ISSUER is not"));
         assert!(refusal(with(&[issuer, (CLIENT_SECRET, "s")])).contains("unset one of them"));
 
         write(&key, pem, 0o644);
@@ -421,7 +351,7 @@ mod tests {
         let at = |name: &str| directory.path().join(name);
         write(&at("cron.crt"), &made.cert.pem(), 0o644);
         write(&at("cron.key"), &made.signing_key.serialize_pem(), 0o600);
-        let complete = "url = \"https://u\"\nclient_id = \"cron\"\n\
+        let complete = "url = \"https://127.0.0.1:1\"\nclient_id = \"cron\"\n\
             client_cert_file = \"cron.crt\"\nclient_key_file = \"cron.key\"\n";
         let path = at("c.toml");
         let find = |text: &str| {
@@ -429,7 +359,6 @@ mod tests {
             Credentials::find(Some(&path), &environment(&[]))
         };
         let found = find(complete).expect("both are beside the file");
-        assert!(matches!(found.means, Means::Certificate { .. }));
         assert!(!format!("{found:?}").contains("PRIVATE"));
         let twice = format!("{complete}client_secret = \"csec_hush\"\n");
         assert!(refusal(find(&twice)).ends_with("remove one of them"));
@@ -438,16 +367,15 @@ mod tests {
         let without_cert = complete.replace("client_cert_file = \"cron.crt\"\n", "");
         assert!(refusal(find(&without_cert)).contains("lacks `client_cert_file`"));
         let swapped = complete.replace("cron.crt", "cron.key");
-        assert!(refusal(find(&swapped)).contains("no certificate in it"));
+        assert!(refusal(find(&swapped)).contains("give both in PEM"));
 
         let (cert, key) = (at("cron.crt"), at("cron.key"));
         let (cert, key) = (cert.to_str().expect("text"), key.to_str().expect("text"));
-        let base = [(URL, "https://u"), (CLIENT_ID, "cron"), (CLIENT_CERT_FILE, cert)];
+        let base = [(URL, "https://127.0.0.1:1"), (CLIENT_ID, "cron"), (CLIENT_CERT_FILE, cert)];
         let with = |more: &[(&str, &str)]| {
             Credentials::find(None, &environment(&[&base[..], more].concat()))
         };
-        let found = with(&[(CLIENT_KEY_FILE, key)]).expect("complete");
-        assert!(matches!(found.means, Means::Certificate { .. }));
+        assert_eq!(url(with(&[(CLIENT_KEY_FILE, key)])), "https://127.0.0.1:1");
         assert!(refusal(with(&[])).contains("without COUNTERSIGN_CLIENT_KEY_FILE"));
         write(&at("cron.key"), &made.signing_key.serialize_pem(), 0o640);
         assert!(refusal(find(complete)).contains("chmod 600"));
@@ -458,22 +386,23 @@ mod tests {
         let directory = directory();
         let path = directory.path().join("c.toml");
         write(&path, COMPLETE, 0o600);
-        let environment = environment(&[(URL, "u"), (CLIENT_ID, "other"), (CLIENT_SECRET, "s")]);
-        let found = Credentials::find(Some(&path), &environment).expect("the file is good");
-        assert_eq!((found.client_id.as_str(), secret(&found)), ("cron", "csec_hush"));
-        assert_eq!(Credentials::find(None, &environment).expect("complete").client_id, "other");
+        let there = [(URL, "http://127.0.0.2:1"), (CLIENT_ID, "other"), (CLIENT_SECRET, "s")];
+        let environment = environment(&there);
+        assert_eq!(url(Credentials::find(Some(&path), &environment)), "http://127.0.0.1:1");
+        assert_eq!(url(Credentials::find(None, &environment)), "http://127.0.0.2:1");
     }
 
     #[test]
     fn the_authority_is_that_of_the_file_and_else_of_the_environment() {
         let directory = directory();
         let (with, without) = (directory.path().join("c.toml"), directory.path().join("d.toml"));
-        write(&with, &format!("{COMPLETE}ca_file = \"/ca.pem\"\n"), 0o600);
+        write(&with, &format!("{COMPLETE}ca_file = \"absent.pem\"\n"), 0o600);
         write(&without, COMPLETE, 0o600);
-        let environment = environment(&[(CA_FILE, "/env.pem")]);
-        let found = |path: &Path| Credentials::find(Some(path), &environment).expect("good");
-        assert_eq!(found(&with).ca_file, Some(PathBuf::from("/ca.pem")));
-        assert_eq!(found(&without).ca_file, Some(PathBuf::from("/env.pem")));
+        let environment = environment(&[(CA_FILE, "/absent/env.pem")]);
+        let told = |path: &Path| refusal(Credentials::find(Some(path), &environment));
+        let beside = directory.path().join("absent.pem");
+        assert!(told(&with).contains(&format!("{} cannot be used", beside.display())));
+        assert!(told(&without).contains("/absent/env.pem cannot be used"));
     }
 
     #[test]
@@ -491,19 +420,34 @@ mod tests {
 
     #[test]
     fn keys_must_be_known_complete_and_strings() {
-        let parse = |text: &str| Credentials::parse(text, Path::new("c.toml"));
-        assert!(parse(COMPLETE).is_ok());
-        let ca_file = |path: &str| {
-            let text = format!("{COMPLETE}ca_file = \"ca.pem\"\n");
-            Credentials::parse(&text, Path::new(path)).expect("complete").ca_file
+        let directory = directory();
+        let path = directory.path().join("c.toml");
+        let told = |text: &str| {
+            write(&path, text, 0o600);
+            refusal(Credentials::find(Some(&path), &environment(&[])))
         };
-        assert_eq!(ca_file("c.toml"), Some(PathBuf::from("ca.pem")));
-        assert_eq!(ca_file("/etc/c/c.toml"), Some(PathBuf::from("/etc/c/ca.pem")));
-        assert!(refusal(parse(&COMPLETE.replace("url", "ulr"))).ends_with("did you mean `url`?"));
-        assert!(refusal(parse("url = \"u\"\n")).contains("c.toml lacks `client_id`"));
+        assert!(told(&COMPLETE.replace("url", "ulr")).ends_with("did you mean `url`?"));
+        assert!(told("url = \"u\"\n").contains("c.toml lacks `client_id`"));
         assert!(
-            refusal(parse(&COMPLETE.replace("\"cron\"", "7")))
-                .contains("must be a string, not an integer")
+            told(&COMPLETE.replace("\"cron\"", "7")).contains("`client_id` that is not a string")
+        );
+        assert!(told(&COMPLETE.replace("csec", "csec\"")).contains("is not TOML"));
+    }
+
+    #[test]
+    fn a_url_is_a_place_to_send_a_secret_to_and_no_password_in_it_is_repeated() {
+        let told = |url: &str| {
+            let there = [(URL, url), (CLIENT_ID, "cron"), (CLIENT_SECRET, "s")];
+            refusal(Credentials::find(None, &environment(&there)))
+        };
+        for url in ["127.0.0.1:9443", "ftp://127.0.0.1", "http://127.0.0.1/v1", "h t"] {
+            assert!(told(url).contains("the url in the environment is not"), "{url}");
+        }
+        assert!(told("http://10.0.0.1:9443").contains("--insecure-plaintext"));
+        let line = told("http://me:hush@127.0.0.1");
+        assert!(
+            line.contains("without a path and a user name") && !line.contains("hush"),
+            "{line}"
         );
     }
 
@@ -522,9 +466,12 @@ mod tests {
         let path = directory.path().join("secret");
         write(&path, "csec_hush\n", 0o644);
         let file = path.to_str().expect("temp paths are text");
-        let base = [(URL, "u"), (CLIENT_ID, "cron"), ("COUNTERSIGN_CLIENT_SECRET_FILE", file)];
-        let found = Credentials::find(None, &environment(&base)).expect("complete");
-        assert_eq!(secret(&found), "csec_hush");
+        let base = [
+            (URL, "http://127.0.0.1:1"),
+            (CLIENT_ID, "cron"),
+            ("COUNTERSIGN_CLIENT_SECRET_FILE", file),
+        ];
+        assert_eq!(url(Credentials::find(None, &environment(&base))), "http://127.0.0.1:1");
 
         let both = [&base[..], &[(CLIENT_SECRET, "s")]].concat();
         assert!(
@@ -540,8 +487,8 @@ mod tests {
         let directory = directory();
         let root = directory.path().to_str().expect("temp paths are text");
         write(&directory.path().join(".config/countersign/credentials.toml"), COMPLETE, 0o600);
-        let home = Credentials::find(None, &environment(&[("HOME", root)])).expect("it is there");
-        assert_eq!(home.client_id, "cron");
+        let home = environment(&[("HOME", root)]);
+        assert_eq!(url(Credentials::find(None, &home)), "http://127.0.0.1:1");
         let elsewhere = environment(&[("HOME", root), ("XDG_CONFIG_HOME", "/nonexistent")]);
         assert!(
             refusal(Credentials::find(None, &elsewhere))
@@ -559,8 +506,8 @@ mod tests {
             .expect("nothing is there")
             .write("u", "cron", &given)
             .expect("there is room");
-        let found = Credentials::find(Some(&path), &environment(&[])).expect("its mode is 0600");
-        assert_eq!(secret(&found), text);
+        let file = CredentialsFile::read(&path).expect("its mode is 0600");
+        assert!(matches!(&file.proves, Proves::Secret(secret) if secret.as_str() == text));
         assert!(matches!(NewCredentialsFile::create(&path), Err(Error::Failed(_))));
 
         let abandoned = directory.path().join("abandoned.toml");
@@ -569,11 +516,5 @@ mod tests {
         assert!(abandoned.exists());
         drop(file);
         assert!(!abandoned.exists());
-    }
-
-    #[test]
-    fn a_secret_does_not_show_itself() {
-        let found = Credentials::parse(COMPLETE, Path::new("c.toml")).expect("complete");
-        assert!(!format!("{found:?}").contains("hush"));
     }
 }

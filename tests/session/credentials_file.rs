@@ -37,7 +37,30 @@ async fn a_credentials_file_of_the_command_line_is_enough_and_is_its_owners_only
     session().expect("it says who vouches for the server");
     endpoint().expect("it says who vouches for the server");
 
+    // Whatever the command line proves itself with, a session does too; a token endpoint takes secrets.
+    let key = "-----BEGIN PRIVATE KEY-----\n\
+        MC4CAQAwBQYDK2VwBCIEINTuctv5E1hK1bbY8fdp+K06/nwoy/HU++CXqI9EdVhC\n\
+        -----END PRIVATE KEY-----\n"; // RFC 8410 section 10.3
+    let made = rcgen::generate_simple_self_signed(["order.test".to_owned()]).expect("made");
+    fs::write(dir.path().join("order.key"), key).expect("written");
+    fs::write(dir.path().join("order.crt"), made.cert.pem()).expect("written");
+    let tls_key = made.signing_key.serialize_pem();
+    fs::write(dir.path().join("tls.key"), tls_key).expect("written");
+    let named = |more: &str| text.replace("client_secret = \"csec_hush\"\n", more);
+    let by_key = "private_key_file = \"order.key\"\nissuer = \"https://auth.example\"\n";
+    let by_certificate = "client_cert_file = \"order.crt\"\nclient_key_file = \"tls.key\"\n";
+    let by_certificate = named(by_certificate).replace("http:", "https:");
+    for by_other_means in [named(by_key), by_certificate.clone()] {
+        write(&by_other_means, 0o600);
+        session().expect("all is there");
+        let refused = endpoint().map(drop).expect_err("there is no secret in it").to_string();
+        assert!(refused.contains("lacks `client_secret`"), "{refused}");
+    }
+
     for (text, mode, part) in [
+        (named(by_key).replace("order.key", "tls.key"), 0o600, "tls.key"),
+        (named("private_key_file = \"order.key\"\n"), 0o600, "lacks `issuer`"),
+        (by_certificate.replace("https:", "http:"), 0o600, "https"),
         (text.to_owned(), 0o640, "chmod 600"),
         (text.replace("order", "us@partner"), 0o600, "`client_id`"),
         (text.replace("client_secret", "secret"), 0o600, "unknown key `secret`"),

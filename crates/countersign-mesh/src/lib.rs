@@ -116,4 +116,6 @@ pub mod internals {
     pub use crate::cow_map::CowMap;
     pub use crate::encoding::base64_url;
     pub use crate::net::{grpc_timeout, is_loopback};
+    pub use crate::session::link::{Link, LinkError};
+    pub use crate::session::reach::credentials_file::{CredentialsFile, Proves, read_private};
 }

@@ -5,9 +5,10 @@ use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
+use countersign_mesh::internals::{CredentialsFile, Proves};
 use zeroize::Zeroizing;
 
-use crate::cli::credentials::{Credentials, Means};
+use crate::cli::credentials::explain;
 use crate::cli::error::Error;
 use crate::cli::secret::Secret;
 use crate::store;
@@ -87,11 +88,11 @@ impl NewCredentialsFile {
 /// Has a credentials file name another server, if it does not name it already. The file is replaced
 /// in one step: whoever reads it meanwhile gets the one or the other.
 pub fn point_to(path: &Path, url: &str) -> Result<(), Error> {
-    let credentials = Credentials::read(path)?;
-    if credentials.url == url {
+    let file = CredentialsFile::read(path).map_err(|error| explain(&error))?;
+    if file.url == url {
         return Ok(());
     }
-    let Means::Secret(secret) = &credentials.means else {
+    let Proves::Secret(secret) = &file.proves else {
         return Err(Error::failed(
             format!("{} names another server, and no secret", path.display()),
             format!("set its `url` to {url}"),
@@ -100,7 +101,11 @@ pub fn point_to(path: &Path, url: &str) -> Result<(), Error> {
     let beside = path.with_extension("toml.new");
     // Left over from a process that was killed in between, if it is there.
     let _ = fs::remove_file(&beside);
-    NewCredentialsFile::create(&beside)?.write(url, &credentials.client_id, secret)?;
+    NewCredentialsFile::create(&beside)?.write(
+        url,
+        &file.client_id,
+        &Secret::new(secret.to_string()),
+    )?;
     fs::rename(&beside, path).and_then(|()| store::sync_name(path)).map_err(|error| {
         Error::failed(
             format!("cannot replace {}: {error}", path.display()),

@@ -75,8 +75,8 @@ impl GuardBuilder {
     /// `countersign_guard_refusals_total{enforced="false"}`, and by `countersign_guard_report_only`
     /// being 1. For rolling a guard out on a live mesh; afterwards it enforces by itself.
     ///
-    /// A call that would be refused goes on as it came and carries no
-    /// [`VerifiedToken`](crate::token::VerifiedToken), so that a handler cannot take it for verified.
+    /// A call that would be refused goes on as it came and carries no [`Permitted`](crate::guard::Permitted),
+    /// so that a handler cannot take it for permitted.
     pub fn report_only_until(mut self, until: Timestamp) -> Self {
         self.report_only_until = Some(until);
         self

@@ -7,10 +7,13 @@ use tonic::transport::Channel;
 
 use crate::claims::{Clock, Issuer};
 use crate::guard::WhenStale;
+use crate::session::link::{Link, LinkError};
 use crate::session::live::Session;
-use crate::session::reach::address::{Plaintext, Roots, address, channel, server_address};
+use crate::session::reach::address::{
+    Plaintext, Roots, address, channel, channel_presenting, server_address,
+};
 use crate::session::reach::credentials::{Credentials, Proof, variable};
-use crate::session::reach::credentials_file;
+use crate::session::reach::credentials_file::CredentialsFile;
 use crate::session::reach::error::SessionError;
 use crate::session::reach::http_client::HttpClient;
 use crate::session::reach::jitter::Jitter;
@@ -24,7 +27,7 @@ use crate::session::trust::verifier_name;
 const LONGEST_ANSWER: Duration = Duration::from_secs(10);
 
 /// Makes a [`Session`] of what a program knows.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct SessionBuilder {
     url: String,
     credentials: Credentials,
@@ -110,18 +113,38 @@ impl SessionBuilder {
         }
     }
 
-    /// From a credentials file, as `countersign client create --out` writes one: TOML with `url`,
-    /// `client_id` and `client_secret`, mode 0600. It may also name the [`issuer`](Self::issuer), and
-    /// with `ca_file` the authorities that vouch for the server. The secret is read again for each token.
+    /// From a credentials file, the one that the command line reads too, as `countersign client create
+    /// --out` writes it: TOML with `url` and `client_id`, mode 0600, and one of
+    ///
+    /// - `client_secret`, which is read again for each token;
+    /// - `private_key_file`, whose key signs assertions for the `issuer`, which must be named then;
+    /// - `client_cert_file` with `client_key_file`.
+    ///
+    /// It may also name the [`issuer`](Self::issuer), and with `ca_file` the authorities that vouch for the
+    /// server. Files are looked for beside it.
     ///
     /// # Errors
     /// When the file cannot be read, can be read by others, or is not one.
     pub fn from_credentials_file(path: impl Into<PathBuf>) -> Result<Self, SessionError> {
-        let path = path.into();
-        let file = credentials_file::read(&path).map_err(SessionError::Credentials)?;
-        let ca = file.authorities(&path).map_err(SessionError::Credentials)?;
-        let (credentials, issuer) = file.identity(path).map_err(SessionError::Credentials)?;
+        let file = CredentialsFile::read(&path.into()).map_err(SessionError::Credentials)?;
+        Self::of_credentials_file(&file)
+    }
+
+    /// The same, of a file that has been read.
+    ///
+    /// # Errors
+    /// When a name in it is not one, or its authorities cannot be read.
+    #[doc(hidden)]
+    pub fn of_credentials_file(file: &CredentialsFile) -> Result<Self, SessionError> {
+        let ca = file.authorities().map_err(SessionError::Credentials)?;
+        let (credentials, issuer) =
+            Credentials::from_credentials_file(file).map_err(SessionError::Credentials)?;
         Ok(Self { issuer, ca, ..Self::new(&file.url, credentials) })
+    }
+
+    /// The address of the server.
+    pub fn url(&self) -> &str {
+        &self.url
     }
 
     /// Lets credentials and tokens go over the network in plaintext.
@@ -204,10 +227,7 @@ impl SessionBuilder {
     /// See [`SessionError`]. A secret's or a key's file must be there already.
     pub fn connect(self) -> Result<Session, SessionError> {
         let uri = server_address(&self.url, self.plaintext)?;
-        let roots = match &self.ca {
-            Some(pem) => Roots::only(pem)?,
-            None => Roots::default(),
-        };
+        let roots = self.roots()?;
         let proof = self
             .credentials
             .prove(self.issuer.as_ref(), self.clock.now())
@@ -253,5 +273,39 @@ impl SessionBuilder {
         };
         let tokens = TokenSources::new(countersign, self.jitter);
         Ok(Session::new(tokens, trust_source, verifier_name, roots, self.plaintext))
+    }
+
+    fn roots(&self) -> Result<Roots, SessionError> {
+        match &self.ca {
+            Some(pem) => Roots::only(pem),
+            None => Ok(Roots::default()),
+        }
+    }
+
+    /// Connects now, and does nothing in the background: for a program that asks for something and ends.
+    ///
+    /// # Errors
+    /// See [`LinkError`].
+    #[doc(hidden)]
+    pub async fn link(self) -> Result<Link, LinkError> {
+        let uri = server_address(&self.url, self.plaintext)?;
+        let roots = self.roots()?;
+        let proof = self
+            .credentials
+            .prove(self.issuer.as_ref(), self.clock.now())
+            .map_err(SessionError::Credentials)?;
+        let endpoint = match proof {
+            Proof::Certificate(_) if uri.scheme_str() != Some("https") => {
+                return Err(SessionError::CertificateInPlaintext.into());
+            }
+            Proof::Certificate(certified) => {
+                channel_presenting(uri, &roots, certified.to_identity())?
+            }
+            Proof::Secret(_) | Proof::Assertion(_) => channel(uri, &roots)?,
+        };
+        let channel = endpoint.timeout(LONGEST_ANSWER).connect().await?;
+        let countersign =
+            Countersign::new(channel.clone(), self.credentials, self.issuer, self.clock);
+        Ok(Link::new(channel, countersign))
     }
 }

@@ -219,14 +219,17 @@
 
 mod builder;
 mod calls;
+pub(crate) mod link;
 mod live;
-mod reach;
+pub(crate) mod reach;
 mod tokens;
 mod trust;
 
 pub use self::builder::SessionBuilder;
 pub use self::calls::{AuthInterceptor, Authenticated};
 pub use self::live::Session;
-pub use self::reach::{ClientSecret, Credentials, CredentialsError, Jitter, SessionError};
+pub use self::reach::{
+    ClientSecret, Credentials, CredentialsError, CredentialsFileProblem, Jitter, SessionError,
+};
 pub use self::tokens::{BearerToken, NoToken, OAuthEndpoint, TokenSource};
 pub use self::trust::{FedBy, Health, trust_in};

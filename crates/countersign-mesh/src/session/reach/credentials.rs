@@ -5,12 +5,13 @@ use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use tonic::transport::Identity;
 use zeroize::Zeroizing;
 
 use crate::claims::{ClientId, Issuer, Timestamp};
 use crate::keys::SigningKey;
-use crate::session::reach::credentials_file::{self, CredentialsFile};
-use crate::session::reach::error::CredentialsError;
+use crate::session::reach::credentials_file::{CredentialsFile, Proves};
+use crate::session::reach::error::{CredentialsError, CredentialsFileProblem};
 use crate::token::{Token, sign_assertion};
 
 /// A client's name, and its secret or where its private key is. `Debug` shows neither.
@@ -41,6 +42,13 @@ pub(crate) enum Proof {
 pub(crate) struct CertifiedKey {
     pub(crate) cert: Vec<u8>,
     pub(crate) key: Zeroizing<Vec<u8>>,
+}
+
+impl CertifiedKey {
+    /// As a TLS connection presents it.
+    pub(crate) fn to_identity(&self) -> Identity {
+        Identity::from_pem(&self.cert, &*self.key)
+    }
 }
 
 /// A secret, or where it is. `Debug` does not show it.
@@ -113,9 +121,27 @@ impl Credentials {
         }
     }
 
-    /// A secret in a credentials file, read again for each token.
-    pub(crate) fn from_credentials_file(client_id: ClientId, path: PathBuf) -> Self {
-        Self { client_id, means: Means::Secret(ClientSecret::from_credentials_file(path)) }
+    /// Whom a credentials file names, and the issuer if it names one. A secret is read from the file again
+    /// for each token.
+    pub(crate) fn from_credentials_file(
+        file: &CredentialsFile,
+    ) -> Result<(Self, Option<Issuer>), CredentialsError> {
+        let bad = |key| {
+            CredentialsError::BadFile(file.path.clone(), CredentialsFileProblem::BadName(key))
+        };
+        let client_id = ClientId::new(&file.client_id).map_err(|_| bad("client_id"))?;
+        let issuer = file.issuer.as_deref().map(Issuer::new).transpose();
+        let issuer = issuer.map_err(|_| bad("issuer"))?;
+        let means = match &file.proves {
+            Proves::Secret(_) => {
+                Means::Secret(ClientSecret::from_credentials_file(file.path.clone()))
+            }
+            Proves::PrivateKeyFile(path) => Means::PrivateKeyFile(path.clone()),
+            Proves::CertificateFiles { cert, key } => {
+                Means::CertificateFiles { cert: cert.clone(), key: key.clone() }
+            }
+        };
+        Ok((Self { client_id, means }, issuer))
     }
 
     /// The secret, if it is another one by now than the one that was refused.
@@ -164,22 +190,6 @@ impl Credentials {
     }
 }
 
-impl CredentialsFile {
-    /// Who we are at Countersign, and whose keys are trusted if the file says it.
-    pub(crate) fn identity(
-        &self,
-        path: PathBuf,
-    ) -> Result<(Credentials, Option<Issuer>), CredentialsError> {
-        let problem = |key: &str| {
-            CredentialsError::BadFile(path.clone(), format!("has a `{key}` that is not one"))
-        };
-        let client_id = ClientId::new(&self.client_id).map_err(|_| problem("client_id"))?;
-        let issuer = self.issuer.as_deref().map(Issuer::new).transpose();
-        let issuer = issuer.map_err(|_| problem("issuer"))?;
-        Ok((Credentials::from_credentials_file(client_id, path), issuer))
-    }
-}
-
 impl ClientSecret {
     /// A secret that the program holds.
     pub fn new(secret: &str) -> Self {
@@ -201,7 +211,7 @@ impl ClientSecret {
         match &self.0 {
             Origin::Given(secret) => Ok(Zeroizing::clone(secret)),
             Origin::File(path) => read_trimmed(path.clone()),
-            Origin::CredentialsFile(path) => credentials_file::read_secret(path),
+            Origin::CredentialsFile(path) => CredentialsFile::read(path)?.into_secret(),
         }
     }
 

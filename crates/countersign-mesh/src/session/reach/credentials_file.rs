@@ -1,43 +1,166 @@
-//! The file that `countersign client create --out` writes: where a server is, who we are there, and one
-//! of our secrets.
+//! The file that says who we are and where: sessions and the command line read the same one.
 
+use std::fmt;
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use toml::{Table, Value};
 use zeroize::Zeroizing;
 
-use crate::session::reach::error::CredentialsError;
+use crate::session::reach::error::{CredentialsError, CredentialsFileProblem};
 
 /// The largest file that is read.
 const MAX_FILE: u64 = 16 * 1024;
 
-const KEYS: [&str; 5] = ["url", "client_id", "client_secret", "issuer", "ca_file"];
+/// What such a file may say.
+const KEYS: [&str; 8] = [
+    "url",
+    "client_id",
+    "client_secret",
+    "private_key_file",
+    "client_cert_file",
+    "client_key_file",
+    "issuer",
+    "ca_file",
+];
 
-/// What such a file holds. Its names are those of some issuer, and not checked yet.
-pub(crate) struct CredentialsFile {
-    pub(crate) url: String,
-    pub(crate) client_id: String,
-    client_secret: Zeroizing<String>,
-    pub(crate) issuer: Option<String>,
-    ca_file: Option<String>,
+/// What a credentials file holds. Its names are those of some issuer, and not checked yet. `Debug` shows no
+/// secret.
+#[derive(Debug)]
+pub struct CredentialsFile {
+    /// Where the file is.
+    pub path: PathBuf,
+    /// Where the server is.
+    pub url: String,
+    /// Who we are there.
+    pub client_id: String,
+    /// What we prove that with.
+    pub proves: Proves,
+    /// Whose keys are trusted, and for whom assertions are signed.
+    pub issuer: Option<String>,
+    /// The authorities that vouch for the server, in PEM.
+    pub ca_file: Option<PathBuf>,
 }
 
-impl CredentialsFile {
-    /// The authorities that vouch for the server, in PEM, if the file names any: beside itself, unless it
-    /// says otherwise.
-    pub(crate) fn authorities(&self, path: &Path) -> Result<Option<Vec<u8>>, CredentialsError> {
-        let Some(ca_file) = &self.ca_file else { return Ok(None) };
-        let ca_file = path.parent().unwrap_or(Path::new("")).join(ca_file);
-        let pem = std::fs::read(&ca_file);
-        pem.map(Some).map_err(|error| CredentialsError::Unreadable(ca_file, error))
+/// What a credentials file names to prove who we are. Other files stand beside it, unless it says otherwise.
+pub enum Proves {
+    /// A secret, in the file itself.
+    Secret(Zeroizing<String>),
+    /// A private key that signs assertions (RFC 7523).
+    PrivateKeyFile(PathBuf),
+    /// A client certificate and its key (RFC 8705 §2.1).
+    CertificateFiles {
+        /// The certificate, with its chain.
+        cert: PathBuf,
+        /// Its key.
+        key: PathBuf,
+    },
+}
+
+impl fmt::Debug for Proves {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Secret(_) => f.write_str("Secret([redacted])"),
+            Self::PrivateKeyFile(path) => f.debug_tuple("PrivateKeyFile").field(path).finish(),
+            Self::CertificateFiles { cert, key } => {
+                f.debug_tuple("CertificateFiles").field(cert).field(key).finish()
+            }
+        }
     }
 }
 
-/// Reads a credentials file, which must be its owner's only.
-pub(crate) fn read(path: &Path) -> Result<CredentialsFile, CredentialsError> {
+impl CredentialsFile {
+    /// Reads a credentials file, which must be its owner's only.
+    ///
+    /// # Errors
+    /// When it cannot be read, can be read by others, is empty, or is not one.
+    pub fn read(path: &Path) -> Result<Self, CredentialsError> {
+        let text = read_private(path)?;
+        // A file that is being written can be empty for a moment.
+        if text.trim().is_empty() {
+            return Err(CredentialsError::Empty(path.to_owned()));
+        }
+        Self::parse(&text, path)
+            .map_err(|problem| CredentialsError::BadFile(path.to_owned(), problem))
+    }
+
+    fn parse(text: &str, path: &Path) -> Result<Self, CredentialsFileProblem> {
+        let mut table: Table = text.parse().map_err(|error: toml::de::Error| {
+            let before = error.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
+            let line = before.matches('\n').count() + 1;
+            CredentialsFileProblem::NotToml(line, error.message().to_owned())
+        })?;
+        if let Some(unknown) = table.keys().find(|key| !KEYS.contains(&key.as_str())) {
+            return Err(CredentialsFileProblem::UnknownKey(unknown.clone(), &KEYS));
+        }
+        let mut take = |key: &'static str| match table.remove(key) {
+            Some(Value::String(value)) => Ok(Some(value)),
+            Some(_) => Err(CredentialsFileProblem::NotAString(key)),
+            None => Ok(None),
+        };
+        let required = |value: Option<String>, key: &'static str| {
+            value.ok_or(CredentialsFileProblem::Lacks(key))
+        };
+        // Beside the file, wherever it is read from.
+        let beside = |file: String| path.parent().unwrap_or(Path::new("")).join(file);
+        let (url, client_id) = (required(take("url")?, "url")?, take("client_id")?);
+        let client_id = required(client_id, "client_id")?;
+        let (issuer, ca_file) = (take("issuer")?, take("ca_file")?.map(beside));
+        let named = [take("client_secret")?, take("private_key_file")?, take("client_cert_file")?];
+        let proves = match (named, take("client_key_file")?) {
+            ([Some(secret), None, None], None) => Proves::Secret(Zeroizing::new(secret)),
+            // Never what the server calls itself: another's could have us sign for this one.
+            ([None, Some(_), None], None) if issuer.is_none() => {
+                return Err(CredentialsFileProblem::Lacks("issuer"));
+            }
+            ([None, Some(key), None], None) => Proves::PrivateKeyFile(beside(key)),
+            ([None, None, Some(cert)], key) => {
+                let key = beside(required(key, "client_key_file")?);
+                Proves::CertificateFiles { cert: beside(cert), key }
+            }
+            ([None, None, None], None) => {
+                return Err(CredentialsFileProblem::Lacks("client_secret"));
+            }
+            ([None, None, None], Some(_)) => {
+                return Err(CredentialsFileProblem::Lacks("client_cert_file"));
+            }
+            _ => return Err(CredentialsFileProblem::ProvesTwice),
+        };
+        Ok(Self { path: path.to_owned(), url, client_id, proves, issuer, ca_file })
+    }
+
+    /// The authorities that vouch for the server, in PEM, if the file names any.
+    ///
+    /// # Errors
+    /// When they cannot be read.
+    pub(crate) fn authorities(&self) -> Result<Option<Vec<u8>>, CredentialsError> {
+        let Some(path) = &self.ca_file else { return Ok(None) };
+        let pem = std::fs::read(path);
+        pem.map(Some).map_err(|error| CredentialsError::Unreadable(path.clone(), error))
+    }
+
+    /// The secret in it, if that is what it proves who we are with.
+    ///
+    /// # Errors
+    /// When it names something else.
+    pub(crate) fn into_secret(self) -> Result<Zeroizing<String>, CredentialsError> {
+        match self.proves {
+            Proves::Secret(secret) => Ok(secret),
+            Proves::PrivateKeyFile(_) | Proves::CertificateFiles { .. } => {
+                let problem = CredentialsFileProblem::Lacks("client_secret");
+                Err(CredentialsError::BadFile(self.path, problem))
+            }
+        }
+    }
+}
+
+/// The text of a file that only its owner can read.
+///
+/// # Errors
+/// When it cannot be read, or others can read it too.
+pub fn read_private(path: &Path) -> Result<Zeroizing<String>, CredentialsError> {
     let unreadable = |error: io::Error| CredentialsError::Unreadable(path.to_owned(), error);
     let mut file = File::open(path).map_err(unreadable)?;
     // Of the open file, not of the path, which could be another one by now.
@@ -47,60 +170,71 @@ pub(crate) fn read(path: &Path) -> Result<CredentialsFile, CredentialsError> {
     }
     let mut text = Zeroizing::new(String::new());
     (&mut file).take(MAX_FILE).read_to_string(&mut text).map_err(unreadable)?;
-    // A file that is being written can be empty for a moment.
-    if text.trim().is_empty() {
-        return Err(CredentialsError::Empty(path.to_owned()));
-    }
-    parse(&text).map_err(|problem| CredentialsError::BadFile(path.to_owned(), problem))
-}
-
-/// Only the secret: what a file says about the rest was settled when it was read first.
-pub(crate) fn read_secret(path: &Path) -> Result<Zeroizing<String>, CredentialsError> {
-    read(path).map(|file| file.client_secret)
-}
-
-/// What is wrong is told without quoting any of it.
-fn parse(text: &str) -> Result<CredentialsFile, String> {
-    let mut table: Table = text.parse().map_err(|error: toml::de::Error| {
-        let before = error.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
-        let line = before.matches('\n').count() + 1;
-        format!("is not TOML: {} on line {line}", error.message())
-    })?;
-    if let Some(unknown) = table.keys().find(|key| !KEYS.contains(&key.as_str())) {
-        return Err(format!("has the unknown key `{unknown}`; known are {}", KEYS.join(", ")));
-    }
-    let mut optional = |key: &str| match table.remove(key) {
-        Some(Value::String(value)) => Ok(Some(value)),
-        Some(_) => Err(format!("has a `{key}` that is not a string")),
-        None => Ok(None),
-    };
-    let (issuer, ca_file) = (optional("issuer")?, optional("ca_file")?);
-    let mut take = |key: &str| optional(key)?.ok_or_else(|| format!("lacks `{key}`"));
-    let client_secret = Zeroizing::new(take("client_secret")?);
-    let (url, client_id) = (take("url")?, take("client_id")?);
-    Ok(CredentialsFile { url, client_id, client_secret, issuer, ca_file })
+    Ok(text)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    const COMPLETE: &str =
+        "url = \"http://127.0.0.1:1\"\nclient_id = \"cron\"\nclient_secret = \"csec_hush\"\n";
+
+    fn parse(text: &str) -> Result<CredentialsFile, CredentialsFileProblem> {
+        CredentialsFile::parse(text, Path::new("/etc/c/c.toml"))
+    }
+
     #[test]
     fn a_file_is_complete_or_says_what_is_wrong_without_quoting_the_secret() {
-        let complete =
-            "url = \"http://127.0.0.1:1\"\nclient_id = \"cron\"\nclient_secret = \"csec_hush\"\n";
-        let file = parse(complete).expect("it is complete");
+        let file = parse(COMPLETE).expect("it is complete");
         assert_eq!((file.url.as_str(), file.client_id.as_str()), ("http://127.0.0.1:1", "cron"));
-        assert_eq!(file.client_secret.as_str(), "csec_hush");
+        assert!(matches!(&file.proves, Proves::Secret(secret) if secret.as_str() == "csec_hush"));
+        assert!(!format!("{file:?}").contains("hush"));
 
         for (text, problem) in [
-            (complete.replace("url", "ulr"), "unknown key `ulr`"),
-            (complete.replace("client_id = \"cron\"\n", ""), "lacks `client_id`"),
-            (complete.replace("\"csec_hush\"", "7"), "`client_secret` that is not a string"),
-            (complete.replace("\"csec_hush\"", "csec_hush"), "on line 3"),
+            (COMPLETE.replace("url", "ulr"), "unknown key `ulr`"),
+            (COMPLETE.replace("client_id = \"cron\"\n", ""), "lacks `client_id`"),
+            (COMPLETE.replace("\"csec_hush\"", "7"), "`client_secret` that is not a string"),
+            (COMPLETE.replace("\"csec_hush\"", "csec_hush"), "on line 3"),
         ] {
-            let told = parse(&text).err().expect("it is no good");
+            let told = parse(&text).expect_err("it is no good").to_string();
             assert!(told.contains(problem) && !told.contains("hush"), "{told}");
+        }
+    }
+
+    #[test]
+    fn exactly_one_thing_proves_who_we_are_and_its_files_are_beside_this_one() {
+        let with = |more: &str| parse(&format!("url = \"u\"\nclient_id = \"c\"\n{more}"));
+        let key = "private_key_file = \"c.key\"\n";
+        let issuer = "issuer = \"https://issuer.test\"\n";
+        let cert = "client_cert_file = \"c.crt\"\n";
+        let its_key = "client_key_file = \"/run/c.key\"\n";
+        let secret = "client_secret = \"s\"\n";
+
+        let by_key = with(&format!("{key}{issuer}ca_file = \"ca.pem\"\n")).expect("complete");
+        assert!(
+            matches!(&by_key.proves, Proves::PrivateKeyFile(path) if path == Path::new("/etc/c/c.key"))
+        );
+        assert_eq!(by_key.ca_file.as_deref(), Some(Path::new("/etc/c/ca.pem")));
+        let by_certificate = with(&format!("{cert}{its_key}")).expect("complete");
+        let Proves::CertificateFiles { cert: path, key: key_path } = &by_certificate.proves else {
+            panic!("{by_certificate:?}");
+        };
+        assert_eq!(path, Path::new("/etc/c/c.crt"));
+        assert_eq!(key_path, Path::new("/run/c.key"));
+
+        use CredentialsFileProblem::{Lacks, ProvesTwice};
+        for (more, problem) in [
+            (String::new(), Lacks("client_secret")),
+            (key.to_owned(), Lacks("issuer")),
+            (cert.to_owned(), Lacks("client_key_file")),
+            (its_key.to_owned(), Lacks("client_cert_file")),
+            (format!("{secret}{key}{issuer}"), ProvesTwice),
+            (format!("{secret}{cert}{its_key}"), ProvesTwice),
+            (format!("{key}{issuer}{cert}{its_key}"), ProvesTwice),
+            (format!("{secret}{its_key}"), ProvesTwice),
+        ] {
+            assert_eq!(with(&more).expect_err(&more), problem, "{more}");
         }
     }
 }

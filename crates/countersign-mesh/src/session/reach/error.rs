@@ -80,7 +80,7 @@ pub enum CredentialsError {
     /// A credentials file can be read by others than its owner; its mode.
     OpenToOthers(PathBuf, u32),
     /// A credentials file is not one, and why.
-    BadFile(PathBuf, String),
+    BadFile(PathBuf, CredentialsFileProblem),
     /// A file cannot be read.
     Unreadable(PathBuf, io::Error),
     /// A file has nothing in it.
@@ -131,3 +131,38 @@ impl fmt::Display for CredentialsError {
 }
 
 impl std::error::Error for CredentialsError {}
+
+/// Why a file is no credentials file. None of its text is repeated: it may be a secret.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum CredentialsFileProblem {
+    /// It is not TOML: the line, and what is wrong there.
+    NotToml(usize, String),
+    /// It has a key that nobody knows, and these are known.
+    UnknownKey(String, &'static [&'static str]),
+    /// The value of a key is not a string.
+    NotAString(&'static str),
+    /// It lacks a key.
+    Lacks(&'static str),
+    /// It names more than one thing to prove who we are.
+    ProvesTwice,
+    /// The value of a key is no name of the kind that it should be.
+    BadName(&'static str),
+}
+
+impl fmt::Display for CredentialsFileProblem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NotToml(line, problem) => write!(f, "is not TOML: {problem} on line {line}"),
+            Self::UnknownKey(key, known) => {
+                write!(f, "has the unknown key `{key}`; known are {}", known.join(", "))
+            }
+            Self::NotAString(key) => write!(f, "has a `{key}` that is not a string"),
+            Self::Lacks(key) => write!(f, "lacks `{key}`"),
+            Self::ProvesTwice => f.write_str(
+                "has more than one of `client_secret`, `private_key_file` and `client_cert_file` with \
+                 `client_key_file`",
+            ),
+            Self::BadName(key) => write!(f, "has a `{key}` that is not one"),
+        }
+    }
+}

@@ -9,5 +9,5 @@ pub(crate) mod jitter;
 pub(crate) mod presenting;
 
 pub use self::credentials::{ClientSecret, Credentials};
-pub use self::error::{CredentialsError, SessionError};
+pub use self::error::{CredentialsError, CredentialsFileProblem, SessionError};
 pub use self::jitter::Jitter;

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use http::Uri;
 use sha2::{Digest, Sha256};
-use tonic::transport::{Channel, Identity};
+use tonic::transport::Channel;
 
 use crate::session::reach::address::{Roots, channel_presenting};
 use crate::session::reach::credentials::CertifiedKey;
@@ -43,8 +43,7 @@ impl Presenting {
         {
             return Ok(channel.clone());
         }
-        let identity = Identity::from_pem(&certified.cert, &*certified.key);
-        let endpoint = channel_presenting(self.uri.clone(), &self.roots, identity)?;
+        let endpoint = channel_presenting(self.uri.clone(), &self.roots, certified.to_identity())?;
         let channel = endpoint.timeout(self.longest_answer).connect_lazy();
         *made = Some((digest, channel.clone()));
         Ok(channel)

@@ -3,13 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tonic::Status;
 use tonic::transport::Channel;
+use tonic::{Response, Status};
 
 use crate::claims::{Audience, Clock, Issuer, ScopeSet};
-use crate::rpc::IssueTokenRequest;
 use crate::rpc::issue_token_request::Credential;
 use crate::rpc::token_service_client::TokenServiceClient;
+use crate::rpc::{IssueTokenRequest, IssueTokenResponse};
 use crate::session::reach::credentials::{Credentials, Proof};
 use crate::session::reach::presenting::Presenting;
 use crate::session::tokens::fetched::{FetchError, Fetched};
@@ -92,15 +92,8 @@ impl Countersign {
                 None
             }
         };
-        let request = IssueTokenRequest {
-            client_id: self.credentials.client_id().to_string(),
-            credential,
-            audience: audience.to_string(),
-            scopes: scopes.iter().map(str::to_owned).collect(),
-            requested_ttl: None,
-        };
-        let issued = TokenServiceClient::new(channel).issue_token(request).await;
-        let issued = issued.map_err(FetchError::from)?.into_inner();
+        let scopes = scopes.iter().map(str::to_owned).collect();
+        let issued = self.ask(channel, credential, audience.as_str(), scopes, None).await?;
         let duration = |duration: Option<prost_types::Duration>| {
             duration.and_then(|duration| Duration::try_from(duration).ok()).unwrap_or_default()
         };
@@ -109,5 +102,45 @@ impl Countersign {
             expires_in: duration(issued.expires_in),
             refresh_in: duration(issued.refresh_in),
         })
+    }
+
+    /// Asks once, over the channel, for what a program names; no scopes mean all that were granted.
+    ///
+    /// # Errors
+    /// What the server answered, or that there is nothing to prove who we are with.
+    pub(crate) async fn issue_once(
+        &self,
+        audience: &str,
+        scopes: Vec<String>,
+        requested_ttl: Option<prost_types::Duration>,
+    ) -> Result<IssueTokenResponse, Status> {
+        let proof = self.credentials.prove(self.issuer.as_ref(), self.clock.now());
+        let credential = match proof.map_err(|error| Status::unavailable(error.to_string()))? {
+            Proof::Secret(secret) => Some(Credential::ClientSecret(secret.to_string())),
+            Proof::Assertion(assertion) => {
+                Some(Credential::ClientAssertion(assertion.into_exposed()))
+            }
+            Proof::Certificate(_) => None,
+        };
+        self.ask(self.channel.clone(), credential, audience, scopes, requested_ttl).await
+    }
+
+    async fn ask(
+        &self,
+        channel: Channel,
+        credential: Option<Credential>,
+        audience: &str,
+        scopes: Vec<String>,
+        requested_ttl: Option<prost_types::Duration>,
+    ) -> Result<IssueTokenResponse, Status> {
+        let request = IssueTokenRequest {
+            client_id: self.credentials.client_id().to_string(),
+            credential,
+            audience: audience.to_owned(),
+            scopes,
+            requested_ttl,
+        };
+        let issued = TokenServiceClient::new(channel).issue_token(request).await;
+        issued.map(Response::into_inner)
     }
 }

@@ -14,7 +14,7 @@ use zeroize::Zeroizing;
 use crate::claims::{MAX_TOKEN_LIFE, ScopeSet};
 use crate::session::reach::address::{Plaintext, Roots, address};
 use crate::session::reach::credentials::ClientSecret;
-use crate::session::reach::credentials_file;
+use crate::session::reach::credentials_file::CredentialsFile;
 use crate::session::reach::error::SessionError;
 use crate::session::reach::http_client::HttpClient;
 use crate::session::reach::jitter::Jitter;
@@ -79,13 +79,16 @@ impl OAuthEndpoint {
     /// Also when the file cannot be read, can be read by others, or is not one.
     pub fn from_credentials_file(path: impl Into<PathBuf>) -> Result<Self, SessionError> {
         let path = path.into();
-        let file = credentials_file::read(&path).map_err(SessionError::Credentials)?;
-        let roots = match file.authorities(&path).map_err(SessionError::Credentials)? {
+        let file = CredentialsFile::read(&path).map_err(SessionError::Credentials)?;
+        let roots = match file.authorities().map_err(SessionError::Credentials)? {
             Some(pem) => Roots::only(&pem)?,
             None => Roots::default(),
         };
+        let (url, client_id) = (file.url.clone(), file.client_id.clone());
+        // Read for each token; here only to see that it is one.
+        drop(file.into_secret().map_err(SessionError::Credentials)?);
         let secret = ClientSecret::from_credentials_file(path);
-        Self::with_roots(&file.url, &file.client_id, secret, &roots)
+        Self::with_roots(&url, &client_id, secret, &roots)
     }
 
     fn with_roots(
