@@ -13,8 +13,9 @@
 //!
 //! # The rooms
 //!
-//! An arrow points from what uses to what is used, and never back. `tests/layout.rs` holds the code to
-//! it.
+//! An arrow points from what uses to what is used, and never back. No two files of a room use each other
+//! either, by any way round; but for those of `authority`, which is one type in many files. `tests/layout`
+//! holds the code to it.
 //!
 //! ```text
 //! cli -> server -> authority -> store -> policy -> client -> ring -> countersign-mesh

@@ -2,7 +2,7 @@
 
 #![no_main]
 
-use countersign::internals::server::BasicCredentials;
+use countersign::server::BasicCredentials;
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|bytes: &[u8]| {

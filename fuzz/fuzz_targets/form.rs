@@ -2,7 +2,7 @@
 
 #![no_main]
 
-use countersign::internals::server::Form;
+use countersign::server::Form;
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|bytes: &[u8]| {

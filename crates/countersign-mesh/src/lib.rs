@@ -75,7 +75,7 @@
 //!
 //! # The rooms
 //!
-//! An arrow points from what uses to what is used, and never back. `tests/layout.rs` of the workspace
+//! An arrow points from what uses to what is used, and never back. `tests/layout` of the workspace
 //! holds the code to it.
 //!
 //! ```text

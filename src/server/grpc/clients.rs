@@ -7,14 +7,14 @@ use tonic::{Request, Response, Status};
 
 use crate::authority::{ActError, ClientPatch, Refusal};
 use crate::client::{
-    ClientInfo, ClientSecret, ClientSettings, GrantRule, Grants, ResourceAlias, Resources, Serves,
+    ClientSecret, ClientSettings, GrantRule, Grants, ResourceAlias, Resources, Serves,
 };
 use crate::rpc;
 use crate::rpc::client_service_server::ClientService;
 use crate::server::desk::Desk;
 use crate::server::errors::CallError;
-use crate::server::fields::{self, InvalidField, wire_duration, wire_scopes, wire_time};
-use crate::server::grpc::credentials::wire_credential;
+use crate::server::fields::{self, InvalidField, wire_time};
+use crate::server::grpc::wire_client::wire_client;
 use crate::server::grpc::{Call, end};
 
 /// The longest description of a client, in characters.
@@ -257,31 +257,5 @@ fn revision(field: &str, etag: &str) -> Result<Option<u64>, InvalidField> {
         etag => u64::from_str_radix(etag, 16).map(Some).map_err(|_| {
             InvalidField::new(field, "not an etag; read the client first, and send its etag")
         }),
-    }
-}
-
-fn wire_client(client: &ClientInfo) -> rpc::Client {
-    let ClientSettings { description, grants, serves, max_token_ttl, disabled, resources } =
-        &client.settings;
-    let wire_alias = |alias: &ResourceAlias| rpc::ResourceAlias {
-        uri: alias.uri.to_string(),
-        audience: alias.audience.to_string(),
-    };
-    let wire_grant = |rule: &GrantRule| rpc::Grant {
-        audience: rule.audience.to_string(),
-        scopes: wire_scopes(&rule.scopes),
-    };
-    rpc::Client {
-        client_id: client.id.to_string(),
-        description: description.to_string(),
-        grants: grants.as_slice().iter().map(wire_grant).collect(),
-        serves: serves.as_slice().iter().map(ToString::to_string).collect(),
-        max_token_ttl: max_token_ttl.map(wire_duration),
-        disabled: *disabled,
-        create_time: Some(wire_time(client.created_at)),
-        update_time: Some(wire_time(client.updated_at)),
-        etag: format!("{:x}", client.revision),
-        resources: resources.as_slice().iter().map(wire_alias).collect(),
-        credentials: client.credentials.iter().map(wire_credential).collect(),
     }
 }

@@ -5,15 +5,13 @@ use std::time::Duration;
 use countersign_mesh::keys::PublicKey;
 
 use crate::authority::{CreatedCredential, NewCredential, TokensSoFar};
-use crate::client::{
-    CertificateName, CertificateNameKind, CredentialContent, CredentialId, CredentialInfo,
-};
+use crate::client::{CertificateName, CertificateNameKind, CredentialId};
 use crate::rpc;
 use crate::rpc::certificate_name::Name;
-use crate::rpc::client_credential::Kind as KnownKind;
-use crate::rpc::create_client_credential_request::Kind as NewKind;
+use crate::rpc::create_client_credential_request::Kind;
 use crate::server::errors::CallError;
-use crate::server::fields::{self, InvalidField, wire_duration, wire_time};
+use crate::server::fields::{self, InvalidField};
+use crate::server::grpc::wire_client::wire_credential;
 use crate::server::grpc::{Call, Clients};
 
 /// The longest life of a credential that has an end.
@@ -65,11 +63,11 @@ impl Clients {
     }
 }
 
-fn new_credential(kind: Option<&NewKind>) -> Result<NewCredential, InvalidField> {
+fn new_credential(kind: Option<&Kind>) -> Result<NewCredential, InvalidField> {
     match kind {
-        Some(NewKind::Secret(rpc::ClientSecret {})) => Ok(NewCredential::Secret),
-        Some(NewKind::PublicKey(bytes)) => public_key(bytes).map(NewCredential::PublicKey),
-        Some(NewKind::CertificateName(name)) => {
+        Some(Kind::Secret(rpc::ClientSecret {})) => Ok(NewCredential::Secret),
+        Some(Kind::PublicKey(bytes)) => public_key(bytes).map(NewCredential::PublicKey),
+        Some(Kind::CertificateName(name)) => {
             certificate_name(name).map(NewCredential::CertificateName)
         }
         None => {
@@ -119,33 +117,4 @@ fn idleness(span: Option<&prost_types::Duration>) -> Result<Option<Duration>, In
         Some(span) if span > LONGEST_LIFE => Err(InvalidField::new(field, "longer than ten years")),
         span => Ok(span),
     }
-}
-
-pub(super) fn wire_credential(credential: &CredentialInfo) -> rpc::ClientCredential {
-    rpc::ClientCredential {
-        credential_id: credential.id.to_string(),
-        kind: Some(match &credential.content {
-            CredentialContent::Secret => KnownKind::Secret(rpc::ClientSecret {}),
-            CredentialContent::PublicKey(key) => KnownKind::PublicKey(key.to_vec()),
-            CredentialContent::CertificateName(name) => {
-                KnownKind::CertificateName(wire_certificate_name(name))
-            }
-        }),
-        create_time: Some(wire_time(credential.created_at)),
-        expire_time: credential.expires_at.map(wire_time),
-        last_use_time: credential.last_used_at.map(wire_time),
-        retire_when_idle: credential.retire_when_idle.map(wire_duration),
-    }
-}
-
-fn wire_certificate_name(name: &CertificateName) -> rpc::CertificateName {
-    let text = name.as_str().to_owned();
-    let name = Some(match name.kind() {
-        CertificateNameKind::SubjectDn => Name::SubjectDn(text),
-        CertificateNameKind::SanDns => Name::SanDns(text),
-        CertificateNameKind::SanUri => Name::SanUri(text),
-        CertificateNameKind::SanIp => Name::SanIp(text),
-        CertificateNameKind::SanEmail => Name::SanEmail(text),
-    });
-    rpc::CertificateName { name }
 }

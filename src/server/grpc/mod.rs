@@ -8,6 +8,7 @@ mod tokens;
 mod trust;
 mod trust_chunks;
 mod verifier_stream;
+mod wire_client;
 
 pub(super) use self::audit::Audit;
 pub(super) use self::clients::Clients;
