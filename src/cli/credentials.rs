@@ -27,10 +27,32 @@ pub struct Credentials {
     pub url: String,
     /// Where they were found, for messages.
     pub origin: String,
+    /// Whether nobody named them: `serve --dev` has written them into this directory.
+    pub unasked: bool,
     /// The file with the authorities that vouch for the server; the system's if there is none.
     ca_file: Option<PathBuf>,
 }
 
+/// Which of the clients that `serve --dev` makes a command speaks as, when nobody says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DevClient {
+    /// The one that has tokens to show.
+    Demo,
+    /// The one that may do everything.
+    Operator,
+}
+
+impl DevClient {
+    /// The file with its credentials, from where `serve --dev` was started.
+    fn file(self) -> &'static str {
+        match self {
+            Self::Demo => "countersign-dev/demo.toml",
+            Self::Operator => "countersign-dev/operator.toml",
+        }
+    }
+}
+
+const CREDENTIALS: &str = "COUNTERSIGN_CREDENTIALS";
 const URL: &str = "COUNTERSIGN_URL";
 const CLIENT_ID: &str = "COUNTERSIGN_CLIENT_ID";
 const CLIENT_SECRET: &str = "COUNTERSIGN_CLIENT_SECRET";
@@ -52,32 +74,47 @@ const IDENTITY: [&str; 8] = [
 ];
 
 impl Credentials {
-    /// Finds the credentials: in the file that was named, else in the
-    /// environment, else in the configuration directory.
+    /// Finds the credentials: in the file that was named, else in the environment, else those of `dev_client`
+    /// where `serve --dev` keeps them, else in the configuration directory.
     ///
     /// # Errors
     /// When they are incomplete, contradictory, open to others, or nowhere.
-    pub fn find(named: Option<&Path>, environment: &Environment) -> Result<Self, Error> {
+    pub fn find(
+        named: Option<&Path>,
+        dev_client: DevClient,
+        environment: &Environment,
+    ) -> Result<Self, Error> {
         if let Some(path) = named {
             return Self::of_file(path, environment);
+        }
+        if let Some(path) = environment.path(CREDENTIALS) {
+            // Credentials of one server must not go to the address of another.
+            for name in IDENTITY {
+                if environment.text(name)?.is_some() {
+                    return Err(explain(&CredentialsError::Contradictory(CREDENTIALS, name)));
+                }
+            }
+            return Self::of_file(&path, environment);
         }
         if let Some(credentials) = Self::of_environment(environment)? {
             return Ok(credentials);
         }
-        match default_path(environment) {
-            Some(path) if path.exists() => Self::of_file(&path, environment),
-            Some(path) => Err(Error::failed(
-                format!(
-                    "no credentials: neither --credentials nor {CLIENT_ID} is given, and there is no {}",
-                    path.display()
-                ),
-                "name a credentials file with --credentials",
-            )),
-            None => Err(Error::failed(
-                format!("no credentials: neither --credentials nor {CLIENT_ID} is given, nor HOME"),
-                "name a credentials file with --credentials",
-            )),
+        let dev = environment.directory().join(dev_client.file());
+        if dev.exists() {
+            return Ok(Self { unasked: true, ..Self::of_file(&dev, environment)? });
         }
+        let nowhere = match default_path(environment) {
+            Some(path) if path.exists() => return Self::of_file(&path, environment),
+            Some(path) => format!("and there is no {}", path.display()),
+            None => "nor HOME".to_owned(),
+        };
+        Err(Error::failed(
+            format!("no credentials: neither --credentials nor {CREDENTIALS} is given, {nowhere}"),
+            format!(
+                "name a credentials file with --credentials, or run this where {} is",
+                dev_client.file()
+            ),
+        ))
     }
 
     fn of_file(path: &Path, environment: &Environment) -> Result<Self, Error> {
@@ -123,7 +160,7 @@ impl Credentials {
                 .ca_certificate(&fs::read(path).map_err(|error| no_authorities(path, &error))?),
             None => builder,
         };
-        Ok(Self { builder, url, origin, ca_file })
+        Ok(Self { builder, url, origin, unasked: false, ca_file })
     }
 
     /// The error that there can be no connection with these credentials.
@@ -187,11 +224,8 @@ fn explain(error: &CredentialsError) -> Error {
         CredentialsError::KeyWithoutIssuer => {
             return partial(ISSUER, format!("set {ISSUER} to the issuer's name"));
         }
-        CredentialsError::Contradictory(name) => {
-            return Error::failed(
-                format!("both {name} and {name}_FILE are set"),
-                "unset one of them",
-            );
+        CredentialsError::Contradictory(one, other) => {
+            return Error::failed(format!("both {one} and {other} are set"), "unset one of them");
         }
         CredentialsError::SecretAndKey => {
             return Error::failed(
@@ -280,12 +314,20 @@ mod tests {
         fs::set_permissions(path, fs::Permissions::from_mode(mode)).expect("it is ours");
     }
 
+    fn find(named: Option<&Path>, environment: &Environment) -> Result<Credentials, Error> {
+        Credentials::find(named, DevClient::Operator, environment)
+    }
+
     fn environment(variables: &[(&str, &str)]) -> Environment {
+        environment_in(Path::new("/nonexistent"), variables)
+    }
+
+    fn environment_in(directory: &Path, variables: &[(&str, &str)]) -> Environment {
         let variables: BTreeMap<String, String> = variables
             .iter()
             .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
             .collect();
-        Environment::new(move |name| variables.get(name).map(Into::into))
+        Environment::new(directory, move |name| variables.get(name).map(Into::into))
     }
 
     /// What is said of credentials that are no good: when they are found, or when a connection is made with
@@ -315,16 +357,14 @@ mod tests {
         let (path, key) = (directory.path().join("c.toml"), directory.path().join("cron.key"));
         let complete = "url = \"http://127.0.0.1:1\"\nclient_id = \"cron\"\nprivate_key_file = \"cron.key\"\n\
             issuer = \"https://issuer.test\"\n";
-        let find = || Credentials::find(Some(&path), &environment(&[]));
+        let found = || find(Some(&path), &environment(&[]));
         write(&key, pem, 0o600);
         write(&path, complete, 0o600);
-        assert!(refusal(find()).contains("cannot reach"), "the key is beside the file");
+        assert!(refusal(found()).contains("cannot reach"), "the key is beside the file");
 
         let file = key.to_str().expect("temp paths are text");
         let base = [(URL, "http://127.0.0.1:1"), (CLIENT_ID, "cron"), (CLIENT_KEY_FILE, file)];
-        let with = |more: &[(&str, &str)]| {
-            Credentials::find(None, &environment(&[&base[..], more].concat()))
-        };
+        let with = |more: &[(&str, &str)]| find(None, &environment(&[&base[..], more].concat()));
         let issuer = (ISSUER, "https://issuer.test");
         assert!(refusal(with(&[issuer])).contains("cannot reach"));
         assert!(refusal(with(&[])).contains("but not COUNTERSIGN_ISSUER"));
@@ -332,16 +372,16 @@ mod tests {
         assert!(refusal(with(&[issuer, (CLIENT_SECRET, "s")])).contains("unset one of them"));
 
         write(&key, pem, 0o644);
-        assert!(refusal(find()).contains("chmod 600"));
+        assert!(refusal(found()).contains("chmod 600"));
         write(&key, "noise", 0o600);
-        assert!(refusal(find()).contains("openssl genpkey"));
+        assert!(refusal(found()).contains("openssl genpkey"));
         write(&path, &complete.replace("issuer", "isuer"), 0o600);
-        assert!(refusal(find()).ends_with("did you mean `issuer`?"));
+        assert!(refusal(found()).ends_with("did you mean `issuer`?"));
         write(&path, &complete.replace("issuer =", "client_secret ="), 0o600);
-        assert!(refusal(find()).contains("remove one of them"));
+        assert!(refusal(found()).contains("remove one of them"));
         let (without, _) = complete.split_once("issuer").expect("it is in it");
         write(&path, without, 0o600);
-        assert!(refusal(find()).contains("lacks `issuer`"));
+        assert!(refusal(found()).contains("lacks `issuer`"));
     }
 
     #[test]
@@ -354,31 +394,29 @@ mod tests {
         let complete = "url = \"https://127.0.0.1:1\"\nclient_id = \"cron\"\n\
             client_cert_file = \"cron.crt\"\nclient_key_file = \"cron.key\"\n";
         let path = at("c.toml");
-        let find = |text: &str| {
+        let found = |text: &str| {
             write(&path, text, 0o600);
-            Credentials::find(Some(&path), &environment(&[]))
+            find(Some(&path), &environment(&[]))
         };
-        let found = find(complete).expect("both are beside the file");
-        assert!(!format!("{found:?}").contains("PRIVATE"));
+        let there = found(complete).expect("both are beside the file");
+        assert!(!format!("{there:?}").contains("PRIVATE"));
         let twice = format!("{complete}client_secret = \"csec_hush\"\n");
-        assert!(refusal(find(&twice)).ends_with("remove one of them"));
+        assert!(refusal(found(&twice)).ends_with("remove one of them"));
         let (without_key, _) = complete.split_once("client_key_file").expect("it is in it");
-        assert!(refusal(find(without_key)).contains("lacks `client_key_file`"));
+        assert!(refusal(found(without_key)).contains("lacks `client_key_file`"));
         let without_cert = complete.replace("client_cert_file = \"cron.crt\"\n", "");
-        assert!(refusal(find(&without_cert)).contains("lacks `client_cert_file`"));
+        assert!(refusal(found(&without_cert)).contains("lacks `client_cert_file`"));
         let swapped = complete.replace("cron.crt", "cron.key");
-        assert!(refusal(find(&swapped)).contains("give both in PEM"));
+        assert!(refusal(found(&swapped)).contains("give both in PEM"));
 
         let (cert, key) = (at("cron.crt"), at("cron.key"));
         let (cert, key) = (cert.to_str().expect("text"), key.to_str().expect("text"));
         let base = [(URL, "https://127.0.0.1:1"), (CLIENT_ID, "cron"), (CLIENT_CERT_FILE, cert)];
-        let with = |more: &[(&str, &str)]| {
-            Credentials::find(None, &environment(&[&base[..], more].concat()))
-        };
+        let with = |more: &[(&str, &str)]| find(None, &environment(&[&base[..], more].concat()));
         assert_eq!(url(with(&[(CLIENT_KEY_FILE, key)])), "https://127.0.0.1:1");
         assert!(refusal(with(&[])).contains("without COUNTERSIGN_CLIENT_KEY_FILE"));
         write(&at("cron.key"), &made.signing_key.serialize_pem(), 0o640);
-        assert!(refusal(find(complete)).contains("chmod 600"));
+        assert!(refusal(found(complete)).contains("chmod 600"));
     }
 
     #[test]
@@ -388,8 +426,38 @@ mod tests {
         write(&path, COMPLETE, 0o600);
         let there = [(URL, "http://127.0.0.2:1"), (CLIENT_ID, "other"), (CLIENT_SECRET, "s")];
         let environment = environment(&there);
-        assert_eq!(url(Credentials::find(Some(&path), &environment)), "http://127.0.0.1:1");
-        assert_eq!(url(Credentials::find(None, &environment)), "http://127.0.0.2:1");
+        assert_eq!(url(find(Some(&path), &environment)), "http://127.0.0.1:1");
+        assert_eq!(url(find(None, &environment)), "http://127.0.0.2:1");
+    }
+
+    #[test]
+    fn a_file_in_a_variable_is_as_good_as_one_in_a_flag_and_excludes_the_pieces() {
+        let directory = directory();
+        let path = directory.path().join("c.toml");
+        write(&path, COMPLETE, 0o600);
+        let file = (CREDENTIALS, path.to_str().expect("temp paths are text"));
+        assert_eq!(url(find(None, &environment(&[file]))), "http://127.0.0.1:1");
+        let both = refusal(find(None, &environment(&[file, (URL, "http://127.0.0.2:1")])));
+        assert!(
+            both.contains("both COUNTERSIGN_CREDENTIALS and COUNTERSIGN_URL are set"),
+            "{both}"
+        );
+    }
+
+    #[test]
+    fn what_serve_dev_wrote_into_this_directory_is_found_after_the_environment_and_told() {
+        let directory = directory();
+        let at = |client: DevClient| directory.path().join(client.file());
+        write(&at(DevClient::Operator), COMPLETE, 0o600);
+        write(&at(DevClient::Demo), &COMPLETE.replace("0.1:1", "0.3:1"), 0o600);
+        let here = environment_in(directory.path(), &[("HOME", "/nonexistent")]);
+        let found = Credentials::find(None, DevClient::Demo, &here).expect("it is there");
+        assert_eq!((found.url.as_str(), found.unasked), ("http://127.0.0.3:1", true));
+        assert_eq!(url(find(None, &here)), "http://127.0.0.1:1");
+        let variables = [(URL, "http://127.0.0.2:1"), (CLIENT_ID, "other"), (CLIENT_SECRET, "s")];
+        let named = find(None, &environment_in(directory.path(), &variables));
+        assert!(!named.as_ref().expect("it is complete").unasked);
+        assert_eq!(url(named), "http://127.0.0.2:1");
     }
 
     #[test]
@@ -399,7 +467,7 @@ mod tests {
         write(&with, &format!("{COMPLETE}ca_file = \"absent.pem\"\n"), 0o600);
         write(&without, COMPLETE, 0o600);
         let environment = environment(&[(CA_FILE, "/absent/env.pem")]);
-        let told = |path: &Path| refusal(Credentials::find(Some(path), &environment));
+        let told = |path: &Path| refusal(find(Some(path), &environment));
         let beside = directory.path().join("absent.pem");
         assert!(told(&with).contains(&format!("{} cannot be used", beside.display())));
         assert!(told(&without).contains("/absent/env.pem cannot be used"));
@@ -411,11 +479,11 @@ mod tests {
         let path = directory.path().join("my file.toml");
         for mode in [0o640, 0o604, 0o666] {
             write(&path, COMPLETE, mode);
-            let line = refusal(Credentials::find(Some(&path), &environment(&[])));
+            let line = refusal(find(Some(&path), &environment(&[])));
             assert!(line.ends_with(&format!("run: chmod 600 '{}'", path.display())), "{line}");
         }
         write(&path, COMPLETE, 0o400);
-        assert!(Credentials::find(Some(&path), &environment(&[])).is_ok());
+        assert!(find(Some(&path), &environment(&[])).is_ok());
     }
 
     #[test]
@@ -424,7 +492,7 @@ mod tests {
         let path = directory.path().join("c.toml");
         let told = |text: &str| {
             write(&path, text, 0o600);
-            refusal(Credentials::find(Some(&path), &environment(&[])))
+            refusal(find(Some(&path), &environment(&[])))
         };
         assert!(told(&COMPLETE.replace("url", "ulr")).ends_with("did you mean `url`?"));
         assert!(told("url = \"u\"\n").contains("c.toml lacks `client_id`"));
@@ -438,7 +506,7 @@ mod tests {
     fn a_url_is_a_place_to_send_a_secret_to_and_no_password_in_it_is_repeated() {
         let told = |url: &str| {
             let there = [(URL, url), (CLIENT_ID, "cron"), (CLIENT_SECRET, "s")];
-            refusal(Credentials::find(None, &environment(&there)))
+            refusal(find(None, &environment(&there)))
         };
         for url in ["127.0.0.1:9443", "ftp://127.0.0.1", "http://127.0.0.1/v1", "h t"] {
             assert!(told(url).contains("the url in the environment is not"), "{url}");
@@ -453,10 +521,9 @@ mod tests {
 
     #[test]
     fn the_environment_holds_all_or_nothing() {
-        let line =
-            refusal(Credentials::find(None, &environment(&[(CLIENT_ID, "cron"), (URL, "u")])));
+        let line = refusal(find(None, &environment(&[(CLIENT_ID, "cron"), (URL, "u")])));
         assert!(line.contains("but not COUNTERSIGN_CLIENT_SECRET"), "{line}");
-        let line = refusal(Credentials::find(None, &environment(&[])));
+        let line = refusal(find(None, &environment(&[])));
         assert!(line.contains("no credentials"), "{line}");
     }
 
@@ -471,15 +538,14 @@ mod tests {
             (CLIENT_ID, "cron"),
             ("COUNTERSIGN_CLIENT_SECRET_FILE", file),
         ];
-        assert_eq!(url(Credentials::find(None, &environment(&base))), "http://127.0.0.1:1");
+        assert_eq!(url(find(None, &environment(&base))), "http://127.0.0.1:1");
 
         let both = [&base[..], &[(CLIENT_SECRET, "s")]].concat();
         assert!(
-            refusal(Credentials::find(None, &environment(&both)))
-                .contains("both COUNTERSIGN_CLIENT_SECRET and")
+            refusal(find(None, &environment(&both))).contains("both COUNTERSIGN_CLIENT_SECRET and")
         );
         write(&path, "\n", 0o644);
-        assert!(refusal(Credentials::find(None, &environment(&base))).contains("is empty"));
+        assert!(refusal(find(None, &environment(&base))).contains("is empty"));
     }
 
     #[test]
@@ -488,11 +554,10 @@ mod tests {
         let root = directory.path().to_str().expect("temp paths are text");
         write(&directory.path().join(".config/countersign/credentials.toml"), COMPLETE, 0o600);
         let home = environment(&[("HOME", root)]);
-        assert_eq!(url(Credentials::find(None, &home)), "http://127.0.0.1:1");
+        assert_eq!(url(find(None, &home)), "http://127.0.0.1:1");
         let elsewhere = environment(&[("HOME", root), ("XDG_CONFIG_HOME", "/nonexistent")]);
         assert!(
-            refusal(Credentials::find(None, &elsewhere))
-                .contains("/nonexistent/countersign/credentials.toml")
+            refusal(find(None, &elsewhere)).contains("/nonexistent/countersign/credentials.toml")
         );
     }
 

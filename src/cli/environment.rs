@@ -1,7 +1,7 @@
 //! The environment variables, as a value that tests vary.
 
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::cli::error::Error;
 
@@ -9,13 +9,23 @@ type Lookup = dyn Fn(&str) -> Option<OsString>;
 
 /// Looks up environment variables. An empty variable counts as unset.
 pub struct Environment {
+    directory: PathBuf,
     variable: Box<Lookup>,
 }
 
 impl Environment {
-    /// Variables as `lookup` answers for them: `std::env::var_os` for the process's own.
-    pub fn new(lookup: impl Fn(&str) -> Option<OsString> + 'static) -> Self {
-        Self { variable: Box::new(lookup) }
+    /// Variables as `lookup` answers for them, `std::env::var_os` for the process's own, in a working
+    /// directory, which is "" for the process's own.
+    pub fn new(
+        directory: impl Into<PathBuf>,
+        lookup: impl Fn(&str) -> Option<OsString> + 'static,
+    ) -> Self {
+        Self { directory: directory.into(), variable: Box::new(lookup) }
+    }
+
+    /// The working directory.
+    pub fn directory(&self) -> &Path {
+        &self.directory
     }
 
     /// A variable's text.
@@ -49,7 +59,7 @@ mod tests {
 
     #[test]
     fn an_empty_variable_is_unset_and_one_that_is_not_text_is_an_error() {
-        let environment = Environment::new(|name| match name {
+        let environment = Environment::new("", |name| match name {
             "GOOD" => Some("value".into()),
             "EMPTY" => Some(OsString::new()),
             "BYTES" => Some(OsString::from_vec(vec![0xff])),

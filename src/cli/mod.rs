@@ -31,6 +31,7 @@ use crate::cli::args::host::{ServeArgs, StoreArgs};
 use crate::cli::args::{Cli, Command, GlobalArgs};
 use crate::cli::commands::{Server, audit, clients, keys, operators, policy, tokens};
 use crate::cli::config::{ServeConfig, StoreConfig, settings};
+use crate::cli::credentials::DevClient;
 use crate::cli::environment::Environment;
 use crate::cli::error::Error;
 use crate::cli::output::Output;
@@ -51,7 +52,7 @@ pub fn run(args: impl Iterator<Item = OsString>) -> ExitCode {
     // Not locked: `serve` logs to stderr from other threads.
     let (mut stdin, mut stdout, mut stderr) = (io::stdin(), io::stdout(), io::stderr());
     let mut edge = Edge {
-        environment: Environment::new(|name| std::env::var_os(name)),
+        environment: Environment::new("", |name| std::env::var_os(name)),
         stdin: &mut stdin,
         output: Output::new(cli.global.format, &mut stdout, &mut stderr),
     };
@@ -90,7 +91,9 @@ fn dispatch(cli: Cli, edge: &mut Edge<'_>) -> Result<(), Error> {
             host::recover_operator(&args, store(&args.store, environment)?, output)
         }
         Command::Keys(command) => speak(keys::run(command, &server, output)),
-        Command::Token(command) => speak(tokens::run(command, &server, stdin, output)),
+        Command::Token(command) => {
+            speak(tokens::run(command, &server.of(DevClient::Demo), stdin, output))
+        }
         Command::Policy(PolicyCommand::Show { descriptor }) => {
             policy::show(descriptor.as_deref(), output)
         }

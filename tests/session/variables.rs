@@ -1,5 +1,8 @@
 //! A session from the environment.
 
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt;
+
 use countersign_mesh::guard::WhenStale;
 use countersign_mesh::session::{CredentialsError, Session, SessionBuilder, SessionError};
 
@@ -37,6 +40,24 @@ async fn the_environment_is_enough() {
         ("COUNTERSIGN_WHEN_STALE", "fail-closed"),
     ])
     .expect("all is there");
+}
+
+#[tokio::test]
+async fn a_credentials_file_takes_the_place_of_the_pieces() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = dir.path().join("order.toml");
+    let text =
+        "url = \"http://127.0.0.1:1\"\nclient_id = \"order\"\nclient_secret = \"csec_hush\"\n";
+    std::fs::write(&path, text).expect("written");
+    std::fs::set_permissions(&path, Permissions::from_mode(0o600)).expect("ours");
+    let file = ("COUNTERSIGN_CREDENTIALS", path.to_str().expect("UTF-8"));
+    session(&[file]).expect("all is there");
+    session(&[file, ("COUNTERSIGN_WHEN_STALE", "fail-closed")]).expect("all is there");
+    for piece in [URL, ID, SECRET, (KEY, "/key")] {
+        let error = session(&[file, piece]).map(drop).expect_err("two say who we are").to_string();
+        let both = format!("both COUNTERSIGN_CREDENTIALS and {} are set", piece.0);
+        assert!(error.contains(&both), "{error}");
+    }
 }
 
 #[tokio::test]

@@ -32,8 +32,8 @@ pub struct Cli {
 const EXAMPLES: &str = "\
 Examples:
   $ countersign serve --dev
-  $ countersign token issue --credentials countersign-dev/demo.toml
-  $ countersign keys rotate --credentials countersign-dev/operator.toml
+  $ countersign token issue
+  $ countersign keys rotate --wait
 
 Exit codes: 0 done, 1 failed, 2 wrong usage, 3 refused by the server, 4 server unreachable.";
 
@@ -50,7 +50,8 @@ pub struct GlobalArgs {
     )]
     pub format: Format,
     /// The credentials file: TOML with url, client_id and client_secret, mode 0600.
-    /// Without it: COUNTERSIGN_URL, COUNTERSIGN_CLIENT_ID and COUNTERSIGN_CLIENT_SECRET, else
+    /// Without it: COUNTERSIGN_CREDENTIALS names one; else COUNTERSIGN_URL, COUNTERSIGN_CLIENT_ID and
+    /// COUNTERSIGN_CLIENT_SECRET; else what `serve --dev` left in ./countersign-dev; else
     /// countersign/credentials.toml in the configuration directory
     #[arg(long, global = true, value_name = "FILE", help_heading = "Global options")]
     pub credentials: Option<PathBuf>,

@@ -10,7 +10,7 @@ use crate::rpc::{AuditEvent, ListAuditEventsRequest};
 
 /// Lists the newest events, at most `limit`.
 pub async fn list(limit: u32, server: &Server<'_>, output: &mut Output<'_>) -> Result<(), Error> {
-    let connection = server.connect().await?;
+    let connection = server.connect(output).await?;
     let mut service = AuditServiceClient::new(connection.clone());
     let limit = usize::try_from(limit).unwrap_or(usize::MAX);
     let mut events = Vec::new();

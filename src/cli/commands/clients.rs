@@ -27,17 +27,17 @@ pub async fn run(
         ClientCommand::Create(args) => create(args, server, output).await,
         ClientCommand::Credential(command) => credentials::run(command, server, output).await,
         ClientCommand::Secret(command) => secrets::run(command, server, output).await,
-        ClientCommand::List => list(&server.connect().await?, output).await,
+        ClientCommand::List => list(&server.connect(output).await?, output).await,
         ClientCommand::Show { id } => {
-            let client = registered::read(id, &server.connect().await?).await?;
+            let client = registered::read(id, &server.connect(output).await?).await?;
             output.show(&Client::from(client))
         }
         ClientCommand::Update(args) => {
-            let client = update::update(args, server).await?;
+            let client = update::update(args, server, output).await?;
             output.show(&Client::from(client))
         }
         ClientCommand::Delete { id } => {
-            let connection = server.connect().await?;
+            let connection = server.connect(output).await?;
             let request = DeleteClientRequest {
                 client_id: id.clone(),
                 etag: String::new(),
@@ -49,7 +49,7 @@ pub async fn run(
             output.show(&Deleted { client_id: id })
         }
         ClientCommand::RevokeTokens { id } => {
-            let connection = server.connect().await?;
+            let connection = server.connect(output).await?;
             let request =
                 RevokeClientTokensRequest { client_id: id.clone(), request_id: request_id()? };
             let answer = connection.answer(
@@ -69,7 +69,7 @@ pub async fn create_with_secret(
     output: &mut Output<'_>,
 ) -> Result<(), Error> {
     let delivery = Delivery::prepare(secret)?;
-    let connection = server.connect().await?;
+    let connection = server.connect(output).await?;
     let id = register(client, &connection).await?.client_id;
     delivery.create(&id, &connection, output).await.map_err(|error| {
         error.after(
@@ -94,7 +94,7 @@ async fn create(
         ..rpc::Client::default()
     };
     if args.no_secret {
-        let client = register(client, &server.connect().await?).await?;
+        let client = register(client, &server.connect(output).await?).await?;
         return output.show(&Client::from(client));
     }
     create_with_secret(client, args.secret, server, output).await

@@ -33,12 +33,12 @@ pub async fn run(
     match command {
         CredentialCommand::Add(args) => add(args, server, output).await,
         CredentialCommand::List { id } => {
-            let client = registered::read(id, &server.connect().await?).await?;
+            let client = registered::read(id, &server.connect(output).await?).await?;
             let credentials = client.credentials.into_iter().map(CredentialInfo::from).collect();
             output.show(&Credentials { credentials })
         }
         CredentialCommand::Revoke { id, credential_id, tokens } => {
-            let connection = server.connect().await?;
+            let connection = server.connect(output).await?;
             let request = RevokeClientCredentialRequest {
                 client_id: id.clone(),
                 credential_id: credential_id.clone(),
@@ -61,10 +61,10 @@ async fn add(args: AddArgs, server: &Server<'_>, output: &mut Output<'_>) -> Res
         }
         KindArgs { secret: _, key: None, certificate_name: None } => {
             let delivery = Delivery::prepare(SecretArgs { ttl, out })?;
-            return delivery.create(&id, &server.connect().await?, output).await;
+            return delivery.create(&id, &server.connect(output).await?, output).await;
         }
     };
-    let connection = server.connect().await?;
+    let connection = server.connect(output).await?;
     let request = CreateClientCredentialRequest {
         client_id: id.clone(),
         kind: Some(kind),

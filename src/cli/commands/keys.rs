@@ -24,7 +24,7 @@ pub async fn run(
     server: &Server<'_>,
     output: &mut Output<'_>,
 ) -> Result<(), Error> {
-    let connection = server.connect().await?;
+    let connection = server.connect(output).await?;
     let mut service = KeyServiceClient::new(connection.clone());
     match command {
         KeysCommand::List => output.show(&list(&connection, &mut service).await?),

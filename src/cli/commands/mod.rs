@@ -16,13 +16,16 @@ use std::path::Path;
 
 use crate::cli::args::GlobalArgs;
 use crate::cli::connection::{Connection, Plaintext};
-use crate::cli::credentials::Credentials;
+use crate::cli::credentials::{Credentials, DevClient};
 use crate::cli::environment::Environment;
 use crate::cli::error::Error;
+use crate::cli::output::Output;
 
 /// The server to speak to, once a command knows what to say.
+#[derive(Clone, Copy)]
 pub struct Server<'a> {
     credentials: Option<&'a Path>,
+    dev_client: DevClient,
     environment: &'a Environment,
     plaintext: Plaintext,
 }
@@ -32,13 +35,23 @@ impl<'a> Server<'a> {
     pub fn new(global: &'a GlobalArgs, environment: &'a Environment) -> Self {
         let plaintext =
             if global.insecure_plaintext { Plaintext::Anywhere } else { Plaintext::OnLoopback };
-        Self { credentials: global.credentials.as_deref(), environment, plaintext }
+        let credentials = global.credentials.as_deref();
+        Self { credentials, dev_client: DevClient::Operator, environment, plaintext }
     }
 
-    /// Finds the credentials and connects.
-    pub async fn connect(&self) -> Result<Connection, Error> {
-        Connection::open(Credentials::find(self.credentials, self.environment)?, self.plaintext)
-            .await
+    /// The same, as another client where the credentials are those that `serve --dev` has written.
+    pub fn of(self, dev_client: DevClient) -> Self {
+        Self { dev_client, ..self }
+    }
+
+    /// Finds the credentials and connects. Says so when they are those that `serve --dev` has written, which
+    /// nobody has named.
+    pub async fn connect(&self, output: &mut Output<'_>) -> Result<Connection, Error> {
+        let credentials = Credentials::find(self.credentials, self.dev_client, self.environment)?;
+        if credentials.unasked {
+            output.remark(&format!("with the credentials in {}", credentials.origin))?;
+        }
+        Connection::open(credentials, self.plaintext).await
     }
 }
 

@@ -28,7 +28,7 @@ pub async fn run(
 ) -> Result<(), Error> {
     let SecretCommand::Rotate { id, retire_when_idle, ttl, out } = command;
     let delivery = Delivery::prepare(SecretArgs { ttl, out })?;
-    delivery.rotate(&id, retire_when_idle, &server.connect().await?, output).await
+    delivery.rotate(&id, retire_when_idle, &server.connect(output).await?, output).await
 }
 
 /// Where a secret will go. Made before the secret is: it is shown only once.

@@ -38,7 +38,8 @@ pub async fn run(
 }
 
 async fn issue(args: IssueArgs, server: &Server<'_>, output: &mut Output<'_>) -> Result<(), Error> {
-    let issued = server.connect().await?.issue(&args.audience, &args.scopes, args.ttl).await?;
+    let issued =
+        server.connect(output).await?.issue(&args.audience, &args.scopes, args.ttl).await?;
     let token = Issued::from(issued);
     if output.format() == Format::Human {
         output.remark(&token.remark())?;
@@ -53,7 +54,7 @@ async fn validate(
     output: &mut Output<'_>,
 ) -> Result<(), Error> {
     let token = read(&args.source, stdin)?.expose().to_owned();
-    let connection = server.connect().await?;
+    let connection = server.connect(output).await?;
     let mut service = TokenServiceClient::new(connection.clone());
     let request =
         ValidateTokenRequest { token, audience: args.audience, required_scopes: args.scopes };
@@ -80,7 +81,7 @@ async fn revoke(
         Some(token_id) => Target::TokenId(token_id),
         None => Target::Token(read(&args.source, stdin)?.expose().to_owned()),
     };
-    let connection = server.connect().await?;
+    let connection = server.connect(output).await?;
     let mut service = TokenServiceClient::new(connection.clone());
     connection.answer(service.revoke_token(RevokeTokenRequest { target: Some(target) }).await)?;
     output.show(&Revoked { revoked: true })

@@ -5,6 +5,7 @@ use crate::cli::commands::Server;
 use crate::cli::commands::registered::{self, proto_duration};
 use crate::cli::connection::request_id;
 use crate::cli::error::Error;
+use crate::cli::output::Output;
 use crate::rpc::client_service_client::ClientServiceClient;
 use crate::rpc::{self, Grant, ResourceAlias, UpdateClientRequest};
 
@@ -12,14 +13,18 @@ use crate::rpc::{self, Grant, ResourceAlias, UpdateClientRequest};
 ///
 /// # Errors
 /// When somebody else changed it in between: the update names the `etag` of what was read.
-pub async fn update(args: UpdateArgs, server: &Server<'_>) -> Result<rpc::Client, Error> {
+pub async fn update(
+    args: UpdateArgs,
+    server: &Server<'_>,
+    output: &mut Output<'_>,
+) -> Result<rpc::Client, Error> {
     if args.is_empty() {
         return Err(Error::usage(
             "there is nothing to change",
             "see: countersign client update --help",
         ));
     }
-    let connection = server.connect().await?;
+    let connection = server.connect(output).await?;
     let current = registered::read(args.id.clone(), &connection).await?;
     let (client, paths) = changed(current, args)?;
     let request = UpdateClientRequest {

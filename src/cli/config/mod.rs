@@ -313,7 +313,7 @@ mod tests {
             .iter()
             .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
             .collect();
-        let environment = Environment::new(move |name| variables.get(name).map(Into::into));
+        let environment = Environment::new("", move |name| variables.get(name).map(Into::into));
         let flags = flags.iter().map(|(setting, text)| (*setting, (*text).to_owned())).collect();
         ServeConfig::load(flags, Some(&path), mode, &environment).map_err(|error| {
             let code = if matches!(error, Error::Usage(_)) { "usage" } else { "failed" };

@@ -312,15 +312,18 @@ nor from the configuration file, and not together with `kek_file`.
 They take their credentials from the first of these:
 
 1. the file named by `--credentials FILE`;
-2. the variables `COUNTERSIGN_URL`, `COUNTERSIGN_CLIENT_ID` and `COUNTERSIGN_CLIENT_SECRET`, all three. Each may instead
+2. the file named by `COUNTERSIGN_CREDENTIALS`;
+3. the variables `COUNTERSIGN_URL`, `COUNTERSIGN_CLIENT_ID` and `COUNTERSIGN_CLIENT_SECRET`, all three. Each may instead
    be given as `NAME_FILE`, the path of a file that holds the value;
-3. `$XDG_CONFIG_HOME/countersign/credentials.toml`, or `~/.config/countersign/credentials.toml`.
+4. `./countersign-dev/`, where `serve --dev` has written them: `demo.toml` for commands about tokens, `operator.toml` for all
+   others. The command says on stderr that it took them;
+5. `$XDG_CONFIG_HOME/countersign/credentials.toml`, or `~/.config/countersign/credentials.toml`.
 
 A credentials file is TOML with the keys `url`, `client_id` and `client_secret`, readable by its owner only (mode 0600).
 In place of `client_secret` it may name a `private_key_file` (PKCS#8 in PEM, mode 0600, relative to the credentials file) and the
 `issuer` to sign for; in the environment these are `COUNTERSIGN_CLIENT_KEY_FILE` and `COUNTERSIGN_ISSUER`.
 Or a certificate that connections present, `client_cert_file` with `client_key_file` (mode 0600); in the environment
-`COUNTERSIGN_CLIENT_CERT_FILE` with `COUNTERSIGN_CLIENT_KEY_FILE`.
+`COUNTERSIGN_CLIENT_CERT_FILE` with `COUNTERSIGN_CLIENT_KEY_FILE`. Sessions of `countersign-mesh` take the same files.
 No flag takes a secret: others on the machine can read a command line.
 
 For `https://` URLs the file may have `ca_file` too, and the variable is `COUNTERSIGN_CA_FILE`: the authorities, in PEM,

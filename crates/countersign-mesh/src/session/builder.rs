@@ -14,7 +14,7 @@ use crate::session::reach::address::{
 };
 use crate::session::reach::credentials::{Credentials, Proof, variable};
 use crate::session::reach::credentials_file::CredentialsFile;
-use crate::session::reach::error::SessionError;
+use crate::session::reach::error::{CredentialsError, SessionError};
 use crate::session::reach::http_client::HttpClient;
 use crate::session::reach::jitter::Jitter;
 use crate::session::reach::presenting::Presenting;
@@ -25,6 +25,21 @@ use crate::session::trust::verifier_name;
 
 /// How long Countersign may take for a token.
 const LONGEST_ANSWER: Duration = Duration::from_secs(10);
+
+/// The variable that names a credentials file.
+const CREDENTIALS_FILE: &str = "COUNTERSIGN_CREDENTIALS";
+
+/// The variables that say in pieces what a credentials file says.
+const IN_PLACE_OF_A_FILE: [&str; 8] = [
+    "COUNTERSIGN_URL",
+    "COUNTERSIGN_URL_FILE",
+    "COUNTERSIGN_CLIENT_ID",
+    "COUNTERSIGN_CLIENT_ID_FILE",
+    "COUNTERSIGN_CLIENT_SECRET",
+    "COUNTERSIGN_CLIENT_SECRET_FILE",
+    "COUNTERSIGN_CLIENT_KEY_FILE",
+    "COUNTERSIGN_CLIENT_CERT_FILE",
+];
 
 /// Makes a [`Session`] of what a program knows.
 #[derive(Debug, Clone)]
@@ -86,17 +101,32 @@ impl SessionBuilder {
     /// # Errors
     /// See [`SessionError`].
     pub fn from_variables(lookup: &dyn Fn(&str) -> Option<String>) -> Result<Self, SessionError> {
-        let url = variable(lookup, "COUNTERSIGN_URL", "COUNTERSIGN_URL_FILE")
-            .map_err(SessionError::Credentials)?;
-        let credentials = Credentials::from_variables(lookup).map_err(SessionError::Credentials)?;
-        let mut builder = Self::new(&url, credentials);
-        if let Some(path) = lookup("COUNTERSIGN_CA_FILE") {
+        let mut builder = match lookup(CREDENTIALS_FILE) {
+            Some(path) => {
+                // Credentials of one server must not go to the address of another.
+                if let Some(name) =
+                    IN_PLACE_OF_A_FILE.into_iter().find(|name| lookup(name).is_some())
+                {
+                    let error = CredentialsError::Contradictory(CREDENTIALS_FILE, name);
+                    return Err(SessionError::Credentials(error));
+                }
+                Self::from_credentials_file(path)?
+            }
+            None => {
+                let url = variable(lookup, "COUNTERSIGN_URL", "COUNTERSIGN_URL_FILE")
+                    .map_err(SessionError::Credentials)?;
+                let credentials =
+                    Credentials::from_variables(lookup).map_err(SessionError::Credentials)?;
+                Self::new(&url, credentials)
+            }
+        };
+        if let (None, Some(path)) = (&builder.ca, lookup("COUNTERSIGN_CA_FILE")) {
             let path = PathBuf::from(path);
             let pem =
                 std::fs::read(&path).map_err(|error| SessionError::Unreadable(path, error))?;
             builder = builder.ca_certificate(&pem);
         }
-        if let Some(issuer) = lookup("COUNTERSIGN_ISSUER") {
+        if let (None, Some(issuer)) = (&builder.issuer, lookup("COUNTERSIGN_ISSUER")) {
             builder = builder.issuer(Issuer::new(&issuer).map_err(|_| SessionError::BadIssuer)?);
         }
         if let Some(path) = lookup("COUNTERSIGN_TRUST_FILE") {

@@ -64,6 +64,7 @@
 //!
 //! | Variable | Is | |
 //! |---|---|---|
+//! | `COUNTERSIGN_CREDENTIALS` | a credentials file, which says where Countersign is, who we are and what proves it | in place of the six below |
 //! | `COUNTERSIGN_URL` | where Countersign is | or `COUNTERSIGN_URL_FILE` |
 //! | `COUNTERSIGN_CLIENT_ID` | who we are | or `COUNTERSIGN_CLIENT_ID_FILE` |
 //! | `COUNTERSIGN_CLIENT_SECRET` | one of our secrets | or `COUNTERSIGN_CLIENT_SECRET_FILE`, which is read again for each token |
@@ -75,8 +76,8 @@
 //! | `COUNTERSIGN_WHEN_STALE` | what guards do while those are stale: `serve-stale` or `fail-closed` | `serve-stale`, if it is not set |
 //! | `COUNTERSIGN_VERIFIER_NAME` | what this process is called in lists of verifiers | the name of the host, if it is not set |
 //!
-//! [`SessionBuilder::from_credentials_file`] takes the file that `countersign client create --out` writes, and
-//! that the command line takes with `--credentials`.
+//! A credentials file is what `countersign client create --out` writes. The command line takes the same, and so
+//! does [`SessionBuilder::from_credentials_file`]. What it says counts before the variables that are about the same.
 //!
 //! An `http` address off this machine is refused, unless [`SessionBuilder::insecure_plaintext`] asks
 //! for it.

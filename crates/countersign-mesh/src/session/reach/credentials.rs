@@ -99,8 +99,8 @@ impl Credentials {
     ) -> Result<Self, CredentialsError> {
         let client_id = variable(lookup, "COUNTERSIGN_CLIENT_ID", "COUNTERSIGN_CLIENT_ID_FILE")?;
         let client_id = ClientId::new(&client_id).map_err(|_| CredentialsError::BadClientId)?;
-        let name = "COUNTERSIGN_CLIENT_SECRET";
-        let secrets = (lookup(name), lookup("COUNTERSIGN_CLIENT_SECRET_FILE"));
+        let (name, file_name) = ("COUNTERSIGN_CLIENT_SECRET", "COUNTERSIGN_CLIENT_SECRET_FILE");
+        let secrets = (lookup(name), lookup(file_name));
         if let Some(path) = lookup("COUNTERSIGN_CLIENT_KEY_FILE") {
             return match secrets {
                 (None, None) => Ok(match lookup("COUNTERSIGN_CLIENT_CERT_FILE") {
@@ -114,7 +114,7 @@ impl Credentials {
             return Err(CredentialsError::CertificateWithoutKey);
         }
         match secrets {
-            (Some(_), Some(_)) => Err(CredentialsError::Contradictory(name)),
+            (Some(_), Some(_)) => Err(CredentialsError::Contradictory(name, file_name)),
             (Some(secret), None) => Ok(Self::new(client_id, &Zeroizing::new(secret))),
             (None, Some(path)) => Ok(Self::from_file(client_id, path)),
             (None, None) => Err(CredentialsError::Missing(name)),
@@ -240,7 +240,7 @@ pub(crate) fn variable(
     file_name: &'static str,
 ) -> Result<String, CredentialsError> {
     match (lookup(name), lookup(file_name)) {
-        (Some(_), Some(_)) => Err(CredentialsError::Contradictory(name)),
+        (Some(_), Some(_)) => Err(CredentialsError::Contradictory(name, file_name)),
         (Some(value), None) => Ok(value),
         (None, Some(path)) => read_trimmed(path.into()).map(|text| text.to_string()),
         (None, None) => Err(CredentialsError::Missing(name)),

@@ -74,7 +74,7 @@ pub enum CredentialsError {
     /// A variable that is needed is not set.
     Missing(&'static str),
     /// A variable and its `_FILE` counterpart are both set.
-    Contradictory(&'static str),
+    Contradictory(&'static str, &'static str),
     /// The client id is not one.
     BadClientId,
     /// A credentials file can be read by others than its owner; its mode.
@@ -101,8 +101,8 @@ impl fmt::Display for CredentialsError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Missing(name) => write!(f, "neither {name} nor {name}_FILE is set"),
-            Self::Contradictory(name) => {
-                write!(f, "both {name} and {name}_FILE are set; unset one of them")
+            Self::Contradictory(one, other) => {
+                write!(f, "both {one} and {other} are set; unset one of them")
             }
             Self::OpenToOthers(path, mode) => {
                 write!(
