@@ -26,9 +26,14 @@ test:
 languages:
     .ci/languages
 
-# A crate of its own, as users have one.
+# Crates of their own, as users have them.
 shop:
     cargo test --manifest-path tests/fixtures/shop/Cargo.toml --target-dir target
+    cargo build --manifest-path examples/starter/Cargo.toml --target-dir target
+
+# Into target/book. Needs mdbook.
+book:
+    mdbook build docs
 
 # Licences, sources and banned features. Needs cargo-deny.
 deny:

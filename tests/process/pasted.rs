@@ -3,6 +3,7 @@
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::Path;
+use std::process::Command;
 
 use crate::support::{Finished, PROGRAM, Sandbox, finish};
 
@@ -32,35 +33,68 @@ fn the_printed_commands_work_from_anywhere_now_and_after_a_restart() {
 }
 
 #[test]
-fn every_command_of_the_readme_works() {
-    let Ok(readme) = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md"))
-    else {
-        return;
-    };
+fn every_command_of_the_readme_and_of_the_book_works() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    // A package that was published without them has nothing to paste.
+    let Ok(book) = fs::read_dir(root.join("docs")) else { return };
+    let mut pages: Vec<_> = book.map(|entry| entry.expect("an entry").path()).collect();
+    pages.retain(|page| page.extension().is_some_and(|extension| extension == "md"));
+    pages.push(root.join("README.md"));
+    pages.sort();
+    let mut pasted = 0;
+    for page in &pages {
+        let commands = commands(&fs::read_to_string(page).expect("a page is text"));
+        let lacks = ["curl", "jq", "openssl"].into_iter().find(|tool| {
+            commands.iter().any(|command| command.contains(&format!("{tool} "))) && !there_is(tool)
+        });
+        if let Some(tool) = lacks {
+            assert!(std::env::var_os("COUNTERSIGN_CI").is_none(), "CI has no {tool}");
+            println!("skipped {}: there is no {tool}", page.display());
+            continue;
+        }
+        if !commands.is_empty() {
+            paste_page(page, &commands);
+            pasted += commands.len();
+        }
+    }
+    assert!(pasted >= 20, "{pasted} commands are not all");
+}
+
+/// Runs the commands of a page from top to bottom, beside a development server of its own.
+fn paste_page(page: &Path, commands: &[String]) {
     let sandbox = Sandbox::new();
     fs::create_dir(sandbox.path("bin")).expect("it is not there yet");
     symlink(PROGRAM, sandbox.path("bin/countersign")).expect("it is not there yet");
     let path = std::env::var("PATH").expect("there is a shell somewhere");
     let path = format!("{}:{path}", sandbox.path("bin").display());
     let server = sandbox.dev();
-    let commands = commands(&readme);
-    assert!(!commands.is_empty());
-    for command in commands {
-        let typed = command.replace("target/release/", "").replace("/tmp/", "");
-        let end = finish(sandbox.program("sh").args(["-c", &typed]).env("PATH", &path), "");
-        assert_eq!(end.code, Some(0), "{command}\n{}", end.stderr);
-    }
+    let url = sandbox.credential("countersign-dev/demo.toml", "url");
+    // `-x` tells which command failed.
+    let script = format!("set -eux\n{}\n", commands.join("\n"));
+    let script = script.replace("http://127.0.0.1:9443", &url);
+    let end = finish(
+        sandbox.program("bash").args(["-o", "pipefail", "-c", &script]).env("PATH", &path),
+        "",
+    );
+    assert_eq!(end.code, Some(0), "{}\n{}", page.display(), end.stderr);
     server.stop();
 }
 
+fn there_is(tool: &str) -> bool {
+    Command::new("sh")
+        .args(["-c", &format!("command -v {tool}")])
+        .output()
+        .is_ok_and(|it| it.status.success())
+}
+
 /// The lines to type of all console blocks, except what cargo does.
-fn commands(readme: &str) -> Vec<&str> {
+fn commands(page: &str) -> Vec<String> {
     let mut commands = Vec::new();
     let mut in_console = false;
-    for line in readme.lines() {
+    for line in page.lines() {
         match line.strip_prefix("```") {
             Some(fence) => in_console = fence == "console",
-            None if in_console => commands.extend(line.strip_prefix("$ ")),
+            None if in_console => commands.extend(line.strip_prefix("$ ").map(str::to_owned)),
             None => {}
         }
     }

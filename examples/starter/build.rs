@@ -1,0 +1,3 @@
+fn main() -> countersign_build::Result {
+    countersign_build::compile(&["proto/inventory.proto"], &["proto"])
+}
