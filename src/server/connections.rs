@@ -3,10 +3,11 @@
 //! tonic's own server does this too, but has no bound on how many connections there are, no end for
 //! idle ones, and advertises `h2` alone over TLS.
 //!
-//! What a slow or greedy peer finds: a handshake takes ten seconds at most, the head of an HTTP/1.1
-//! request thirty; a connection without a request is closed after half a minute, one without another
-//! after five to ten; headers are 16 KiB at most, streams 256 a connection, and who resets them by the
-//! dozen is cut off (h2 counts). One over the limit of connections is closed at once instead of waiting
+//! What a slow or greedy peer finds: a TLS handshake takes ten seconds at most, and so does the first request
+//! after it. A connection that had one waits for the next for thirty seconds (HTTP/1.1), or for five to ten
+//! minutes (HTTP/2). Headers are 16 KiB at most, streams 256 a connection. Who resets streams by the dozen is
+//! cut off (h2 counts), and so is who sends PINGs, SETTINGS and the like by the thousand
+//! ([`Inbound`] counts). One over the limit of connections is closed at once instead of waiting
 //! in the backlog, so that its client can go elsewhere. Handshakes do not wait for each other: who begins
 //! many and ends none would have everyone wait.
 
@@ -31,6 +32,7 @@ use tokio::time::timeout;
 use tonic::transport::server::{Connected, TcpConnectInfo};
 use tower::Service;
 
+use crate::server::inbound::{Inbound, Seen};
 use crate::server::limits::Shares;
 use crate::server::peer::{Activity, Peer, PeerService};
 use crate::server::tls::{Presented, Tls};
@@ -38,8 +40,7 @@ use crate::server::tls::{Presented, Tls};
 /// How long a TLS handshake may take.
 const HANDSHAKE: Duration = Duration::from_secs(10);
 
-/// How long the head of an HTTP/1.1 request may take. A connection that is kept alive waits for the next
-/// for as long.
+/// How long a connection of HTTP/1.1 that is kept alive waits for the next request, its head included.
 const HTTP1_HEAD: Duration = Duration::from_secs(30);
 
 /// The longest head of an HTTP/1.1 request.
@@ -57,7 +58,10 @@ const HTTP2_CONNECTION_WINDOW: u32 = 256 * 1024;
 const HTTP2_MAX_STREAMS: u32 = 256;
 
 /// How long a connection may take to its first request.
-const FIRST_REQUEST: Duration = Duration::from_secs(30);
+const FIRST_REQUEST: Duration = Duration::from_secs(10);
+
+/// How long a peer that is let go may take to hear of it.
+const FAREWELL: Duration = Duration::from_secs(1);
 
 /// How long a connection may be without a request. It is looked at this often, so it may be twice that.
 const IDLE: Duration = Duration::from_secs(5 * 60);
@@ -228,10 +232,13 @@ where
     {
         let Self { http, service, clock: _, mut stopped } = self;
         let activity = Arc::new(Activity::default());
-        let service = PeerService::new(service, peer, Arc::clone(&activity));
-        let mut connection = pin!(http.serve_connection(TokioIo::new(stream), service));
+        let seen = Arc::new(Seen::default());
+        let service = PeerService::new(service, peer, Arc::clone(&activity), Arc::clone(&seen));
+        let stream = TokioIo::new(Inbound::new(stream, Arc::clone(&seen)));
+        let mut connection = pin!(http.serve_connection(stream, service));
         let mut idle = pin!(idle(&activity));
         let mut outdated = pin!(outdated(good_for));
+        let mut flood = pin!(seen.flood());
         let mut going_on = true;
         loop {
             tokio::select! {
@@ -244,11 +251,25 @@ where
                 _ = stopped.changed(), if going_on => {}
                 () = &mut idle, if going_on => {}
                 () = &mut outdated, if going_on => {}
+                () = &mut flood => {
+                    tracing::debug!("a peer that sent too many control frames is let go");
+                    connection.as_mut().graceful_shutdown();
+                    return farewell(connection).await;
+                }
             }
             going_on = false;
             connection.as_mut().graceful_shutdown();
+            if activity.begun() == 0 {
+                // Half a head would have hyper wait for the other half.
+                return farewell(connection).await;
+            }
         }
     }
+}
+
+/// Lets a connection write what it still has to say, and cuts it off.
+async fn farewell(connection: impl Future) {
+    let _ = timeout(FAREWELL, connection).await;
 }
 
 /// Resolves when the peer's certificate has expired: the handshake saw that it had not.

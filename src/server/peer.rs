@@ -1,14 +1,15 @@
 //! What requests know of the connection that they came over, and it of them.
 
 use std::convert::Infallible;
-use std::future::Future;
+use std::future::{Future, ready};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 
 use axum::body::{Body, Bytes};
-use http::{Request, Response};
+use http::header::{CONNECTION, CONTENT_TYPE};
+use http::{HeaderValue, Request, Response};
 use http_body::{Frame, SizeHint};
 use hyper::body::Incoming;
 use pin_project_lite::pin_project;
@@ -16,6 +17,8 @@ use tonic::transport::server::TcpConnectInfo;
 use tower::{Service, ServiceExt};
 
 use crate::client::CertificateNames;
+use crate::server::framing::{Framing, Misframed};
+use crate::server::inbound::Seen;
 
 /// Who is at the other end of a connection. Each of its requests has this in its extensions.
 #[derive(Clone)]
@@ -67,11 +70,13 @@ pub(super) struct PeerService<S> {
     inner: S,
     peer: Peer,
     activity: Arc<Activity>,
+    framing: Framing,
+    seen: Arc<Seen>,
 }
 
 impl<S> PeerService<S> {
-    pub(super) fn new(inner: S, peer: Peer, activity: Arc<Activity>) -> Self {
-        Self { inner, peer, activity }
+    pub(super) fn new(inner: S, peer: Peer, activity: Arc<Activity>, seen: Arc<Seen>) -> Self {
+        Self { inner, peer, activity, framing: Framing::default(), seen }
     }
 }
 
@@ -92,11 +97,26 @@ where
             extensions.insert(Arc::clone(certificate));
         }
         let under_way = UnderWay::begin(&self.activity);
+        if let Err(misframed) = self.framing.check(&request, &self.seen) {
+            let refusal = refusal(misframed).map(|body| Answer { body, _under_way: under_way });
+            return Box::pin(ready(Ok(refusal)));
+        }
         let answer = self.inner.clone().oneshot(request);
         Box::pin(
             async move { Ok(answer.await?.map(|body| Answer { body, _under_way: under_way })) },
         )
     }
+}
+
+/// As hyper refuses a head that is none: before anyone looks at what it asks for.
+fn refusal(misframed: Misframed) -> Response<Body> {
+    tracing::debug!(why = misframed.why, "a request was refused for its head");
+    let mut response = Response::new(Body::from(format!("{}\n", misframed.why)));
+    *response.status_mut() = misframed.status;
+    let plain = HeaderValue::from_static("text/plain; charset=utf-8");
+    response.headers_mut().insert(CONTENT_TYPE, plain);
+    response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    response
 }
 
 pin_project! {

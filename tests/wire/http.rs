@@ -54,3 +54,64 @@ async fn what_is_neither_a_route_nor_grpc_is_not_found() {
     let (head, _) = send(&server, post).await;
     assert!(head.starts_with("http/1.1 405") && head.contains("allow: get"), "{head}");
 }
+
+/// A head that two servers could read differently is refused, and nothing is read after it.
+async fn refused(server: &TestServer, head: &str, rest: &str) -> String {
+    let (head_of_answer, body) = send(server, &format!("{head}\r\n{rest}")).await;
+    assert!(head_of_answer.contains("connection: close"), "{head}: {head_of_answer}");
+    assert!(!body.contains("HTTP/1.1 2"), "{head}: a second answer: {body}");
+    head_of_answer
+}
+
+#[tokio::test]
+async fn a_request_without_a_host_or_with_two_or_with_a_bad_one_is_refused() {
+    let server = TestServer::start().await;
+    for hosts in [
+        "",
+        "host: a\r\nhost: a\r\n",
+        "host: a\r\nhost: b\r\n",
+        "host: a b\r\n",
+        "host: u@a\r\n",
+        "host: a/b\r\n",
+    ] {
+        let head = format!("GET /health/live HTTP/1.1\r\n{hosts}");
+        let answer = refused(&server, &head, "GET /health/live HTTP/1.1\r\nhost: a\r\n\r\n").await;
+        assert!(answer.starts_with("http/1.1 400"), "{hosts:?}: {answer}");
+    }
+    let (answer, _) = send(&server, "GET /health/live HTTP/1.0\r\n\r\n").await;
+    assert!(answer.starts_with("http/1.0 200"), "HTTP/1.0 has no Host: {answer}");
+    let absolute = "GET http://a/health/live HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n";
+    assert!(send(&server, absolute).await.0.starts_with("http/1.1 200"));
+}
+
+#[tokio::test]
+async fn a_body_with_two_framings_is_refused_and_one_that_is_chunked_is_read() {
+    let server = TestServer::start().await;
+    let form = "content-type: application/x-www-form-urlencoded\r\n";
+    let post = |framing: &str| format!("POST /oauth/token HTTP/1.1\r\nhost: a\r\n{form}{framing}");
+    let smuggled = "0\r\n\r\nGET /health/live HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n";
+    for framing in [
+        "content-length: 5\r\ntransfer-encoding: chunked\r\n",
+        "transfer-encoding: chunked\r\ncontent-length: 5\r\n",
+        "Transfer-Encoding: chunked\r\nCONTENT-LENGTH: 0\r\n",
+        "transfer-encoding: chunked, chunked\r\n",
+        "transfer-encoding: chunked\r\ntransfer-encoding: chunked\r\n",
+        "transfer-encoding: chunked\r\ntransfer-encoding: identity\r\n",
+    ] {
+        let answer = refused(&server, &post(framing), smuggled).await;
+        assert!(answer.starts_with("http/1.1 400"), "{framing:?}: {answer}");
+    }
+    // Also where an honest request went before it on the connection.
+    let before = format!("{}\r\n", post("content-length: 0\r\n"));
+    let after = post("content-length: 5\r\ntransfer-encoding: chunked\r\n");
+    let (head, rest) = send(&server, &format!("{before}{after}\r\n{smuggled}")).await;
+    assert!(head.starts_with("http/1.1 4"), "{head}");
+    assert!(rest.contains("HTTP/1.1 400") && !rest.contains("200 OK"), "{rest}");
+
+    let coded = refused(&server, &post("transfer-encoding: gzip, chunked\r\n"), smuggled).await;
+    assert!(coded.starts_with("http/1.1 501"), "{coded}");
+    let chunked = post("transfer-encoding: chunked\r\nconnection: close\r\n");
+    let body = "3\r\na=b\r\n0\r\n\r\n";
+    let (answer, body) = send(&server, &format!("{chunked}\r\n{body}")).await;
+    assert!(answer.starts_with("http/1.1 400") && body.contains("grant_type"), "{answer}{body}");
+}
