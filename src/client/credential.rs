@@ -7,7 +7,7 @@
 //! | Kind | Stored | Presented |
 //! |---|---|---|
 //! | [`CredentialKind::Secret`] | its SHA-256 | the secret itself |
-//! | [`CredentialKind::PublicKey`] | 32 bytes of Ed25519 (RFC 8032 §5.1.5) | a JWT signed with the private key |
+//! | [`CredentialKind::PublicKey`] | 32 bytes (RFC 8032 §5.1.5) | a JWT signed with the private key |
 //! | [`CredentialKind::CertificateName`] | one name | a certificate that has the name |
 
 mod certificate_name;
