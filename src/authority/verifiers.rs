@@ -288,7 +288,8 @@ impl Registry {
             self.silent.entry(verifier.client.clone()).or_insert(first).last = now;
         }
         if self.gone.len() == MAX_GONE {
-            // The oldest one of the same client goes first, so that no client can push out those of others.
+            // The oldest one of the same client goes first. So a client pushes out at most one of the others',
+            // namely when it has none here itself.
             let own = self.gone.iter().position(|gone| gone.verifier.client == verifier.client);
             self.gone.remove(own.unwrap_or_default());
         }
