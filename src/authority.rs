@@ -1,13 +1,29 @@
-//! The use cases: issue, validate, revoke, rotate. Start reading here.
+//! The use cases: issue, validate, revoke, rotate, administer. Start reading here.
 //!
-//! *Issue* runs on one snapshot and touches neither disk nor lock:
-//! credential → [`Authority::authenticate`] → [`Proven`] → [`Authority::decide`] → [`Granted`] →
-//! [`Authority::sign`] → [`IssuedToken`]. Three steps, so that the limit of tokens a client is taken between
-//! the decision and the signature.
+//! [`Authority`] is the token service without the wire. It has two paths:
 //!
-//! *Changes* go through the store: operator → pure decision on the latest state → written together
-//! with its audit event → published → answered. Clients are administered in `clients`, what they
-//! prove themselves with in `credentials`.
+//! ```text
+//! issue   credential ─▶ authenticate ─▶ Proven ─▶ decide ─▶ Granted ─▶ sign ─▶ IssuedToken
+//! change  operator ─▶ decide on the latest state ─▶ write with audit event ─▶ publish ─▶ answer
+//! ```
+//!
+//! *Issue* works on one snapshot of the state and touches neither disk nor lock, except that used assertions
+//! are remembered under a lock. It has three steps so that the server can apply a client's rate limit after
+//! the decision and before the signature.
+//!
+//! *Change* is decided in the store's one writer, where nobody else changes the state before the commit. The
+//! decision is pure. `act` is the frame that all changes share; `clients`, `credentials` and `keys` use it.
+//!
+//! Around these: `snapshot` publishes, `watching` and `verifiers` serve the trust stream, `maintenance` and
+//! `retirement` run on a timer, `refusals` feeds the audit log, and [`host`] acts without a server.
+//!
+//! # Invariants
+//!
+//! - A token is decided and signed on the state in which its client authenticated.
+//! - A change is durable before it is published, and published before it is answered.
+//! - Nothing is signed after the signing lease (`lease`), or from a store known to be an old copy (`epochs`).
+//!
+//! It parses no requests, limits no rates and knows no status codes: `server` does. It has no SQL: `store` has.
 
 mod act;
 mod authentication;
@@ -56,18 +72,19 @@ use crate::policy::{Denial, Grant, TokenRequest, decide};
 use crate::ring::ClockBehind;
 use crate::store::{AuditRow, Change, Committed, Kek, State, Store, StoreError, Writes};
 
-/// How long tokens are signed after the store was last reached.
+/// The signing lease: how long tokens are still signed after the store was last reached.
 pub const SIGNING_LEASE: Duration = Duration::from_secs(60 * 60);
 
-/// How far ahead of the clock a cut lies, so that tokens from a clock that is ahead are before it too.
+/// How far ahead of the clock a cut lies. A cut revokes a client's tokens dated before it; the allowance
+/// covers tokens that were dated by a clock ahead of ours.
 pub const SKEW_ALLOWANCE: Duration = Duration::from_secs(5);
 
-/// How far ahead a client's tokens may be dated, after cuts one soon after the other: within the leeway
-/// of verifiers.
+/// How far ahead of the clock a client's tokens may be dated after several cuts in quick succession. It is
+/// less than the verifiers' leeway, so that they accept such tokens.
 const MOST_AHEAD: Duration = Duration::from_secs(20);
 
-/// For how long after its time a token is accepted somewhere: a verifier's clock may be behind ours by as
-/// much as the leeway, and it gives that leeway besides.
+/// How long after its `exp` a token may still be accepted somewhere: a verifier's clock may be behind ours
+/// by the leeway, and the verifier grants the leeway on top.
 const OTHER_CLOCKS: Duration = Duration::from_secs(2 * DEFAULT_LEEWAY.as_secs());
 
 /// How long a token can outlive the retirement of its key: see [`KeyRing::rotate`](crate::ring::KeyRing::rotate).
@@ -79,20 +96,20 @@ pub const TAIL: Duration = Duration::from_secs(
         + DEFAULT_LEEWAY.as_secs(),
 );
 
-/// What an authority is told once, at the start.
+/// The settings of an authority, read once at the start.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    /// The life of tokens of clients that have no maximum of their own.
+    /// The life of the tokens of clients that have no maximum of their own.
     pub default_ttl: Duration,
     /// How long audit events are kept.
     pub audit_retention: Duration,
-    /// How old what a verifier holds may become before one that fails closed refuses to use it.
+    /// How old a trust bundle may become before a verifier that fails closed refuses to use it.
     pub max_staleness: Duration,
     /// How many trust streams a client may have at a time.
     pub max_streams: usize,
-    /// How long a key signs before the next one takes over by itself; none for never.
+    /// How long a key signs before it is rotated by schedule. `None` for no schedule.
     pub rotate_every: Option<Duration>,
-    /// Whose thread writes to the store.
+    /// Which thread writes to the store.
     pub writes: Writes,
 }
 
@@ -109,7 +126,7 @@ impl Default for Settings {
     }
 }
 
-/// Why an authority does not go to work.
+/// Why an authority cannot be opened.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum OpenError {
     /// The store cannot be opened.
@@ -139,91 +156,92 @@ pub struct Authority {
     verifiers: Arc<Verifiers>,
     deltas: Deltas,
     reached: Arc<Reached>,
-    /// The latest time that a token was dated with.
+    /// The latest time at which a token was signed, in Unix seconds. The clock may be set back later.
     dated: Arc<AtomicU64>,
+    /// Held while the signing lease is renewed, so that only one caller at a time asks the store.
     renewing: tokio::sync::Mutex<()>,
-    /// Set once it is known that the store was put back.
+    /// Set once it is known that the store is an old copy that was put back.
     put_back: AtomicBool,
-    /// Since when the last use of every credential is known: an end that was not in order loses some.
+    /// Since when every use of a credential is known. A process that crashes loses the latest uses.
     uses_known_since: Timestamp,
     kept_idle: Mutex<Kept>,
 }
 
-/// A client that has proven who it is, and the state that it was proven in. What it is granted is decided
-/// and signed in that same state, so that a revocation in between leaves no token that outlives it.
+/// A client that has authenticated, and the state in which it did. Its grant is decided and signed on that
+/// same state: a token that a revocation overtakes is then dated before the revocation, and dies with it.
 pub struct Proven {
     snapshot: Held,
     client: AuthenticatedClient,
 }
 
-/// What policy granted to a client, in the state in which it has proven who it is.
+/// What policy granted to a client, on the state in which it authenticated.
 pub struct Granted {
     snapshot: Held,
     grant: Grant,
 }
 
 impl Proven {
-    /// Who it is.
+    /// The client.
     pub fn client(&self) -> &AuthenticatedClient {
         &self.client
     }
 }
 
 impl Granted {
-    /// What was granted.
+    /// The grant.
     pub fn grant(&self) -> &Grant {
         &self.grant
     }
 }
 
-/// A token as it was issued.
+/// A token that was issued.
 #[derive(Debug)]
 pub struct IssuedToken {
     /// The token.
     pub token: Token,
-    /// What it says.
+    /// Its claims.
     pub claims: Claims,
-    /// How long it is good for.
+    /// How long from now it is valid.
     pub expires_in: Duration,
-    /// When to fetch the next one.
+    /// How long from now the client should fetch the next one.
     pub refresh_in: Duration,
 }
 
 /// Why no token was issued.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum IssueError {
-    /// The client is not believed.
+    /// The client did not prove who it is.
     ClientRejected(NotAuthenticated),
-    /// Its assertion cannot be remembered now, so that it could be used twice. A later one may do.
+    /// See [`AuthenticationError::CannotRemember`](crate::client::AuthenticationError::CannotRemember).
     CannotRemember,
     /// The client was not granted what it asks for.
     Denied(Denial),
     /// The store has been out of reach for longer than the signing lease.
     LeaseOver,
-    /// The store is an old copy that was put back: what it would sign with may be revoked.
+    /// The store is an old copy that was put back: its keys may have been revoked since.
     PutBack,
-    /// The client's tokens were cut off so often in the last seconds that a new one would be dated too
-    /// far ahead for verifiers.
+    /// The client's tokens were revoked so often in the last seconds that a new one would be dated too far
+    /// ahead for verifiers.
     CutTooOften,
     /// The system has no randomness to give.
     NoRandomness,
 }
 
-/// Why a token could not be asked about: the caller does not serve this audience.
+/// The caller may not ask about a token, since it does not serve this audience.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NotServed;
 
-/// Names a token to revoke.
+/// The token to revoke.
 pub enum RevocationTarget<'a> {
-    /// By itself.
+    /// The token itself.
     Token(&'a str),
-    /// By its id.
+    /// Its id (`jti`).
     TokenId(TokenId),
 }
 
 impl Authority {
-    /// Opens a store and goes to work on it. A clock behind the store's keys is refused: tokens would
-    /// be dated before the key that signs them.
+    /// Opens a store and starts its writer. A clock behind the store's keys is refused: tokens would be dated
+    /// before the key that signs them.
     ///
     /// # Errors
     /// When the store cannot be opened, or the clock is behind its keys.
@@ -238,7 +256,7 @@ impl Authority {
         opened.state().ring.check_clock(now).map_err(OpenError::ClockBehind)?;
         let uses_known_since = opened.begin_noting_uses(now).map_err(OpenError::Store)?;
         let State { issuer, ring, epoch, listeners, .. } = opened.state();
-        // Read once the store is ours: no other process accepts assertions any more.
+        // Read the clock again: only now that the store is ours does no other process accept assertions.
         let assertions = AssertionDesk::open(issuer, clock.now());
         let verifiers = Arc::new(Verifiers::new(ring, *epoch, *listeners, clock));
         let reached = Arc::new(Reached::new(clock));
@@ -269,7 +287,7 @@ impl Authority {
         })
     }
 
-    /// Decides what a client gets of what it asks for.
+    /// Decides whether a client gets the token that it asks for.
     ///
     /// # Errors
     /// See [`Denial`].
@@ -279,24 +297,25 @@ impl Authority {
         Ok(Granted { snapshot, grant })
     }
 
-    /// Signs what was granted. Waits only to renew the signing lease, once it is over.
+    /// Signs a token for what was granted. It waits only if the signing lease is over and has to be renewed.
     ///
     /// # Errors
     /// See [`IssueError`].
     pub async fn sign(&self, granted: &Granted, now: Timestamp) -> Result<IssuedToken, IssueError> {
-        // After the proof: until then nobody learns, or costs, more than that.
+        // Only after authentication: a stranger must neither make us ask the store nor learn its state.
         self.may_sign(now).await?;
         let mut bits = [0; 12];
         getrandom::fill(&mut bits).map_err(|_| IssueError::NoRandomness)?;
+        // Noted before the token exists, so that a cut that is decided afterwards lies behind its date.
         self.dated.fetch_max(now.as_unix(), Ordering::Relaxed);
         granted.snapshot.mint(&granted.grant, now, bits).ok_or(IssueError::CutTooOften)
     }
 
-    /// Says whether a token is good right now for a caller that serves its audience.
+    /// Validates a token for a caller that serves its audience.
     ///
     /// # Errors
-    /// When the caller names an audience that it does not serve. A token that is not good is an
-    /// answer: the inner error.
+    /// When the caller names an audience that it does not serve. An invalid token is not an error but an
+    /// answer: the inner [`Rejection`].
     pub fn validate(
         &self,
         caller: &ClientId,
@@ -316,11 +335,11 @@ impl Authority {
         Ok(bundle.verify(token, Audiences::OneOf(audiences), now, DEFAULT_LEEWAY))
     }
 
-    /// Revokes one token (RFC 7009 §2): a client its own, an operator with `tokens:revoke` any. A
-    /// token that is not valid anyway needs no revoking, and that is fine.
+    /// Revokes one token (RFC 7009 §2). A client may revoke its own tokens, an operator with `tokens:revoke`
+    /// any. Revoking an invalid token succeeds and changes nothing (RFC 7009 §2.2).
     ///
     /// # Errors
-    /// When the token is another client's, or named by its id, without `tokens:revoke`.
+    /// When an operator without `tokens:revoke` names another client's token, or names a token by its id.
     pub async fn revoke_token(
         &self,
         act: Act,
@@ -348,13 +367,14 @@ impl Authority {
                     let refusal = Refusal::ScopeMissing("tokens:revoke");
                     return Err(self.refuse(&act, "token.revoke", id.as_str(), refusal));
                 }
-                // Nothing but the id is known: it is remembered for as long as any token can live, and
-                // every verifier is told.
+                // Only the id is known. So it is remembered for as long as any token can live, and every
+                // verifier is told, whatever its audience.
                 (id, act.now + TAIL, None)
             }
         };
         let target = id.to_string();
         self.act(act, "token.revoke", &target, move |state, _, _| {
+            // A repeated request must not make a new epoch.
             let known = state.revocations.token(&id).is_some_and(|known| {
                 let told = known.audience.is_none() || known.audience == audience;
                 known.until >= until && told
@@ -366,8 +386,8 @@ impl Authority {
         .map(Committed::into_answer)
     }
 
-    /// A token that someone may accept, by a clock that is as far behind ours as a clock may be, or once
-    /// its time has come: after our clock was set back it may be dated far ahead of it.
+    /// Verifies a token as the most lenient verifier would: with a clock as far behind ours as is allowed.
+    /// After our clock was set back, a token may be dated far ahead; it counts because its time will come.
     fn may_be_valid(&self, token: &str, now: Timestamp) -> Result<VerifiedToken, Rejection> {
         let bundle = self.published.bundle();
         match bundle.verify(token, Audiences::Any, now, OTHER_CLOCKS) {
@@ -376,7 +396,7 @@ impl Authority {
         }
     }
 
-    /// A page of audit events, newest first, from before a sequence.
+    /// A page of audit events, newest first: those before the sequence number `before`, if it is given.
     ///
     /// # Errors
     /// When the store cannot be read.
@@ -388,12 +408,12 @@ impl Authority {
         self.store.audit_events(before, limit).await
     }
 
-    /// What verifiers need, always the latest.
+    /// Watches the trust bundle: the receiver always holds the latest one.
     pub fn trust(&self) -> watch::Receiver<Option<Arc<TrustBundle>>> {
         self.published.trust()
     }
 
-    /// Notes for the audit log that a client called a method of ours without a scope that it takes.
+    /// Notes for the audit log that a client called one of our methods without a scope that it demands.
     pub fn note_refused_call(
         &self,
         client: &ClientId,

@@ -1,4 +1,39 @@
-//! Registered clients, what they prove themselves with, and the proof that they did.
+//! Registered clients, the credentials that they authenticate with, and the proof that they did.
+//!
+//! A [`Client`] is a registered OAuth client (RFC 6749 §2): its id, its settings and its credentials. An
+//! operator registers clients; there are no users.
+//!
+//! # How a client proves who it is
+//!
+//! ```text
+//! client_id ──▶ candidate: a registered Client, or none ─┐
+//!                                                        ├─▶ authenticate ──▶ AuthenticatedClient
+//! PresentedCredential: secret, assertion or certificate ─┘         │
+//!                                                                  └────────▶ AuthenticationError
+//! ```
+//!
+//! 1. The caller looks the `client_id` up and passes what it found, even if that is nothing.
+//! 2. [`authenticate`] finds the [`Credential`] that matches what was presented. Each kind has a file in
+//!    `credential/`: a secret (RFC 6749 §2.3.1), a public key that verifies a signed assertion
+//!    (`private_key_jwt`, RFC 7523 §2.2), or a name in the client's certificate (`tls_client_auth`,
+//!    RFC 8705 §2.1).
+//! 3. It checks that the client is enabled and that the credential has not expired. For an assertion, the
+//!    [`AssertionDesk`] makes sure that it is used once only.
+//! 4. An [`AuthenticatedClient`] is the proof. Whatever needs an authenticated client takes that type.
+//!
+//! # Invariants
+//!
+//! - Only [`authenticate`] makes an [`AuthenticatedClient`], so a skipped check does not compile.
+//! - With a secret or an assertion, an unknown client costs as much work as a known one, so that nobody can
+//!   find out client ids by timing. Comparisons with stored secrets take constant time.
+//! - [`Grants`], [`Serves`] and [`Resources`] are valid by construction: bounded, sorted, and without
+//!   duplicates.
+//! - Secrets are stored as hashes, and are shown once. `Debug` and the `…Info` types never show one.
+//!
+//! # What it does not do
+//!
+//! It decides nothing about tokens (`policy` does) and stores nothing (`store` does). It does not verify
+//! certificates: the TLS handshake has done so before it hands over [`CertificateNames`].
 
 mod authentication;
 mod credential;
@@ -29,70 +64,72 @@ use thin_vec::ThinVec;
 /// A registered client (RFC 6749 §2).
 #[derive(Debug, Clone)]
 pub struct Client {
-    /// Its name.
+    /// Its id (`client_id`, RFC 6749 §2.2).
     pub id: ClientId,
-    /// What an operator may change of it.
+    /// The part of it that an operator may change.
     pub settings: ClientSettings,
     /// When it was registered.
     pub created_at: Timestamp,
     /// When it was last changed.
     pub updated_at: Timestamp,
-    /// Grows with every change of any client, and is never used twice.
+    /// Grows with every change of any client. No value is used twice in one store.
     pub revision: u64,
-    /// What it proves itself with, oldest first.
+    /// The credentials that it can authenticate with, oldest first.
     pub credentials: Vec<Arc<Credential>>,
-    // Most clients have none of these: a pointer, for all of a hundred thousand.
-    /// The audiences that it was granted until lately, and until when it can have tokens for them.
+    // A `ThinVec` because it is empty for most clients, and then takes one pointer: that counts with a
+    // hundred thousand clients in memory.
+    /// The audiences that it was granted until recently, each with the time until which it can have tokens
+    /// for it.
     pub former_audiences: ThinVec<(Audience, Timestamp)>,
 }
 
-/// What an operator may change of a client.
+/// The part of a client that an operator may change.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ClientSettings {
-    /// For people: what it is and whom to ask.
+    /// A note for people: what the client is, and whom to ask about it.
     pub description: Box<str>,
-    /// What it may call.
+    /// The audiences that it may call, with their scopes.
     pub grants: Grants,
-    /// The audiences that it is.
+    /// The audiences that it is: services under whose name it is called.
     pub serves: Serves,
-    /// The longest life of its tokens; the server's default when absent.
+    /// The longest life of its tokens. `None` means the server's default.
     pub max_token_ttl: Option<Duration>,
-    /// Whether it gets no tokens.
+    /// Whether it is disabled. A disabled client gets no tokens.
     pub disabled: bool,
-    /// Other names of audiences that it is. Answers that were remembered before there were any have
-    /// none.
+    /// Other names (URIs) of the audiences that it serves. Remembered answers from before this field lack
+    /// it, and read as none.
     #[serde(default)]
     pub resources: Resources,
 }
 
-/// What policy allows a client to call: one audience and scopes of it.
+/// One grant of a client: an audience that it may call, and the scopes that it may have there.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GrantRule {
-    /// The service.
+    /// The audience.
     pub audience: Audience,
-    /// What it may do there.
+    /// The scopes.
     pub scopes: ScopeSet,
 }
 
-/// The grants of a client: at most [`Grants::MAX`], one an audience, each with a scope at least; in
-/// the order of the audiences.
+/// The grants of a client, sorted by audience: at most [`Grants::MAX`], one for each audience, each with at
+/// least one scope.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "Vec<GrantRule>")]
 pub struct Grants(Arc<[GrantRule]>);
 
-/// The audiences that a client is: at most [`Serves::MAX`], each once, in order.
+/// The audiences that a client serves, sorted and without duplicates: at most [`Serves::MAX`].
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "Vec<Audience>")]
 pub struct Serves(Arc<[Audience]>);
 
-/// Why something is not a client's grants or audiences.
+/// Why a list is not valid as a client's grants or served audiences.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum InvalidGrants {
-    /// More than the maximum.
+    /// It has more entries than the maximum.
     TooMany,
-    /// An audience twice.
+    /// It has two grants for the same audience.
     AudienceTwice,
-    /// A grant without a scope.
+    /// It has a grant without a scope.
     NoScope,
 }
 
@@ -100,7 +137,9 @@ impl fmt::Display for InvalidGrants {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::TooMany => "more than 64 of them",
-            Self::AudienceTwice => "an audience stands twice; put all of its scopes into one grant",
+            Self::AudienceTwice => {
+                "an audience is listed twice; put all of its scopes into one grant"
+            }
             Self::NoScope => "a grant needs a scope",
         })
     }
@@ -109,7 +148,7 @@ impl fmt::Display for InvalidGrants {
 impl std::error::Error for InvalidGrants {}
 
 impl Grants {
-    /// How many grants a client can have.
+    /// The largest number of grants of a client.
     pub const MAX: usize = 64;
 
     /// The grants, as a slice.
@@ -117,7 +156,7 @@ impl Grants {
         &self.0
     }
 
-    /// The scopes granted for an audience.
+    /// The scopes granted for an audience. `None` when the audience is not granted.
     pub fn scopes(&self, audience: &str) -> Option<&ScopeSet> {
         self.0.iter().find(|rule| rule.audience.as_str() == audience).map(|rule| &rule.scopes)
     }
@@ -141,7 +180,7 @@ impl TryFrom<Vec<GrantRule>> for Grants {
 }
 
 impl Serves {
-    /// How many audiences a client can be.
+    /// The largest number of audiences that a client can serve.
     pub const MAX: usize = 64;
 
     /// The audiences, as a slice.
@@ -163,7 +202,8 @@ impl TryFrom<Vec<Audience>> for Serves {
 }
 
 impl Client {
-    /// A client that is registered now, without a credential yet. Its revision is set by the store.
+    /// Makes a client that is registered now and has no credential yet. The store sets its revision when
+    /// it is written.
     pub fn new(id: ClientId, settings: ClientSettings, now: Timestamp) -> Self {
         Self {
             id,
@@ -176,20 +216,24 @@ impl Client {
         }
     }
 
-    /// Whom its tokens can be for: what it is granted, and what it was until lately.
+    /// The audiences that its unexpired tokens can be for: those granted now, and those granted until
+    /// recently.
     pub fn audiences(&self, now: Timestamp) -> Arc<[Audience]> {
         let granted = self.settings.grants.as_slice().iter().map(|rule| &rule.audience);
         let former = self.former_audiences.iter().filter(|(_, until)| *until > now);
         granted.chain(former.map(|(audience, _)| audience)).cloned().collect()
     }
 
-    /// Notes which audiences it is granted no longer, compared with what it was before, and that it can
-    /// have tokens for them until `until`.
+    /// Compares its grants with those of `before`, and notes each audience that it has lost. It can have
+    /// tokens for those until `until`.
+    ///
+    /// When its tokens are revoked later, the verifiers of these audiences have to be told too.
     pub fn note_former_audiences(&mut self, before: &Client, now: Timestamp, until: Timestamp) {
         let grants = &self.settings.grants;
         let taken = before.settings.grants.as_slice().iter().map(|rule| (&rule.audience, until));
         let noted = before.former_audiences.iter().map(|(audience, until)| (audience, *until));
-        // Those taken now come first: their time is later than any that was noted for the same.
+        // Audiences taken away now come first: the first entry of an audience wins, and theirs ends later
+        // than any that was noted earlier.
         let mut former: ThinVec<(Audience, Timestamp)> = ThinVec::new();
         for (audience, until) in taken.chain(noted) {
             let known = former.iter().any(|(known, _)| known == audience);
@@ -200,32 +244,33 @@ impl Client {
         self.former_audiences = former;
     }
 
-    /// Whether the client has a credential that works at this time.
+    /// Whether the client has a credential that has not expired at this time.
     pub fn has_usable_credential(&self, now: Timestamp) -> bool {
         self.credentials.iter().any(|credential| !credential.has_expired(now))
     }
 }
 
-/// What there is to tell of a client: all but the hashes of its secrets.
+/// What callers may know about a client: everything except the hashes of its secrets.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ClientInfo {
-    /// Its name.
+    /// Its id (`client_id`, RFC 6749 §2.2).
     pub id: ClientId,
-    /// What an operator may change of it.
+    /// The part of it that an operator may change.
     pub settings: ClientSettings,
     /// When it was registered.
     pub created_at: Timestamp,
     /// When it was last changed.
     pub updated_at: Timestamp,
-    /// Tells this state of the client from every other.
+    /// Identifies this state of the client; every change gives it another.
     pub revision: u64,
-    /// What it proves itself with, oldest first. Answers kept by an older version have none.
+    /// Its credentials, oldest first. Remembered answers from an older version lack the field, and read as
+    /// none.
     #[serde(default)]
     pub credentials: Vec<CredentialInfo>,
 }
 
 impl Client {
-    /// What there is to tell of it.
+    /// Describes the client, without the hashes of its secrets.
     pub fn info(&self) -> ClientInfo {
         ClientInfo {
             id: self.id.clone(),
@@ -245,7 +290,7 @@ mod tests {
     const NOW: Timestamp = Timestamp::from_unix(1000);
 
     #[test]
-    fn a_grant_that_was_taken_away_is_remembered_until_its_tokens_are_gone() {
+    fn a_grant_that_was_taken_away_is_remembered_until_its_tokens_have_expired() {
         let at = Timestamp::from_unix;
         let granted = |before: &Client, audiences: &[&str], now: u64| {
             let rules = audiences.iter().map(|audience| GrantRule {
@@ -265,7 +310,7 @@ mod tests {
         let client = granted(&granted(&new, &["a", "b"], 1000), &["b", "c"], 1000);
         assert_eq!(names(&client, 1099), ["b", "c", "a"]);
         assert_eq!(names(&client, 1100), ["b", "c"]);
-        // Granted and taken away once more: the later time counts.
+        // `a` is granted and taken away once more: the later time counts.
         let again = granted(&granted(&client, &["a"], 1010), &[], 1050);
         assert_eq!(names(&again, 1109), ["a", "b", "c"]);
         assert_eq!(names(&again, 1110), ["a"]);
@@ -273,7 +318,7 @@ mod tests {
     }
 
     #[test]
-    fn grants_name_each_audience_once_and_some_scope() {
+    fn grants_name_each_audience_once_with_at_least_one_scope() {
         let rule = |audience: &str, scopes: &str| GrantRule {
             audience: Audience::new(audience).expect("audience"),
             scopes: ScopeSet::parse(scopes).expect("scopes"),

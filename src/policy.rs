@@ -1,4 +1,38 @@
-//! Who gets what. Pure: facts in, a [`Grant`] or a [`Denial`] out.
+//! Authorization: which tokens a client gets, and what an operator may change.
+//!
+//! Everything here is a pure function of its arguments. It reads no clock, no store and no network, so that
+//! each rule can be tested alone.
+//!
+//! # Tokens for clients
+//!
+//! [`decide`] takes an [`AuthenticatedClient`] and a [`TokenRequest`], and returns a [`Grant`] or a
+//! [`Denial`]:
+//!
+//! 1. The audience is the one that the request names, or is inferred from the client's grants.
+//! 2. The scopes are those requested, or all that are granted for the audience. One that is not granted
+//!    denies the whole request.
+//! 3. The life is the client's maximum or the server's default. A request can only shorten it.
+//!
+//! # Changes by operators
+//!
+//! An [`Operator`] is a client that acts with administrative scopes. [`may_change`] compares a client's
+//! settings before and after a change, and [`may_make_credential`] guards new credentials:
+//!
+//! - to touch a client that holds an administrative scope, or to make one, takes `operators:write`;
+//! - nobody grants an administrative scope that they lack, neither directly nor by making a credential for a
+//!   client that has it.
+//!
+//! # Invariants
+//!
+//! - Only [`decide`] makes a [`Grant`], and only for a client that has authenticated.
+//! - An [`Operator`] comes only from a call that the guard permitted for audience `countersign`, or from an
+//!   [`AuthenticatedClient`].
+//! - Audience `countersign` is never inferred: a client has to name it.
+//!
+//! # What it does not do
+//!
+//! It authenticates nobody (`client` does), signs nothing, and does not know whether a revision is current or
+//! whether the last operator would be lost (`authority` checks both).
 
 use std::fmt;
 use std::time::Duration;
@@ -8,7 +42,7 @@ use countersign_mesh::guard::Permitted;
 
 use crate::client::{AuthenticatedClient, Client, ClientSettings, GrantRule};
 
-/// The scopes of audience `countersign` that make their holder an operator.
+/// The administrative scopes: those of audience `countersign` that make their holder an operator.
 pub const ADMINISTRATIVE_SCOPES: [&str; 7] = [
     "audit:read",
     "clients:read",
@@ -19,22 +53,22 @@ pub const ADMINISTRATIVE_SCOPES: [&str; 7] = [
     "tokens:revoke",
 ];
 
-/// The other scopes of audience `countersign`. Every client holds the first, and one that serves an
-/// audience holds all, without being granted them.
+/// The other scopes of audience `countersign`. They need no grant: every client holds the first one, and a
+/// client that serves an audience holds all three.
 pub const ORDINARY_SCOPES: [&str; 3] = ["tokens:revoke-own", "tokens:validate", "trust:watch"];
 
-/// What a client asks for.
+/// A client's request for a token.
 #[derive(Debug, Clone)]
 pub struct TokenRequest {
-    /// The service; none to have it inferred.
+    /// The audience. `None` to have it inferred.
     pub audience: Option<Audience>,
-    /// The scopes; none for all that were granted.
+    /// The scopes. An empty set asks for all that are granted.
     pub scopes: ScopeSet,
-    /// A shorter life than the client would get.
+    /// The life that the client wants. A longer one than it may have is cut short.
     pub requested_ttl: Option<Duration>,
 }
 
-/// What a client gets. Only [`decide`] makes one, and only for a client that has proven who it is.
+/// What a client gets a token for. Only [`decide`] makes one, and only for a client that has authenticated.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Grant {
     client_id: ClientId,
@@ -44,43 +78,43 @@ pub struct Grant {
 }
 
 impl Grant {
-    /// To whom.
+    /// The client that gets the token.
     pub fn client_id(&self) -> &ClientId {
         &self.client_id
     }
 
-    /// For which service.
+    /// The audience of the token.
     pub fn audience(&self) -> &Audience {
         &self.audience
     }
 
-    /// With which scopes.
+    /// The scopes of the token.
     pub fn scopes(&self) -> &ScopeSet {
         &self.scopes
     }
 
-    /// For how long.
+    /// The life of the token.
     pub fn ttl(&self) -> Duration {
         self.ttl
     }
 }
 
-/// Why a client does not get what it asks for.
+/// Why a request for a token is denied.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Denial {
-    /// It was granted nothing for that audience.
+    /// The client has no grant for this audience.
     AudienceNotGranted(Audience),
-    /// It named no audience, and what it asks for does not tell which of its grants is meant.
+    /// The request names no audience, and the client has no single grant that fits it.
     AudienceAmbiguous,
-    /// It was not granted this scope.
+    /// The client was not granted this scope.
     ScopeNotGranted(Box<str>),
 }
 
 /// Decides on a request for a token.
 ///
-/// Without an audience, the client's only grant is meant, or the only one that has all the scopes
-/// asked for. `countersign` is never meant. The life is the client's maximum, or `default_ttl`, or
-/// what was requested if that is shorter.
+/// If the request names no audience, it means the client's only grant, or else the only grant that has all
+/// the requested scopes. It never means `countersign`. The life is the client's maximum, or `default_ttl` if
+/// it has none, or the requested life if that is shorter.
 ///
 /// # Errors
 /// See [`Denial`].
@@ -110,6 +144,7 @@ pub fn decide(
     Ok(Grant { client_id: client.id.clone(), audience, scopes, ttl })
 }
 
+/// The scopes that a client has for an audience: those granted, and for `countersign` also the ordinary ones.
 fn granted_scopes(settings: &ClientSettings, audience: &Audience) -> Option<ScopeSet> {
     let granted = settings.grants.scopes(audience.as_str());
     if audience.as_str() != COUNTERSIGN {
@@ -121,10 +156,12 @@ fn granted_scopes(settings: &ClientSettings, audience: &Audience) -> Option<Scop
         &ORDINARY_SCOPES[..]
     };
     let scopes = granted.iter().flat_map(|scopes| scopes.iter()).chain(held.iter().copied());
-    // Only someone who wrote to the database could have made them too many; then it is those only.
+    // This fails only with more scopes than a set can hold. `may_change` lets nobody grant unknown ones, so
+    // somebody must have edited the database; the granted scopes alone still apply.
     ScopeSet::from_texts(scopes).ok().or_else(|| granted.cloned())
 }
 
+/// Infers which grant a request without an audience means.
 fn infer<'a>(settings: &'a ClientSettings, asked: &ScopeSet) -> Result<&'a GrantRule, Denial> {
     let mut grants =
         settings.grants.as_slice().iter().filter(|rule| rule.audience.as_str() != COUNTERSIGN);
@@ -146,14 +183,14 @@ fn infer<'a>(settings: &'a ClientSettings, asked: &ScopeSet) -> Result<&'a Grant
     }
 }
 
-/// A client that acts with administrative scopes, by a token that Countersign verified or by its own
-/// credential.
+/// A client that acts with administrative scopes. It has shown either a token that the guard permitted, or
+/// its own credential.
 ///
-/// A token that was merely verified makes nobody an operator, whatever its scopes:
+/// A token that was verified but not permitted by the guard makes nobody an operator, whatever its scopes:
 ///
 /// ```compile_fail
 /// use countersign::policy::Operator;
-/// use countersign_mesh::guard::Permitted;
+/// use countersign_mesh::trust::VerifiedToken;
 ///
 /// fn operator(token: &VerifiedToken) -> Option<Operator> {
 ///     Operator::permitted(token)
@@ -177,44 +214,44 @@ pub struct Operator {
 }
 
 impl Operator {
-    /// Who made this call. None when it was permitted as a call of some other service: its scopes mean
-    /// something else there.
+    /// The operator who made this call. `None` when the guard permitted it for another audience than
+    /// `countersign`: the same scopes mean something else there.
     pub fn permitted(call: &Permitted) -> Option<Self> {
         let Claims { client_id, audience, scopes, .. } = call.claims();
         (audience.as_str() == COUNTERSIGN)
             .then(|| Self { client_id: client_id.clone(), scopes: scopes.clone() })
     }
 
-    /// A client that has just proven who it is, with all the administrative scopes that it was granted.
+    /// A client that has just authenticated, with all scopes that it was granted for `countersign`.
     pub fn authenticated(client: &AuthenticatedClient) -> Self {
         let Client { id, settings, .. } = client.client();
         let scopes = settings.grants.scopes(COUNTERSIGN).cloned().unwrap_or_default();
         Self { client_id: id.clone(), scopes }
     }
 
-    /// Who it is.
+    /// The operator's client id.
     pub fn client_id(&self) -> &ClientId {
         &self.client_id
     }
 
-    /// Whether it acts with a scope.
+    /// Whether the operator acts with this scope.
     pub fn holds(&self, scope: &str) -> bool {
         self.scopes.contains(scope)
     }
 }
 
-/// Why an operator may not change a client the way it wants to.
+/// Why an operator may not change a client in this way.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ChangeDenial {
-    /// The client holds an administrative scope, or would: that takes `operators:write`.
+    /// The client holds an administrative scope, or would hold one: such a change takes `operators:write`.
     NeedsOperatorsWrite,
-    /// The operator lacks this scope, so it cannot grant it.
+    /// The operator lacks this scope, so it may not grant it.
     LacksScope(Box<str>),
     /// Audience `countersign` has no such scope.
     NoSuchScope(Box<str>),
     /// Only Countersign itself serves audience `countersign`.
     ServesCountersign,
-    /// A resource means an audience that the client does not serve.
+    /// A resource stands for an audience that the client does not serve.
     ResourceNotServed,
 }
 
@@ -227,13 +264,13 @@ impl fmt::Display for ChangeDenial {
             Self::LacksScope(scope) => write!(f, "nobody grants a scope that they lack: {scope}"),
             Self::NoSuchScope(scope) => write!(f, "audience countersign has no scope {scope}"),
             Self::ServesCountersign => f.write_str("only Countersign itself serves the audience countersign"),
-            Self::ResourceNotServed => f.write_str("a resource can mean only an audience that the client serves"),
+            Self::ResourceNotServed => f.write_str("a resource can stand only for an audience that the client serves"),
         }
     }
 }
 
-/// Decides whether an operator may turn a client's settings `before` into those `after`; `None`
-/// for a client that does not exist, before or after.
+/// Decides whether an operator may change a client's settings from `before` to `after`. `before` is `None` for
+/// a client that is created, `after` for one that is deleted.
 ///
 /// # Errors
 /// See [`ChangeDenial`].
@@ -260,6 +297,7 @@ pub fn may_change(
         if !is_administrative && !ORDINARY_SCOPES.contains(&scope) {
             return Err(ChangeDenial::NoSuchScope(scope.into()));
         }
+        // A scope that the client already has may stay, so that an operator can change other settings.
         let is_new = !had.is_some_and(|had| had.contains(scope));
         if is_administrative && is_new && !operator.holds(scope) {
             return Err(ChangeDenial::LacksScope(scope.into()));
@@ -268,8 +306,8 @@ pub fn may_change(
     Ok(())
 }
 
-/// Decides whether an operator may make a credential for a client: whoever holds one can do what the
-/// client can, so it takes every administrative scope that the client has.
+/// Decides whether an operator may make a credential for a client. Whoever holds the credential can act as
+/// the client, so the operator needs every administrative scope that the client has.
 ///
 /// # Errors
 /// See [`ChangeDenial`].
@@ -294,10 +332,10 @@ pub fn is_operator(settings: &ClientSettings) -> bool {
     holds_any(settings, &ADMINISTRATIVE_SCOPES)
 }
 
-/// Whether a client could make or mend operators, if it can authenticate: without one such, nobody
-/// can, but on the host itself.
+/// Whether a client could create and repair operators, provided that it can authenticate. If no client can,
+/// that is possible only on the host itself.
 pub fn can_administer_operators(client: &Client) -> bool {
-    // To read a client, to change it, and to touch one that is an operator.
+    // The scopes to read a client, to change it, and to touch one that is an operator.
     const NEEDED: [&str; 3] = ["clients:read", "clients:write", "operators:write"];
     !client.settings.disabled && NEEDED.iter().all(|scope| holds_any(&client.settings, &[scope]))
 }

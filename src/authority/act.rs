@@ -1,4 +1,4 @@
-//! What operators do, in general: decided on the latest state, committed with its audit event.
+//! The frame of every change: it is decided on the latest state and committed with its audit event.
 
 use std::time::Duration;
 
@@ -12,16 +12,16 @@ use crate::policy::{ChangeDenial, Operator};
 use crate::ring::ClockBehind;
 use crate::store::{AuditEvent, Change, Committed, Decision, RequestError, RequestKey, State};
 
-/// An operator's act: who, from where, when, and as which request.
+/// The context of an operator's act.
 #[derive(Debug, Clone)]
 pub struct Act {
-    /// Who.
+    /// Who acts.
     pub operator: Operator,
-    /// From where.
+    /// The peer's address, for the audit log.
     pub peer: String,
-    /// When it came. It counts from when it is decided, which may be later.
+    /// When the request arrived. The act itself is dated by the writer when it decides, which may be later.
     pub now: Timestamp,
-    /// Makes it idempotent.
+    /// The request's key, if repeating the request must have no further effect.
     pub request: Option<RequestKey>,
 }
 
@@ -30,45 +30,45 @@ pub struct Act {
 pub enum Refusal {
     /// Policy does not allow it.
     Denied(ChangeDenial),
-    /// It takes this scope.
+    /// The operator lacks this scope, which the act takes.
     ScopeMissing(&'static str),
-    /// There is a client of this name already.
+    /// A client with this id exists already.
     ClientExists,
-    /// There is no client of this name.
+    /// No client has this id.
     NoSuchClient,
-    /// The client has no credential of this name.
+    /// The client has no credential with this id.
     NoSuchCredential,
     /// The client has this credential already.
     CredentialExists,
-    /// The client has as many credentials of this kind as a client can have.
+    /// The client already has the maximum number of credentials of this kind.
     TooManyCredentials,
     /// The client has changed since its etag was read.
     EtagStale,
-    /// Nobody would be left who could administer operators.
+    /// No client would be left that could administer operators.
     LastOperator,
-    /// The ring has no such key.
+    /// The ring has no key with this `kid`.
     NoSuchKey,
-    /// The key is revoked already.
+    /// The key is already revoked.
     KeyRevoked,
     /// See [`ClockBehind`].
     ClockBehind(ClockBehind),
-    /// The token is another client's.
+    /// The token belongs to another client.
     NotOwnToken,
-    /// The client's tokens were cut off so often in the last seconds that new ones would be dated too
-    /// far ahead.
+    /// The client's tokens were revoked so often in the last seconds that new ones would be dated too far
+    /// ahead.
     CutTooOften,
-    /// Someone would refuse the tokens of the key that is to sign.
+    /// Some verifiers would refuse the tokens of the key that is to sign.
     VerifiersBehind(Behind),
-    /// So many keys still verify that no verifier would read one more.
+    /// So many keys still verify that sessions could not read a key set with one more.
     TooManyKeys,
     /// The store is an old copy that was put back.
     PutBack,
-    /// Tokens were dated later than the clock says now, by so much.
+    /// The clock was set back: tokens are dated this much later than it says now.
     DatedAhead(Duration),
 }
 
 impl Refusal {
-    /// The reason in one word, as it stands in `ErrorInfo.reason` and in the audit log.
+    /// The reason as one word, for `ErrorInfo.reason` and the audit log.
     pub fn reason(&self) -> &'static str {
         match self {
             Self::Denied(ChangeDenial::NeedsOperatorsWrite) | Self::ScopeMissing(_) => {
@@ -98,10 +98,10 @@ impl Refusal {
     }
 }
 
-/// Why an act came to nothing. Nothing was changed.
+/// Why an act had no effect. Nothing was changed.
 pub type ActError = RequestError<Refusal>;
 
-/// What an act does to the state, and what it answers.
+/// What a decision returns: the changes to commit with the answer, or a refusal.
 pub(super) type Outcome<T> = Result<(Vec<Change>, T), Refusal>;
 
 /// Who acts, from where and when, for the audit log.
@@ -119,7 +119,7 @@ impl Act {
 }
 
 impl Authority {
-    /// Decides on an operator's act, see [`Authority::act_as`].
+    /// Decides on an operator's act and commits it; see [`Authority::act_as`].
     pub(super) async fn act<T>(
         &self,
         act: Act,
@@ -133,8 +133,8 @@ impl Authority {
         self.act_as(act.actor(), act.request.clone(), action, target, decide).await
     }
 
-    /// Decides on an act and commits it with its audit event, which `decide` may say more in. An act
-    /// without changes leaves no event.
+    /// Decides on an act and commits it with its audit event. `decide` runs in the store's writer, on the
+    /// latest state, and may add to the event. An act without changes writes no event.
     pub(super) async fn act_as<T>(
         &self,
         actor: Actor<'_>,
@@ -166,6 +166,8 @@ impl Authority {
             Some(request) => self.store.commit_once(request, decide).await,
             None => self.store.commit(decide).await.map(Committed::Now).map_err(ActError::from),
         };
+        // A refused decision commits nothing, not even an event. So refusals are counted in memory, and
+        // maintenance writes them down.
         committed.inspect_err(|error| {
             if let ActError::Refused(refusal) = error {
                 self.note_refusal(actor, action, target, refusal);
@@ -173,7 +175,7 @@ impl Authority {
         })
     }
 
-    /// Refuses an act before it gets to the store.
+    /// Refuses an act before it reaches the store.
     pub(super) fn refuse(
         &self,
         act: &Act,
@@ -192,7 +194,8 @@ impl Authority {
         target: &str,
         refusal: &Refusal,
     ) {
-        // A name that nothing here has may be a misplaced secret.
+        // A name that does not exist here may be a secret in the wrong place, so only its pseudonym is
+        // logged.
         let pseudonym = match refusal {
             Refusal::NoSuchClient | Refusal::NoSuchKey => Some(self.store.pseudonym(target)),
             _ => None,

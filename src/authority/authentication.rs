@@ -1,4 +1,4 @@
-//! Who asks: a client that proves who it is with one of its credentials.
+//! Client authentication against the latest state; each failure is noted for the audit log.
 
 use countersign_mesh::claims::{ClientId, Timestamp};
 
@@ -7,7 +7,8 @@ use crate::authority::{Authority, IssueError, Proven};
 use crate::client::{AuthenticationError, NotAuthenticated, PresentedCredential, authenticate};
 
 impl Authority {
-    /// Authenticates a client, for an act as the audit log calls it. An assertion is used up by it.
+    /// Authenticates a client. `action` is what the audit log calls the act that the client wants. An assertion
+    /// that is accepted is used up.
     ///
     /// # Errors
     /// See [`AuthenticationError`].
@@ -37,7 +38,7 @@ impl Authority {
         reason: NotAuthenticated,
         peer: &str,
     ) {
-        // Made in any case, so that an unknown client costs the same work as a known one.
+        // Computed in any case, so that an unknown client costs the same work as a known one.
         let pseudonym = self.store.pseudonym(client_id.as_str());
         let (sort, actor) = match reason {
             NotAuthenticated::UnknownClient => (Sort::Unknown, pseudonym.as_str()),

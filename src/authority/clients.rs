@@ -1,4 +1,8 @@
-//! The administration of clients and their grants. Their credentials are administered in `credentials`.
+//! The administration of clients and their grants, and the revocation of all tokens of a client.
+//!
+//! To *cut off* a client is to revoke every token issued to it so far: verifiers then reject its tokens that
+//! are dated (`iat`) before the cut. Disabling or deleting a client, or taking an administrative scope away,
+//! includes a cut.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -18,50 +22,50 @@ use crate::store::{AuditEvent, Change, Committed, State};
 pub struct ClientPatch {
     /// The description.
     pub description: Option<Box<str>>,
-    /// The grants, all of them.
+    /// The complete new list of grants.
     pub grants: Option<Grants>,
-    /// The audiences that it serves, all of them.
+    /// The complete new list of audiences that it serves.
     pub serves: Option<Serves>,
-    /// The longest life of its tokens; the inner `None` means the server's default.
+    /// The longest life of its tokens. The inner `None` means the server's default.
     pub max_token_ttl: Option<Option<Duration>>,
     /// Whether it is disabled.
     pub disabled: Option<bool>,
-    /// The other names of its audiences, all of them.
+    /// The complete new list of other names of its audiences.
     pub resources: Option<Resources>,
 }
 
-/// Where a client's tokens were cut off.
+/// The time before which a client's tokens were revoked, as the answer to a request.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 struct CutOff(Timestamp);
 
-/// A change of one client, as it is decided on: what is known, and what is said and done besides.
+/// The context in which a change of one client is decided.
 pub(super) struct ClientChange<'a> {
-    /// Who wants it.
+    /// Who wants the change.
     pub(super) operator: &'a Operator,
-    /// All that was committed.
+    /// The latest committed state.
     pub(super) state: &'a State,
-    /// The client as it is.
+    /// The client before the change.
     pub(super) before: &'a Client,
-    /// When it is decided.
+    /// When the change is decided.
     pub(super) now: Timestamp,
-    /// Now, or the latest time that a token was dated with.
+    /// `now`, or the latest time at which a token was signed if that is later.
     pub(super) latest: Timestamp,
-    /// What the audit log will say.
+    /// The audit event; the change may add to it.
     pub(super) event: &'a mut AuditEvent,
-    /// What else changes.
+    /// Further changes to commit with that of the client.
     pub(super) more: Vec<Change>,
 }
 
 impl ClientChange<'_> {
-    /// Refuses to make the client this if nobody could administer operators then, but on the host itself.
+    /// Refuses the change if no client could administer operators after it, so that only the host could.
     pub(super) fn keep_an_operator(&self, after: &Client) -> Result<(), Refusal> {
         keep_an_operator(self.state, self.before, Some(after), self.now)
     }
 }
 
 impl Authority {
-    /// Changes a client that is there: `change` is given a copy of it, with the time and the revision that
-    /// it will have.
+    /// Changes an existing client. `change` gets a copy of the client that already has its new time and
+    /// revision, and edits it.
     ///
     /// # Errors
     /// When there is no such client, or `change` refuses.
@@ -95,7 +99,7 @@ impl Authority {
     /// Registers a client, without a credential.
     ///
     /// # Errors
-    /// When there is one of this name, or policy does not allow these settings.
+    /// When a client with this id exists, or policy does not allow these settings.
     pub async fn create_client(
         &self,
         act: Act,
@@ -119,12 +123,13 @@ impl Authority {
         .map(Committed::into_answer)
     }
 
-    /// One client.
+    /// Describes one client. `None` when there is none with this id.
     pub fn client(&self, id: &ClientId) -> Option<ClientInfo> {
         self.published.snapshot().state.clients.get(id).map(|client| client.info())
     }
 
-    /// Up to `limit` clients in the order of their ids, from after one, and whether there are more.
+    /// Up to `limit` clients in the order of their ids, starting behind the id `after`; and whether there are
+    /// more.
     pub fn clients(&self, after: Option<&ClientId>, limit: usize) -> (Vec<ClientInfo>, bool) {
         let snapshot = self.published.snapshot();
         let all = snapshot.state.clients.iter().map(|(_, client)| client);
@@ -132,6 +137,7 @@ impl Authority {
             all.filter(|client| after.is_none_or(|after| client.id > *after)).collect();
         let more = page.len() > limit;
         if more {
+            // Selects the page before it sorts, so that a hundred thousand clients are not sorted for it.
             page.select_nth_unstable_by(limit, |a, b| a.id.cmp(&b.id));
             page.truncate(limit);
         }
@@ -139,12 +145,12 @@ impl Authority {
         (page.into_iter().map(|client| client.info()).collect(), more)
     }
 
-    /// Changes settings of a client, if it is still at the revision that the operator read. Disabling
-    /// it, or taking an administrative scope away, also revokes its tokens so far.
+    /// Changes settings of a client, provided that it is still at the revision that the operator read.
+    /// Disabling it, or taking an administrative scope away, also revokes every token issued to it so far.
     ///
     /// # Errors
-    /// When there is no such client, it has changed, policy does not allow it, or the last operator
-    /// would be gone.
+    /// When there is no such client, it has changed since, policy does not allow the change, or no operator
+    /// would be left.
     pub async fn update_client(
         &self,
         act: Act,
@@ -155,6 +161,7 @@ impl Authority {
         self.change_client(act, "client.update", id, move |client, change| {
             let ClientChange { state, before, now, .. } = *change;
             client.settings = patch.apply_to(&before.settings);
+            // Policy first: whoever may not change the client does not learn whether it has changed.
             may_change(change.operator, Some(&before.settings), Some(&client.settings))
                 .map_err(Refusal::Denied)?;
             if before.revision != revision {
@@ -165,6 +172,7 @@ impl Authority {
             change.event.detail = describe(&client.settings);
             let is_disabled = client.settings.disabled && !before.settings.disabled;
             if is_disabled || loses_administrative_scope(&before.settings, &client.settings) {
+                // Not `soon_cut_off`, which may refuse: taking rights away must always succeed.
                 change.more.push(cut_off(state, before, now, change.latest));
             }
             Ok(client.info())
@@ -173,12 +181,12 @@ impl Authority {
         .map(Committed::into_answer)
     }
 
-    /// Deletes a client with its credentials, and revokes its tokens so far. When a revision is given, only
-    /// if the client is still at it.
+    /// Deletes a client with its credentials, and revokes every token issued to it so far. If a revision is
+    /// given, the client must still be at it.
     ///
     /// # Errors
-    /// When there is no such client, it has changed, policy does not allow it, or the last operator
-    /// would be gone.
+    /// When there is no such client, it has changed since, policy does not allow the change, or no operator
+    /// would be left.
     pub async fn delete_client(
         &self,
         act: Act,
@@ -195,6 +203,7 @@ impl Authority {
                 return Err(Refusal::EtagStale);
             }
             keep_an_operator(state, before, None, now)?;
+            // The cut outlives the client, so that one created later under the same id revives no token.
             let cut = cut_off(state, before, now, latest(&dated, now));
             Ok((vec![Change::RemoveClient(id), cut], ()))
         })
@@ -202,12 +211,12 @@ impl Authority {
         .map(Committed::into_answer)
     }
 
-    /// Revokes every token issued to a client so far. Says before when: new tokens carry that time or
-    /// a later one.
+    /// Revokes every token issued to a client so far. Returns the time of the cut: revoked tokens are dated
+    /// before it, new ones at it or later.
     ///
     /// # Errors
-    /// When there is no such client (deleting it revoked its tokens), policy does not allow it, it was
-    /// done more than a dozen times within seconds, or the clock was set back.
+    /// When there is no such client (deleting it revoked its tokens), policy does not allow it, it was done
+    /// more than a dozen times within seconds, or the clock was set back.
     pub async fn revoke_client_tokens(
         &self,
         act: Act,
@@ -243,22 +252,23 @@ impl ClientPatch {
     }
 }
 
-/// Revokes every token issued to a client until now, the latest of them dated no later than `latest`.
-/// Those that serve what it was granted are told.
+/// Revokes every token issued to a client so far; none of them is dated later than `latest`. Only verifiers of
+/// audiences for which the client can have tokens are told.
 fn cut_off(state: &State, client: &Client, now: Timestamp, latest: Timestamp) -> Change {
     let (id, before) = (client.id.clone(), cut_time(state, &client.id, latest));
     let audiences = client.audiences(now);
     Change::RevokeClient { id, before, until: before + TAIL, audiences }
 }
 
-/// Like [`cut_off`], unless new tokens would be dated too far ahead then.
+/// Does the same as [`cut_off`], but refuses if new tokens would have to be dated too far ahead.
 pub(super) fn soon_cut_off(
     state: &State,
     client: &Client,
     now: Timestamp,
     latest: Timestamp,
 ) -> Result<Change, Refusal> {
-    // A cut now would leave those dated later, and one after them leave the client without any.
+    // The clock was set back. A cut at its time would miss tokens that are dated later; a cut behind those
+    // would leave the client without tokens until the clock has caught up.
     let ahead = latest.since(now);
     if ahead > SKEW_ALLOWANCE {
         return Err(Refusal::DatedAhead(ahead));
@@ -269,13 +279,16 @@ pub(super) fn soon_cut_off(
     Ok(cut_off(state, client, now, latest))
 }
 
-/// Now, or the latest time that a token was dated with: the clock may have been set back since.
+/// The later of `now` and the latest time at which a token was signed. The latter is later only after the
+/// clock was set back.
 fn latest(dated: &AtomicU64, now: Timestamp) -> Timestamp {
     now.max(Timestamp::from_unix(dated.load(Ordering::Relaxed)))
 }
 
-/// A time that every token issued until now is before: the clock's second is not over, and after an
-/// earlier cut tokens were dated up to it.
+/// The time of a cut: every token issued so far is dated before it.
+///
+/// It lies a second and [`SKEW_ALLOWANCE`] ahead, since tokens can still be issued in the current second. After
+/// an earlier cut it lies at least a second behind that one, since tokens were dated at that one.
 fn cut_time(state: &State, id: &ClientId, now: Timestamp) -> Timestamp {
     let second = Duration::from_secs(1);
     let after_earlier = state.revocations.client(id).map_or(now, |earlier| earlier.before + second);
@@ -286,7 +299,7 @@ fn known<'a>(state: &'a State, id: &ClientId) -> Result<&'a Arc<Client>, Refusal
     state.clients.get(id).ok_or(Refusal::NoSuchClient)
 }
 
-/// Refuses a change after which nobody could administer operators, but on the host itself.
+/// Refuses a change after which no client could administer operators, so that only the host could.
 fn keep_an_operator(
     state: &State,
     before: &Client,
@@ -309,7 +322,7 @@ fn loses_administrative_scope(before: &ClientSettings, after: &ClientSettings) -
     ADMINISTRATIVE_SCOPES.iter().any(|scope| holds(before, scope) && !holds(after, scope))
 }
 
-/// What the audit log says of a client's settings.
+/// Describes a client's settings for the audit log.
 fn describe(settings: &ClientSettings) -> String {
     let ClientSettings { description: _, grants, serves, max_token_ttl, disabled, resources } =
         settings;

@@ -1,4 +1,4 @@
-//! The credentials of clients: added and revoked, of whatever kind.
+//! Adding and revoking credentials of clients. All kinds go the same way.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,45 +15,46 @@ use crate::client::{
 use crate::policy::{may_change, may_make_credential};
 use crate::store::Committed;
 
-/// What to add to a client's credentials.
+/// A credential to add to a client.
 #[derive(Debug)]
 pub enum NewCredential {
-    /// A secret, which is made here.
+    /// A secret. The authority makes it.
     Secret,
-    /// A public key; the client has its private key.
+    /// A public key. Only the client has its private half.
     PublicKey(PublicKey),
-    /// A name in the client's certificate.
+    /// A name that the client's certificate has.
     CertificateName(CertificateName),
 }
 
-/// What a request for a credential comes to.
+/// The result of a request for a credential.
 #[derive(Debug)]
 pub enum CreatedCredential {
-    /// A secret, shown this once.
+    /// A new secret. This is the only time that it is shown.
     Secret(ClientSecret, CredentialInfo),
-    /// The same request made this secret before; it is not shown again.
+    /// The same request made this secret before. It cannot be shown again.
     SecretBefore(CredentialId),
-    /// A credential with nothing to hide.
+    /// A credential without secret parts.
     Public(CredentialInfo),
 }
 
-/// What becomes of the tokens that a client has when one of its credentials is revoked. Nobody knows which
-/// of them it got with that one.
+/// What happens to the tokens of a client when one of its credentials is revoked. It concerns all of them:
+/// nobody knows which ones the client got with that credential.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TokensSoFar {
-    /// They live on.
+    /// They stay valid until they expire.
     Kept,
-    /// All of them are revoked.
+    /// All of them are revoked too.
     Revoked,
 }
 
 impl Authority {
-    /// Adds a credential to a client. With `retire_others`, each one of its kind that the client has now is
-    /// revoked once nobody has used it for this long, and someone a newer one.
+    /// Adds a credential to a client, which works for `ttl` or for ever. With `retire_others`, each other
+    /// credential of its kind that the client has now is revoked once it has been unused for this long and a
+    /// newer one has been used.
     ///
     /// # Errors
-    /// When there is no such client, policy does not allow it, the client has this credential, or it has as
-    /// many of its kind as it can have.
+    /// When there is no such client, policy does not allow it, or the client already has this credential or
+    /// the maximum number of its kind.
     pub async fn create_credential(
         &self,
         act: Act,
@@ -76,7 +77,7 @@ impl Authority {
             may_make_credential(change.operator, &change.before.settings)
                 .map_err(Refusal::Denied)?;
             let now = change.now;
-            // One whose time is over makes room for a new one, or for itself.
+            // Expired credentials of this kind make room. So a key that has expired can be added again.
             client
                 .credentials
                 .retain(|stored| !stored.kind.is_like(&kind) || !stored.has_expired(now));
@@ -90,7 +91,8 @@ impl Authority {
             change.event.detail = format!("{} {id}", kind.as_str());
             if let Some(span) = retire_others {
                 for other in others {
-                    // A use that is noted meanwhile is lost, and does not matter: idle it is since now.
+                    // A use that is noted while this runs is not in the copy. That is harmless: idle time
+                    // counts from the creation of the newest credential at the earliest, which is now.
                     *other = Arc::new(other.retiring_when_idle(span));
                 }
                 let note = format!("; others retire when idle for {}s", span.as_secs());
@@ -108,12 +110,12 @@ impl Authority {
         })
     }
 
-    /// Revokes one credential of a client: it gets no new tokens with it. The tokens that it has are
-    /// revoked with `tokens:revoke` only.
+    /// Revokes one credential of a client, so that it gives no new tokens. To revoke the client's tokens too
+    /// takes the scope `tokens:revoke`.
     ///
     /// # Errors
-    /// When there is no such client or credential, policy does not allow it, or no operator could
-    /// authenticate any more. For the tokens also when the scope is missing, or as
+    /// When there is no such client or credential, policy does not allow it, or no operator could authenticate
+    /// any more. With [`TokensSoFar::Revoked`] also when `tokens:revoke` is missing, and in the cases of
     /// [`Authority::revoke_client_tokens`].
     pub async fn revoke_credential(
         &self,

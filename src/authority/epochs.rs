@@ -1,4 +1,7 @@
-//! That epochs never go backwards: what verifiers prove, and what follows from it.
+//! The detection of a store that was put back, which would use epochs a second time.
+//!
+//! With each epoch a verifier gets a proof that we told it. If it comes back with a proven epoch that the store
+//! does not have, an old copy of the store must have been put in place.
 
 use std::sync::atomic::Ordering;
 
@@ -9,23 +12,24 @@ use crate::authority::Authority;
 use crate::store::AuditEvent;
 
 impl Authority {
-    /// Proves to ourselves that a verifier was told an epoch; for the verifier it is opaque. It comes
-    /// with the epoch and goes with it.
+    /// A proof for ourselves that we told a verifier this epoch. The verifier keeps it with the epoch, cannot
+    /// read it, and sends both when it reconnects.
     pub fn epoch_proof(&self, epoch: u64) -> [u8; 16] {
         self.store.epoch_proof(epoch)
     }
 
-    /// Whether a verifier has an epoch that this store does not have, and proves it. Then an old copy of
-    /// the store was put back: from now on nothing is signed, over restarts too, until `countersign
-    /// restore` has begun a new generation. The verifier's epoch is never adopted.
+    /// Whether a verifier proves an epoch that this store does not have. Then an old copy of the store was put
+    /// back. From now on nothing is signed, not even after a restart, until `countersign restore` has begun a
+    /// new generation of epochs. The verifier's epoch is never adopted.
     ///
-    /// A claim without proof means nothing: a mere client must not be able to stop us.
+    /// A claim without a valid proof is ignored: otherwise any client could stop the service.
     pub fn verifier_is_ahead(&self, epoch: u64, proof: &[u8]) -> bool {
         let ours = self.published.bundle().epoch;
         let proven: bool = self.epoch_proof(epoch).ct_eq(proof).into();
         if epoch <= ours || !proven {
             return false;
         }
+        // The first such verifier raises the alarm; the others would only repeat it.
         if !self.put_back.swap(true, Ordering::Relaxed) {
             metrics::gauge!("countersign_store_put_back").set(1);
             tracing::error!(
@@ -37,7 +41,7 @@ impl Authority {
             self.store.note_published(
                 epoch,
                 AuditEvent {
-                    // Set where it is written down.
+                    // The store sets the time when it writes the event.
                     at: Timestamp::from_unix(0),
                     actor: "verifier".to_owned(),
                     action: "store.found_put_back".to_owned(),
@@ -57,9 +61,9 @@ impl Authority {
         self.put_back.load(Ordering::Relaxed)
     }
 
-    /// Stands for the audiences that a verifier serves, to be sent along with the proof of its epoch. A
-    /// verifier that comes back with another one was not told what it is to be told now: it needs a
-    /// snapshot, not a delta.
+    /// A proof of the audiences that a verifier serves, sent along with the proof of its epoch. A verifier that
+    /// comes back with a proof of other audiences lacks revocations of the new ones. It needs a snapshot
+    /// rather than a delta.
     pub fn audiences_proof(&self, serves: &[Audience]) -> [u8; 16] {
         self.store.audiences_proof(serves)
     }

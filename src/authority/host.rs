@@ -1,4 +1,5 @@
-//! Acts on the host itself, with store and KEK at hand and no server running.
+//! Acts on the host itself. They need the store's files and the key-encryption key (KEK), and no server may
+//! have the store open.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -18,26 +19,26 @@ use crate::store::{
     StoreError, Writes,
 };
 
-/// A client to be made on the host, and the secret that it will have.
+/// A client that is about to be made on the host, with its first secret.
 pub struct NewClient {
     client: Client,
-    /// The secret, shown this once.
+    /// The secret. This is the only time that it can be shown.
     pub secret: ClientSecret,
 }
 
-/// Why an act on the host came to nothing.
+/// Why an act on the host had no effect.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum HostError {
-    /// The store cannot do it.
+    /// The store cannot be opened, read or written.
     Store(StoreError),
-    /// There is a client of this name already.
+    /// A client with this id exists already.
     ClientExists(ClientId),
     /// See [`ClockBehind`].
     ClockBehind(ClockBehind),
 }
 
 impl NewClient {
-    /// A client with these grants and audiences.
+    /// A client with these grants, which serves these audiences.
     ///
     /// # Errors
     /// When the system has no randomness to give.
@@ -78,7 +79,7 @@ impl NewClient {
         Self::new(id, description, grants, Serves::default(), now)
     }
 
-    /// Its name.
+    /// Its id.
     pub fn id(&self) -> &ClientId {
         &self.client.id
     }
@@ -87,7 +88,7 @@ impl NewClient {
 /// Creates a store with fresh keys and its first clients.
 ///
 /// # Errors
-/// When the disk does not take it.
+/// When the store cannot be written, or the system has no randomness to give.
 pub fn init(
     reservation: &Reservation,
     kek: &Kek,
@@ -109,10 +110,11 @@ pub fn init(
     )
 }
 
-/// Adds an operator to a store that no server has open.
+/// Adds an operator to a store that no server has open. This is the way back in when no client can administer
+/// operators any more.
 ///
 /// # Errors
-/// When there is a client of its name, or the store cannot be opened or written.
+/// When a client with its id exists, or the store cannot be opened or written.
 pub async fn recover(
     path: &Path,
     kek: Kek,
@@ -136,12 +138,15 @@ pub async fn recover(
     })
 }
 
-/// Puts a backup in the place of a store that no server has open; without a backup, makes good a raw
-/// copy that is in the place already. All its keys are revoked, so that no token from before is accepted:
-/// revocations since the backup are lost.
+/// Replaces a store that no server has open with a backup. With `from` as `None`, it makes a raw
+/// copy that is already in place usable.
+///
+/// All keys of the backup are revoked and two fresh ones take over, so that no earlier token is accepted. That
+/// is necessary because revocations since the backup are lost.
 ///
 /// # Errors
-/// When the backup does not hold, is of another store, or the disk does not take it.
+/// When the backup is damaged or belongs to another store, the clock is behind its keys, or the store cannot be
+/// written.
 pub fn restore(
     path: &Path,
     kek: Kek,

@@ -1,4 +1,4 @@
-//! The signing keys: rotated when nobody breaks by it, revoked at once.
+//! The signing keys: a rotation waits until every verifier holds the next key, a revocation happens at once.
 
 use std::sync::Arc;
 
@@ -13,10 +13,10 @@ use crate::authority::{Act, ActError, Authority, Refusal, TAIL, Verifiers, no_ra
 use crate::ring::{KeyInfo, KeyRing, RevokeKeyError};
 use crate::store::{AuditEvent, Change, Committed, State};
 
-/// Who rotates keys and retires secrets by schedule, in the audit log.
+/// The actor that the audit log names for scheduled rotations and retirements.
 pub(super) const SCHEDULE: &str = "schedule";
 
-/// The keys after a change of the ring.
+/// What a change of the ring resulted in.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RingChange {
     /// The key that signs from now on.
@@ -25,33 +25,34 @@ pub struct RingChange {
     pub next: KeyInfo,
     /// The key that was retired or revoked.
     pub ended: KeyInfo,
-    /// Who may refuse tokens of the key that signs from now on.
+    /// The verifiers that may refuse tokens of the key that signs from now on.
     #[serde(default)]
     pub verifiers_behind: Vec<String>,
 }
 
-/// What to do when someone would refuse the tokens of the key that is to sign.
+/// What to do if some verifiers would refuse the tokens of the key that is to sign.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Rotation {
-    /// Leave it.
+    /// Do not rotate.
     Planned,
-    /// Go ahead, and say who.
+    /// Rotate all the same, and name them in the answer.
     Forced,
 }
 
 impl Authority {
-    /// Promotes the next key to active, retires the active one, makes a new next. A planned rotation goes
-    /// ahead only when nobody would refuse the tokens of the key that signs then.
+    /// Promotes the next key to active, retires the active one, and makes a new next key. A planned rotation
+    /// goes ahead only if no verifier would refuse the tokens of the promoted key.
     ///
     /// # Errors
-    /// When someone would or may, the clock is behind the ring, the store is known to be an old copy, or it
-    /// cannot be written.
+    /// When a planned rotation would make calls fail, or might; when the ring is full, the clock is behind the
+    /// ring, the store is known to be an old copy, or the store cannot be written.
     pub async fn rotate_keys(&self, act: Act, rotation: Rotation) -> Result<RingChange, ActError> {
         let action = match rotation {
             Rotation::Planned => "keys.rotate",
             Rotation::Forced => "keys.rotate.force",
         };
-        // Its epochs would be used a second time. Revoking goes on: that never makes it worse.
+        // A store that was put back would use epochs a second time. Revocations are still taken: they only
+        // make fewer tokens valid.
         if self.was_put_back() {
             return Err(self.refuse(&act, action, "", Refusal::PutBack));
         }
@@ -65,22 +66,21 @@ impl Authority {
         rotated
     }
 
-    /// Rotates as planned if the active key has signed for as long as it is to by schedule. What was
-    /// done; nothing when it is not time yet.
+    /// Makes a planned rotation if one is due by schedule. Returns the change, or `None` if no rotation is due.
     ///
     /// # Errors
-    /// See [`Authority::rotate_keys`]. It is for the next time, then.
+    /// See [`Authority::rotate_keys`]. The rotation stays due, so the next call tries again.
     pub async fn rotate_if_due(&self, now: Timestamp) -> Result<Option<RingChange>, ActError> {
         let Some(every) = self.settings.rotate_every else { return Ok(None) };
         let is_due = move |ring: &KeyRing, now| now >= ring.active().activated_at + every;
-        // The alarm says already why nothing is signed.
+        // A store that was put back has raised its own alarm; one more refusal each time would add nothing.
         if self.was_put_back() || !is_due(&self.published.snapshot().state.ring, now) {
             return Ok(None);
         }
         let fresh = fresh_key()?;
         let verifiers = Arc::clone(&self.verifiers);
         let decide = move |state: &State, event: &mut AuditEvent, now| {
-            // Someone else may have rotated meanwhile.
+            // Decided again on the latest state: an operator may have rotated meanwhile.
             if !is_due(&state.ring, now) {
                 return Ok((Vec::new(), None));
             }
@@ -95,12 +95,14 @@ impl Authority {
         rotated
     }
 
-    /// Revokes a key: every token that it signed is rejected from now on.
+    /// Revokes a key: every token that it signed is rejected from now on. If it is the active key, the next one
+    /// begins to sign in the same change, without asking the gate.
     ///
     /// # Errors
-    /// When there is no such key, it is revoked already, the clock is behind the ring, or the store cannot be
+    /// When there is no such key, it is already revoked, the clock is behind the ring, or the store cannot be
     /// written.
     pub async fn revoke_key(&self, act: Act, kid: String) -> Result<RingChange, ActError> {
+        // Made in any case: only the decision knows whether the key is active, next or retired.
         let fresh = fresh_key()?;
         let target = kid.clone();
         self.act(act, "keys.revoke", &target, move |state, _, now| {
@@ -116,14 +118,15 @@ impl Authority {
         .map(Committed::into_answer)
     }
 
-    /// All keys: next, active, then the others, newest first.
+    /// All keys: next, active, then the retired and the revoked ones, each newest first.
     pub fn keys(&self) -> Vec<KeyInfo> {
         self.published.snapshot().state.ring.keys()
     }
 }
 
-/// Decided where the store decides: nobody else changes the ring between the gate and the commit. A
-/// verifier that comes meanwhile is sent `next`, which is published already, with the first that it gets.
+/// Decides on a rotation. It runs in the store's writer, so that nobody else changes the ring between the check
+/// of the gate and the commit. A verifier that connects in between is sent `next` with its first message, since
+/// `next` is already published.
 fn rotate(
     state: &State,
     event: &mut AuditEvent,
@@ -143,6 +146,7 @@ fn rotate(
             Rotation::Forced => behind.who,
         },
     };
+    // These do not hold the rotation up, but the operator should know that they may refuse new tokens.
     verifiers_behind.extend(verifiers.lagging());
     let kid = state.ring.active().key.kid().clone();
     event.target = ring.active().key.kid().to_string();
@@ -154,8 +158,7 @@ fn rotate(
     Ok((vec![Change::ReplaceRing(Arc::new(ring))], change))
 }
 
-/// What the process's metrics are told of a rotation: whether the latest one was blocked, and how often
-/// any was.
+/// Counts blocked rotations in the metrics, and notes there whether the latest one was blocked.
 fn measure<T>(rotated: &Result<T, ActError>) {
     let blocked = matches!(rotated, Err(ActError::Refused(Refusal::VerifiersBehind(_))));
     if blocked {
@@ -175,7 +178,8 @@ fn ring_change(ring: &KeyRing, ended: &str) -> RingChange {
     let ended = keys
         .iter()
         .find(|key| key.kid.as_str() == ended)
-        .expect("a key that was ended stays in the ring");
+        .expect("a key that was retired or revoked stays in the ring");
+    // `KeyRing::keys` lists next and active first.
     RingChange {
         next: keys[0].clone(),
         active: keys[1].clone(),
@@ -197,7 +201,7 @@ mod tests {
     const NOW: Timestamp = Timestamp::from_unix(1_800_000_000);
 
     #[test]
-    fn a_full_ring_is_not_rotated_not_even_by_force() {
+    fn a_full_ring_refuses_planned_and_forced_rotations() {
         let key = |seed: u8| Arc::new(SigningKey::from_seed(&[seed; 32]));
         let retired = |how_many: usize| {
             let retired = RetiredKey {

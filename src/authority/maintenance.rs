@@ -1,4 +1,4 @@
-//! What is due now and then.
+//! The recurring work: it writes down what is only in memory, and removes what has expired.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -10,28 +10,30 @@ use crate::authority::retirement::{Idle, IdleCredential, idle};
 use crate::store::{Change, CommitError, Decision, State, StoreError};
 
 impl Authority {
-    /// Expired keys and revocations go, uses of credentials and refusals are written down, idle credentials
-    /// are retired, and the signing lease is renewed, since the store was there. Call it about once a
-    /// minute, and before the end.
+    /// Does the recurring work. Call it about once a minute, and before the process ends.
+    ///
+    /// It removes expired keys, revocations and audit events, writes down uses of credentials and refusals, and
+    /// retires idle credentials. Since it reaches the store, it also renews the signing lease.
     ///
     /// # Errors
-    /// When the store cannot be written; what was to be written is kept for the next time.
+    /// When the store cannot be written. What was to be written is kept for the next call.
     pub async fn maintain(&self, now: Timestamp) -> Result<(), StoreError> {
         let idle = self.write_down(now, None).await?;
         self.retire(idle, now).await
     }
 
-    /// The last maintenance, once nobody can authenticate any more: after it, the store has every use of a
-    /// credential, and remembers that it has.
+    /// Does the last maintenance. Call it once nobody can authenticate any more. After it the store has every
+    /// use of a credential, and a note that it has.
     ///
     /// # Errors
-    /// When the store cannot be written. The next start takes this end for one that was not in order.
+    /// When the store cannot be written. The next start then treats this stop as a crash: it counts idle time
+    /// from that start, since uses may be missing.
     pub async fn close(&self, now: Timestamp) -> Result<(), StoreError> {
         let stop = Change::StopInOrder { uses_known_since: self.uses_known_since };
         self.write_down(now, Some(stop)).await.map(drop)
     }
 
-    /// Writes down what is in memory only, with one more change. Says which credentials are idle.
+    /// Writes down what is only in memory, along with `more`. Returns the credentials that are idle.
     async fn write_down(
         &self,
         now: Timestamp,
@@ -65,9 +67,12 @@ impl Authority {
             }
             Ok::<_, Infallible>(Decision { changes, events, answer: (written, idle_ones) })
         };
+        // Taken before the commit: the lease counts from when the store was asked.
         let moment = self.reached.moment(now);
         match self.store.commit(decide).await {
             Ok((written, idle_ones)) => {
+                // Only now are these uses durable. One that was noted meanwhile has a later time, and stays
+                // unwritten.
                 for (credential, at) in written {
                     credential.last_use.set_written(at);
                 }

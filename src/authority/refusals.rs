@@ -1,5 +1,8 @@
-//! Refusals on their way to the audit log: counted together and bounded, so that whoever is refused
-//! can neither fill the disk, nor slow anyone down, nor hide another's refusals among their own.
+//! Refusals on their way to the audit log. Equal ones are counted together in memory and written by
+//! maintenance, about once a minute.
+//!
+//! Everything is bounded, because anyone can cause refusals. Whoever does can neither fill the disk, nor slow
+//! others down, nor hide the refusals of others among their own.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -8,27 +11,28 @@ use countersign_mesh::claims::Timestamp;
 
 use crate::store::AuditEvent;
 
-/// How many refusals of each sort are told apart between two times that they are written down.
+/// How many different refusals of each sort are kept until they are written. Further ones are only counted.
 const MAX_KINDS: usize = 128;
 
-/// How many rows of refusals are written in a day; after that, only how many there were.
+/// How many rows of refusals are written in a day (UTC). After that only their number is written.
 const MAX_ROWS_A_DAY: usize = 10_000;
 
-/// Refusals that are not written down yet.
+/// The refusals that are not written yet.
 #[derive(Default)]
 pub(super) struct Refusals(Mutex<Ledger>);
 
 #[derive(Default)]
 struct Ledger {
     counted: Counted,
-    /// Days since 1970, and how many rows were written on that one.
+    /// A day, counted from 1970, and the number of rows written on it.
     today: (u64, usize),
 }
 
-/// Different refusals, each with how often it happened, and how many there was no place for.
+/// Refusals with the number of times that each happened.
 #[derive(Default)]
 pub(super) struct Counted {
     kinds: HashMap<Kind, u64>,
+    /// How many refusals there was no place for. The audit log shows them as a gap.
     uncounted: u64,
 }
 
@@ -42,18 +46,18 @@ struct Kind {
     peer: String,
 }
 
-/// Sorts of refusals. One cannot take another's place.
+/// The sorts of refusals. Each has its own limit, so that none takes the place of another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum Sort {
-    /// Of someone who gave a name that nobody has: anyone can make up any number of them.
+    /// Someone gave an id that no client has. Anyone can invent any number of them.
     Unknown,
-    /// Of someone who gave a client's name.
+    /// Someone gave the id of a client and failed to authenticate.
     Client,
-    /// Of an operator's act.
+    /// The act of an authenticated client was refused.
     Act,
 }
 
-/// A refusal.
+/// One refusal, as it is noted.
 pub(super) struct RefusalNote<'a> {
     pub(super) sort: Sort,
     pub(super) actor: &'a str,
@@ -64,9 +68,9 @@ pub(super) struct RefusalNote<'a> {
 }
 
 impl Refusals {
-    /// Counts one more.
+    /// Counts one refusal.
     pub(super) fn note(&self, refused: &RefusalNote<'_>) {
-        // Without the port: an attacker has a new one for every connection.
+        // Without the port: it is new with every connection, and would make every refusal different.
         let peer = refused.peer.rsplit_once(':').map_or(refused.peer, |(address, _)| address);
         let kind = Kind {
             sort: refused.sort,
@@ -79,7 +83,8 @@ impl Refusals {
         self.lock().counted.add(kind, 1);
     }
 
-    /// Takes what there is, no more than there is room for today.
+    /// Takes the refusals that are to be written now. If they exceed the limit of the day, only their number is
+    /// left.
     pub(super) fn take(&self, now: Timestamp) -> Counted {
         let mut ledger = self.lock();
         let mut counted = std::mem::take(&mut ledger.counted);
@@ -94,9 +99,10 @@ impl Refusals {
         counted
     }
 
-    /// Puts back what could not be written down.
+    /// Puts back refusals that could not be written, so that the next call of [`Refusals::take`] returns them.
     pub(super) fn put_back(&self, counted: Counted) {
         let mut ledger = self.lock();
+        // Their rows were not written, so they do not count against the day's limit.
         ledger.today.1 = ledger.today.1.saturating_sub(counted.kinds.len());
         ledger.counted.uncounted += counted.uncounted;
         for (kind, count) in counted.kinds {
@@ -120,7 +126,7 @@ impl Counted {
         }
     }
 
-    /// As the audit log tells it.
+    /// The audit events for these refusals, in a stable order. A gap comes last.
     pub(super) fn to_events(&self, now: Timestamp) -> Vec<AuditEvent> {
         let mut events: Vec<AuditEvent> = self
             .kinds
@@ -172,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn the_same_refusal_is_one_event() {
+    fn equal_refusals_become_one_event_with_a_count() {
         let refusals = Refusals::default();
         for port in 0..5 {
             refusals.note(&refused(Sort::Client, "order", &format!("10.0.0.1:{port}")));
@@ -184,13 +190,12 @@ mod tests {
     }
 
     #[test]
-    fn too_many_kinds_are_a_gap_and_leave_room_for_other_sorts() {
+    fn refusals_over_the_limit_become_a_gap_and_leave_room_for_other_sorts() {
         let refusals = Refusals::default();
         flood(&refusals, Sort::Unknown, MAX_KINDS + 3);
         refusals.note(&refused(Sort::Client, "order", ""));
         refusals.note(&refused(Sort::Act, "operator", ""));
-        let counted = refusals.take(NOW);
-        let events = counted.to_events(NOW);
+        let events = refusals.take(NOW).to_events(NOW);
         assert_eq!(events.len(), MAX_KINDS + 3);
         assert!(events.iter().any(|event| event.actor == "order"));
         assert!(events.iter().any(|event| event.actor == "operator"));
@@ -198,13 +203,20 @@ mod tests {
             events.last().map(|gap| (gap.action.as_str(), gap.count)),
             Some(("audit.gap", 3))
         );
-
-        refusals.put_back(counted);
-        assert_eq!(refusals.take(NOW).to_events(NOW).len(), MAX_KINDS + 3, "none is lost");
     }
 
     #[test]
-    fn a_day_has_room_for_so_many_rows_and_then_only_for_their_number() {
+    fn refusals_that_were_put_back_are_taken_again() {
+        let refusals = Refusals::default();
+        flood(&refusals, Sort::Unknown, MAX_KINDS + 3);
+        let counted = refusals.take(NOW);
+        refusals.put_back(counted);
+        let again: u64 = refusals.take(NOW).to_events(NOW).iter().map(|event| event.count).sum();
+        assert_eq!(again, MAX_KINDS as u64 + 3, "none is lost");
+    }
+
+    #[test]
+    fn past_the_limit_of_a_day_only_the_number_of_refusals_is_written() {
         let refusals = Refusals::default();
         let mut rows = 0;
         for _ in 0..=MAX_ROWS_A_DAY / MAX_KINDS {

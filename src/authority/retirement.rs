@@ -1,4 +1,9 @@
-//! Credentials that nobody uses any more: revoked by schedule, once a newer one is in use.
+//! The retirement of idle credentials: each is revoked by schedule once a newer one is in use.
+//!
+//! An operator who makes a new credential can mark the client's others of its kind
+//! (`Credential::retire_when_idle`). A marked credential is *idle* once nobody has used it for the marked time.
+//! It is revoked only if it is also *replaced*: a newer credential of its kind works and has been used. Until
+//! then it is kept, with a warning once a day, so that no client is shut out.
 
 use std::collections::HashMap;
 use std::sync::PoisonError;
@@ -13,32 +18,37 @@ use crate::authority::keys::SCHEDULE;
 use crate::client::{Client, Credential, CredentialId};
 use crate::store::{AuditEvent, Change, Committed, RequestError, State, StoreError};
 
-/// How often it is said of a credential that it is kept although it is idle.
+/// How often the log warns that an idle credential is kept.
 const WARN_EVERY: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// Whether nobody has used a credential for as long as it takes.
+/// Whether a credential is idle, and whether a newer one replaces it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Idle {
-    /// Somebody has, or it is not to be retired at all.
+    /// It is not idle, is not marked to be retired, or has expired.
     NotYet,
-    /// Nobody has, but nobody has used a newer one either.
+    /// It is idle, but no newer one has been used either.
     Unreplaced,
-    /// Nobody has, and a newer one is in use.
+    /// It is idle, and a newer one is in use.
     Replaced,
 }
 
-/// A credential that nobody has used for as long as it takes.
+/// An idle credential of a client.
 pub(super) struct IdleCredential {
     pub(super) client: ClientId,
     pub(super) id: CredentialId,
     pub(super) idle: Idle,
 }
 
-/// Which idle credentials were kept, and when that was last said.
+/// The idle credentials that are kept, each with the time of the last warning.
 pub(super) type Kept = HashMap<(ClientId, CredentialId), Timestamp>;
 
-/// Says whether a credential of a client is idle. All uses since `uses_known_since` are known. Marked it was
-/// when a newer one of its kind was made, so that it is idle since the newest was, at the earliest.
+/// Says whether a credential of a client is idle.
+///
+/// Idle time counts from the latest of three times:
+/// - its last use;
+/// - the creation of the newest credential of its kind: it was marked when a newer one was made, and is not
+///   idle before;
+/// - `uses_known_since`: an earlier use may have been lost in a crash.
 pub(super) fn idle(
     client: &Client,
     credential: &Credential,
@@ -55,7 +65,8 @@ pub(super) fn idle(
         return Idle::NotYet;
     }
     let replaces = |newer: &Credential| {
-        // Of two that were made in the same second, the one without a mark is the newer.
+        // Of two that were made in the same second, the one without a mark is the newer: making it marked
+        // the other.
         let is_newer = newer.created_at > credential.created_at
             || newer.created_at == credential.created_at && newer.retire_when_idle.is_none();
         newer.id != credential.id
@@ -70,7 +81,7 @@ pub(super) fn idle(
 }
 
 impl Authority {
-    /// Revokes the idle credentials that are replaced, and says which are not.
+    /// Revokes the idle credentials that are replaced, and warns of those that are not.
     pub(super) async fn retire(
         &self,
         idle: Vec<IdleCredential>,
@@ -87,8 +98,9 @@ impl Authority {
         Ok(())
     }
 
-    /// Revokes a credential if it is still idle and replaced. Another one that works is left then, so that
-    /// neither a client nor the last operator is shut out.
+    /// Revokes a credential if it is still idle and replaced. Says whether it was revoked.
+    ///
+    /// The newer credential stays and works, so this shuts out neither a client nor the last operator.
     async fn retire_one(
         &self,
         client: &ClientId,
@@ -103,7 +115,8 @@ impl Authority {
                 Some((client, client.credentials.iter().find(|one| one.id == credential)?))
             });
             let Some((before, found)) = found else { return Ok((Vec::new(), false)) };
-            // Somebody may have used it, or revoked the newer one, meanwhile.
+            // Decided again on the latest state: meanwhile somebody may have used this credential, or revoked
+            // the newer one.
             if idle(before, found, uses_known_since, now) != Idle::Replaced {
                 return Ok((Vec::new(), false));
             }
@@ -127,7 +140,7 @@ impl Authority {
         }
     }
 
-    /// Says once a day which credentials are kept although they are idle.
+    /// Warns of the idle credentials that are kept, of each once a day.
     fn warn_of(&self, unreplaced: &[IdleCredential], now: Timestamp) {
         let mut kept = self.kept_idle.lock().unwrap_or_else(PoisonError::into_inner);
         let mut still = Kept::new();

@@ -1,4 +1,7 @@
-//! What readers read: the state last committed, with what is derived from it.
+//! The latest committed state as readers see it, and how the store's writer publishes it.
+//!
+//! Three views are published, in this order: the snapshot, which issuing reads; the trust bundle, which
+//! verifiers are sent; and the version, which wakes those who wait for a change.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,13 +17,13 @@ use crate::authority::{IssuedToken, MOST_AHEAD, Verifiers, Version};
 use crate::policy::Grant;
 use crate::store::State;
 
-/// One committed state and the key that signs for it.
+/// One committed state, with its active key made ready to sign.
 pub(super) struct Snapshot {
     pub(super) state: State,
     minter: Minter,
 }
 
-/// A snapshot that is held for as long as one answer takes to make.
+/// A snapshot that a request holds while it is answered.
 pub(super) type Held = Guard<Arc<Snapshot>>;
 
 /// The latest snapshot and the latest trust bundle.
@@ -30,7 +33,7 @@ pub(super) struct Published {
     version: watch::Receiver<Version>,
 }
 
-/// Who is told of each state before anyone else.
+/// Those who must hear of a new state before any reader can see it.
 pub(super) struct Witness {
     pub(super) verifiers: Arc<Verifiers>,
     pub(super) reached: Arc<Reached>,
@@ -38,7 +41,7 @@ pub(super) struct Witness {
 }
 
 impl Published {
-    /// Where to read, and how to publish.
+    /// Makes the readers' end, and the function with which the writer publishes a state.
     pub(super) fn channel(
         first: &State,
         witness: Witness,
@@ -51,10 +54,10 @@ impl Published {
             let version = Version::of(state);
             let changed = *versions.borrow() != version;
             if changed {
-                // Something was written, so the store is there.
+                // A change was committed just now, so the store was reached: that renews the lease.
                 let now = witness.clock.now();
                 witness.reached.note(witness.reached.moment(now));
-                // Before anyone can be sent it.
+                // Before anyone can be sent the epoch: the gate must know it before it is acknowledged.
                 witness.verifiers.publish(&state.ring, state.epoch);
             }
             snapshot.store(Arc::new(Snapshot::of(state)));
@@ -62,6 +65,7 @@ impl Published {
             if epoch != Some(state.epoch) {
                 bundles.send_replace(Some(Arc::new(bundle(state))));
             }
+            // Last of all: whoever this wakes must find the new snapshot and the new bundle.
             if changed {
                 versions.send_replace(version);
             }
@@ -69,22 +73,22 @@ impl Published {
         (readers, publish)
     }
 
-    /// The latest snapshot. Takes no lock.
+    /// The latest snapshot. Reading it takes no lock.
     pub(super) fn snapshot(&self) -> Held {
         self.snapshot.load()
     }
 
     /// The latest trust bundle.
     pub(super) fn bundle(&self) -> Arc<TrustBundle> {
-        self.trust.borrow().clone().expect("there is one from the first state on")
+        self.trust.borrow().clone().expect("the first state is published with a bundle")
     }
 
-    /// Which state is the latest. Whoever sees a version here reads that state or a later one.
+    /// Watches the version of the latest state. Whoever sees a version here reads that state or a later one.
     pub(super) fn version(&self) -> watch::Receiver<Version> {
         self.version.clone()
     }
 
-    /// The trust bundle, always the latest.
+    /// Watches the trust bundle: the receiver always holds the latest one.
     pub(super) fn trust(&self) -> watch::Receiver<Option<Arc<TrustBundle>>> {
         self.trust.clone()
     }
@@ -104,21 +108,22 @@ impl Snapshot {
         Self { state: state.clone(), minter: Minter::new(Arc::clone(&state.ring.active().key)) }
     }
 
-    /// Signs what was granted. The same grant, time and random bits give the same token. `None` while
-    /// it would have to be dated too far ahead.
+    /// Signs a token for a grant. The same grant, time and random bits give the same token. `None` while the
+    /// token would have to be dated too far ahead.
     pub(super) fn mint(
         &self,
         grant: &Grant,
         now: Timestamp,
         bits: [u8; 12],
     ) -> Option<IssuedToken> {
-        // After "revoke all of this client's so far", new tokens are dated after the cut.
+        // Verifiers reject the client's tokens that are dated before its cut. So a new one is dated at the cut,
+        // even if that lies ahead.
         let revoked = self.state.revocations.client(grant.client_id());
         let issued_at = revoked.map_or(now, |revoked| revoked.before.max(now));
         if issued_at > now + MOST_AHEAD {
             return None;
         }
-        // Its life is counted from now also when it is dated ahead; but it must not end before it began.
+        // The life counts from now, also for a token that is dated ahead. But `exp` must be after `iat`.
         let expires_at = (now + grant.ttl()).max(issued_at + Duration::from_secs(1));
         let life = expires_at.since(now);
         let claims = Claims {
@@ -139,8 +144,8 @@ impl Snapshot {
     }
 }
 
-/// Between 40 % and 60 % of a token's life, spread evenly by the bits of its id: a fleet that
-/// started together drifts apart.
+/// When to refresh a token: after 40 % to 60 % of its life. The random bits of its id spread the time evenly,
+/// so that a fleet of clients that started together does not refresh together.
 fn refresh_in(life: Duration, bits: [u8; 12]) -> Duration {
     let spread = u64::from(u16::from_be_bytes([bits[0], bits[1]]));
     let millis = u64::try_from(life.as_millis()).unwrap_or(u64::MAX);
@@ -179,7 +184,7 @@ mod tests {
         })
     }
 
-    /// A grant takes a client that has authenticated; there is no shorter way.
+    /// Makes a grant. Only a client that has authenticated can have one, so there is no shorter way.
     fn grant() -> Grant {
         let secret = ClientSecret::generate().expect("randomness");
         let rule = GrantRule {
@@ -207,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn the_same_grant_time_and_id_give_the_same_bytes() {
+    fn the_same_grant_time_and_random_bits_give_the_same_token() {
         let (snapshot, grant) = (snapshot(), grant());
         let mint = |grant: &Grant, now, bits| {
             snapshot.mint(grant, now, bits).expect("nothing was cut off")
@@ -224,7 +229,7 @@ mod tests {
     }
 
     #[test]
-    fn refresh_is_due_between_two_and_three_fifths_of_life() {
+    fn a_refresh_is_due_after_40_to_60_percent_of_a_tokens_life() {
         let ttl = Duration::from_secs(900);
         assert_eq!(refresh_in(ttl, [0; 12]), Duration::from_secs(360));
         let latest = refresh_in(ttl, [0xff; 12]);

@@ -1,4 +1,15 @@
-//! The verifiers on the trust stream: who is connected, what each holds, and who did not keep up.
+//! The verifiers on the trust stream: who is connected, which epoch each holds, and who lags behind.
+//!
+//! The life of a verifier here:
+//!
+//! ```text
+//!            ┌── leave or drop ──▶ gone, waited for: RECONNECT_WINDOW ──┐
+//! seat ──▶ connected                                                    ├──▶ forgotten
+//!            └── let_go ─────────▶ gone, lagging: listed for LISTED ────┘
+//! ```
+//!
+//! While it is connected it acknowledges epochs. A verifier that reconnects gets a new id. By its client and
+//! its name it is matched to the stream that it lost, and that one is then forgotten at once.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -11,27 +22,28 @@ use crate::ring::{
     ACK_DEADLINE, Blocked, KeyRing, Listeners, RECONNECT_WINDOW, RotationGate, StreamVerifier,
 };
 
-/// How long a verifier that did not keep up is listed, unless it is back.
+/// How long a verifier that was disconnected for lagging is listed, unless it comes back.
 const LISTED: Duration = Duration::from_secs(10 * 60);
 
-/// How many verifiers are remembered that are not connected any more, at the most.
+/// How many disconnected verifiers are remembered at most.
 const MAX_GONE: usize = 1024;
 
-/// For how long streams of a client are waited for that come and go and acknowledge nothing. As long as
-/// one verifier may take to acknowledge, and to be back: whoever does so on purpose delays no rotation
-/// for longer.
+/// How long rotations wait for a client whose streams come and go without acknowledging anything: as long as
+/// one verifier may take to acknowledge and to reconnect. So a client that does this on purpose delays a
+/// rotation no longer than that.
 const PATIENCE: Duration = Duration::from_secs(ACK_DEADLINE.as_secs() + RECONNECT_WINDOW.as_secs());
 
-/// How many verifiers are named to an operator in an answer; of the others, how many there are.
+/// How many verifiers an answer to an operator names. The rest are only counted.
 const MAX_NAMED: usize = 1000;
 
-/// How many are named in an error, which has to fit into the headers of a response.
+/// How many an error names. It is short because it has to fit into the headers of a response.
 const MAX_BRIEF: usize = 5;
 
-/// All verifiers on the trust stream, and the gate that rotations pass for their sake.
+/// All verifiers on the trust stream, and the gate of rotations. Both are under one lock, so that a check sees
+/// them at the same moment.
 pub struct Verifiers {
     registry: Mutex<Registry>,
-    /// How long anyone was waited for does not depend on who sets the clock meanwhile.
+    /// Measures how long verifiers are waited for. Setting the system clock does not affect it.
     clock: SteadyClock,
 }
 
@@ -42,51 +54,53 @@ struct Registry {
     connected: BTreeMap<u64, Verifier>,
     /// Oldest first.
     gone: VecDeque<Gone>,
-    /// Streams of each client, those among them that have ended but are not taken down yet.
+    /// The number of streams of each client. A stream counts until its [`Seat`] is dropped, even if it has
+    /// ended before.
     streams: BTreeMap<ClientId, usize>,
-    /// Clients with streams that ended lately and had acknowledged nothing.
+    /// Clients of which a stream recently ended without having acknowledged anything.
     silent: BTreeMap<ClientId, Silence>,
 }
 
-/// The first of such streams, and the last.
+/// When the first and the last of a client's silent streams ended.
 struct Silence {
     since: Timestamp,
     last: Timestamp,
 }
 
-/// A verifier: a client and one stream of its. The name is only a label.
+/// A verifier: a client and one stream of it. The name is only a label that the client chose.
 struct Verifier {
     client: ClientId,
     name: String,
     acked: u64,
-    /// Whether an earlier stream that was lost is known to have been this verifier's.
+    /// Whether this verifier was already matched to an earlier stream that was lost.
     is_back: bool,
 }
 
+/// A verifier that is not connected any more.
 struct Gone {
     id: u64,
-    /// The latest verifier that was there by then. One that came later may be this one, back.
+    /// The highest id given out when it left. Only a verifier with a higher id can be this one, reconnected.
     newest: u64,
     verifier: Verifier,
     at: Timestamp,
-    /// Whether it was let go for not acknowledging.
+    /// Whether it was disconnected for not acknowledging in time.
     lagging: bool,
 }
 
-/// Why a rotation does not go ahead, for people: who is behind, and when to try again.
+/// Why a rotation does not go ahead, in words for people.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Behind {
-    /// Who is behind, by how much. Not only verifiers: someone who polls has no name.
+    /// Who is behind, and by how much. Pollers of the JWKS have no names, so they share one entry.
     pub who: Vec<String>,
-    /// When it is worth another try.
+    /// How long to wait before the rotation is worth another try.
     pub retry_in: Duration,
 }
 
-/// A client has as many streams as a client can have.
+/// The client already has the maximum number of streams; the field is that maximum.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TooManyStreams(pub usize);
 
-/// A verifier's place among the others. It counts until this is dropped.
+/// A verifier's seat. It counts against its client's maximum until it is dropped.
 pub struct Seat {
     verifiers: Arc<Verifiers>,
     id: u64,
@@ -94,12 +108,13 @@ pub struct Seat {
 }
 
 impl Behind {
-    /// The first few, and how many more there are.
+    /// Names the first few, and counts the rest.
     pub fn brief(&self) -> String {
         brief(&self.who)
     }
 }
 
+/// Joins the first few names, and counts the rest.
 pub(super) fn brief(who: &[String]) -> String {
     let (named, others) = who.split_at(who.len().min(MAX_BRIEF));
     match others.len() {
@@ -123,7 +138,7 @@ impl Verifiers {
         Self { registry: Mutex::new(registry), clock }
     }
 
-    /// Takes note of what is about to be published.
+    /// Notes that a ring is about to be published with this epoch.
     pub(super) fn publish(&self, ring: &KeyRing, epoch: u64) {
         let mut registry = self.lock();
         registry.epoch = epoch;
@@ -131,13 +146,13 @@ impl Verifiers {
         registry.measure();
     }
 
-    /// Takes note that the key set of an epoch is about to be served to someone who polls.
+    /// Notes that the key set of this epoch is about to be served to a poller.
     pub(super) fn polled(&self, epoch: u64) {
         let now = self.clock.now();
         self.lock().gate.polled(epoch, now);
     }
 
-    /// Gives a verifier its place. From now on rotations wait for it.
+    /// Gives a verifier its seat. From now on rotations wait for it.
     pub(super) fn seat(
         self: &Arc<Self>,
         client: &ClientId,
@@ -159,7 +174,7 @@ impl Verifiers {
         Ok(Seat { verifiers: Arc::clone(self), id, client: client.clone() })
     }
 
-    /// Whether `next` of this ring may sign.
+    /// Checks whether the next key of this ring may sign: see [`RotationGate::check`].
     pub(super) fn check(&self, ring: &KeyRing, listeners: Listeners) -> Result<(), Behind> {
         let now = self.clock.now();
         let mut registry = self.lock();
@@ -169,7 +184,8 @@ impl Verifiers {
         checked.map_err(|blocked| registry.name(&blocked))
     }
 
-    /// Who was let go for not acknowledging, and is not back.
+    /// The verifiers that rotations no longer wait for: those that were disconnected for not acknowledging and
+    /// have not come back, and those that never acknowledge anything.
     pub(super) fn lagging(&self) -> Vec<String> {
         let now = self.clock.now();
         let mut registry = self.lock();
@@ -186,7 +202,7 @@ impl Verifiers {
         self.lock().connected.len()
     }
 
-    /// How many connected verifiers hold a key.
+    /// How many connected verifiers hold this key.
     pub fn holding(&self, kid: &Kid) -> usize {
         let registry = self.lock();
         let acked = registry.connected.values().map(|verifier| verifier.acked);
@@ -199,8 +215,10 @@ impl Verifiers {
 }
 
 impl Registry {
-    /// Everyone that the gate has to think of. Who was let go for not acknowledging is not waited for, nor
-    /// who does so again and again.
+    /// The verifiers that a rotation waits for: those connected, and those that lost their stream recently.
+    ///
+    /// It does not wait for a verifier that was disconnected for not acknowledging, nor for the silent streams
+    /// of a client that keeps opening them.
     fn listening(&self, now: Timestamp) -> Vec<StreamVerifier> {
         let connected = self.connected.iter().map(|(id, verifier)| (*id, verifier, None));
         let gone = self.gone.iter().filter(|gone| !gone.lagging);
@@ -212,12 +230,14 @@ impl Registry {
             .collect()
     }
 
-    /// Whether it has acknowledged nothing, as streams of its client have not for too long.
+    /// Whether this verifier has acknowledged nothing, and other streams of its client have come and gone in
+    /// the same way for longer than [`PATIENCE`].
     fn is_silent(&self, verifier: &Verifier, now: Timestamp) -> bool {
         let silence = self.silent.get(&verifier.client);
         verifier.acked == 0 && silence.is_some_and(|it| now.since(it.since) > PATIENCE)
     }
 
+    /// Puts what the gate found into words for people.
     fn name(&self, blocked: &Blocked) -> Behind {
         let verifier = |id: u64| {
             let gone = || self.gone.iter().find(|gone| gone.id == id).map(|gone| &gone.verifier);
@@ -249,6 +269,7 @@ impl Registry {
         Behind { who, retry_in: blocked.retry_in() }
     }
 
+    /// Forgets what is too old to matter.
     fn forget(&mut self, now: Timestamp) {
         self.gone.retain(|gone| {
             let remembered = if gone.lagging { LISTED } else { RECONNECT_WINDOW };
@@ -257,6 +278,8 @@ impl Registry {
         self.silent.retain(|_, silence| now.since(silence.last) <= PATIENCE);
     }
 
+    /// Moves a verifier from the connected ones to those that are gone. Without effect if it has already been
+    /// moved, so a stream that was let go can still call `leave`.
     fn part(&mut self, id: u64, now: Timestamp, lagging: bool) {
         let Some(verifier) = self.connected.remove(&id) else { return };
         self.forget(now);
@@ -265,7 +288,8 @@ impl Registry {
             self.silent.entry(verifier.client.clone()).or_insert(first).last = now;
         }
         if self.gone.len() == MAX_GONE {
-            // Its own before anyone else's: nobody can make us forget the others.
+            // The oldest one of the same client goes first. So a client pushes out at most one of the others',
+            // namely when it has none here itself.
             let own = self.gone.iter().position(|gone| gone.verifier.client == verifier.client);
             self.gone.remove(own.unwrap_or_default());
         }
@@ -273,9 +297,11 @@ impl Registry {
         self.measure();
     }
 
-    /// Forgets the earlier stream of a verifier that has acknowledged something on a later one. Without a
-    /// name nobody can tell that it is the same; with one it is at most one of those that were lost, since
-    /// the name is only a label, and others may have it too.
+    /// Forgets the lost stream of a verifier that is back, once it has acknowledged as much on its new one.
+    ///
+    /// It is recognised by client and name; a verifier without a name cannot be. Several verifiers may have the
+    /// same name, so each one that comes back stands for only one stream that rotations wait for. Lagging ones
+    /// delay nobody, so all of that name are forgotten.
     fn welcome(&mut self, id: u64) {
         let Some(back) = self.connected.get_mut(&id).filter(|back| !back.name.is_empty()) else {
             return;
@@ -291,6 +317,7 @@ impl Registry {
         });
     }
 
+    /// Updates the metrics.
     fn measure(&self) {
         let behind = self.connected.values().filter(|one| one.acked < self.epoch).count();
         gauge!("countersign_verifiers_connected").set(self.connected.len() as f64);
@@ -308,7 +335,7 @@ impl Verifier {
 }
 
 impl Seat {
-    /// The verifier has installed this epoch.
+    /// Notes that the verifier has installed this epoch.
     pub fn acknowledge(&self, epoch: u64) {
         let mut registry = self.verifiers.lock();
         let Some(verifier) = registry.connected.get_mut(&self.id) else { return };
@@ -317,7 +344,7 @@ impl Seat {
         registry.measure();
     }
 
-    /// The verifier is let go for not acknowledging in time. Rotations do not wait for it.
+    /// Notes that the verifier is disconnected for not acknowledging in time. Rotations no longer wait for it.
     pub fn let_go(&self) {
         let now = self.verifiers.clock.now();
         let mut registry = self.verifiers.lock();
@@ -329,7 +356,7 @@ impl Seat {
         registry.part(self.id, now, true);
     }
 
-    /// The stream is over. Rotations wait a little longer for the verifier to be back.
+    /// Notes that the stream has ended. Rotations wait [`RECONNECT_WINDOW`] for the verifier to come back.
     pub fn leave(&self) {
         let now = self.verifiers.clock.now();
         self.verifiers.lock().part(self.id, now, false);
@@ -338,6 +365,7 @@ impl Seat {
 
 impl Drop for Seat {
     fn drop(&mut self) {
+        // Before the lock is taken here: `leave` takes it too.
         self.leave();
         let mut registry = self.verifiers.lock();
         if let Some(streams) = registry.streams.get_mut(&self.client) {
@@ -356,7 +384,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_error_names_a_few_and_counts_the_others() {
+    fn an_error_names_five_verifiers_and_counts_the_rest() {
         let who = |count: usize| (1..=count).map(|n| format!("v{n}")).collect::<Vec<_>>();
         assert_eq!(brief(&who(5)), "v1, v2, v3, v4, v5");
         assert_eq!(brief(&who(7)), "v1, v2, v3, v4, v5 and 2 more");
@@ -394,13 +422,13 @@ mod tests {
     }
 
     #[test]
-    fn a_name_that_several_have_stands_for_none_of_the_others() {
+    fn a_verifier_that_is_back_stands_for_only_one_lost_stream_of_its_name() {
         let rig = Rig::new();
         let (lost, other) = (rig.seat("inventory", "pod"), rig.seat("inventory", "pod"));
         other.acknowledge(5);
         drop(lost);
         other.acknowledge(6);
-        assert!(rig.blocked().is_some(), "it was there before the other was lost");
+        assert!(rig.blocked().is_some(), "a stream from before the loss is another verifier");
 
         drop(rig.seat("inventory", "pod"));
         let back = rig.seat("inventory", "pod");
@@ -412,7 +440,7 @@ mod tests {
     }
 
     #[test]
-    fn a_client_whose_streams_acknowledge_nothing_is_waited_for_a_minute_and_no_longer() {
+    fn a_client_whose_streams_acknowledge_nothing_delays_rotations_for_a_minute_only() {
         let rig = Rig::new();
         let honest = rig.seat("billing", "pod");
         honest.acknowledge(5);
@@ -426,7 +454,7 @@ mod tests {
         rig.pass(1);
         assert_eq!(rig.blocked(), None);
         assert_eq!(rig.verifiers.lagging(), ["inventory/pod-9 (acknowledges nothing)"]);
-        // Who acknowledges anything is waited for, and so is everyone else.
+        // A stream that acknowledges anything is waited for, and so are all others.
         seat.acknowledge(4);
         assert!(rig.blocked().is_some());
         seat.acknowledge(5);
@@ -435,7 +463,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_can_have_others_forgotten() {
+    fn no_client_can_push_the_lost_verifiers_of_others_out() {
         let rig = Rig::new();
         drop(rig.seat("billing", "pod"));
         for _ in 0..MAX_GONE + 1 {

@@ -1,4 +1,4 @@
-//! What those who listen need: verifiers on the trust stream, and whoever polls the JWKS.
+//! What listeners need: the verifiers on the trust stream, and those that poll the JWKS.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
@@ -13,33 +13,34 @@ use crate::client::Client;
 use crate::ring::Listeners;
 use crate::store::{Change, CommitError, Decision, State, StoreError};
 
-/// Tells one published state from another.
+/// Identifies a published state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Version {
-    /// Of keys and revocations.
+    /// Grows with every change of keys or revocations.
     pub epoch: u64,
-    /// Of clients.
+    /// Grows with every change of a client.
     pub revision: u64,
 }
 
-/// Why a verifier gets no place.
+/// Why a verifier gets no seat.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum NotSeated {
-    /// Its client has too many.
+    /// Its client has too many streams.
     TooMany(TooManyStreams),
-    /// That there is a verifier could not be written down.
+    /// The store could not write down that there are verifiers.
     Store(StoreError),
 }
 
-/// What verifiers of the same audiences are told, who go on from the same epoch: made once, however many
-/// they are, and kept for as long as one of them still reads it.
+/// A cache of deltas. Verifiers that serve the same audiences and continue from the same epoch need the same
+/// delta. It is made once for all of them, and kept while one of them still reads it.
 #[derive(Debug, Default)]
 pub(super) struct Deltas(Mutex<BTreeMap<Asked, Weak<TrustDelta>>>);
 
-/// The epoch that is gone on from, and the audiences that are served.
+/// The epoch that a verifier has, and the audiences that it serves.
 type Asked = (u64, Box<[Audience]>);
 
-/// What the client of a stream is told: as long as this does not change, the stream goes on.
+/// The client of a trust stream, as it was when the stream began. Its grants and its audiences decide what it
+/// is told; when they change, the stream ends.
 #[derive(Debug, Clone)]
 pub struct Watched(Arc<Client>);
 
@@ -51,7 +52,7 @@ impl Version {
 
 impl Deltas {
     fn get(&self, bundle: &TrustBundle, epoch: u64, serves: &[Audience]) -> Arc<TrustDelta> {
-        // Whoever wants the same meanwhile waits for it rather than making another.
+        // Held while the delta is made: whoever needs the same one waits for it instead of making another.
         let mut deltas = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let key = (epoch, Box::from(serves));
         let known = deltas.get(&key).and_then(Weak::upgrade);
@@ -66,12 +67,12 @@ impl Deltas {
 }
 
 impl Watched {
-    /// The audiences that it serves.
+    /// The audiences that the client serves.
     pub fn serves(&self) -> &[Audience] {
         self.0.settings.serves.as_slice()
     }
 
-    /// Whether it is told the same as another, and may be.
+    /// Whether both have the same grants and audiences. Other changes of a client do not matter to a stream.
     fn is_same(&self, other: &Self) -> bool {
         let (ours, theirs) = (&self.0.settings, &other.0.settings);
         ours.serves.as_slice() == theirs.serves.as_slice()
@@ -85,8 +86,8 @@ impl Authority {
         &self.verifiers
     }
 
-    /// Gives a verifier its place. That there is one is written down first, so that rotations wait for
-    /// verifiers after a crash, too.
+    /// Gives a verifier its seat: from now on rotations wait for it. The store notes first that there are
+    /// verifiers, so that rotations wait for them after a crash too.
     ///
     /// # Errors
     /// When its client has too many streams, or the store cannot be written.
@@ -97,14 +98,15 @@ impl Authority {
         self.verifiers.seat(client, name, self.settings.max_streams).map_err(NotSeated::TooMany)
     }
 
-    /// The trust bundle for someone who polls. It is noted that it was served; that anyone polls at all
-    /// is written down first, so that rotations wait for pollers after a crash, too.
+    /// The trust bundle for a poller. The gate notes that it was served. The store notes first that there are
+    /// pollers, so that rotations wait for them after a crash too.
     ///
     /// # Errors
-    /// When the store cannot be written; only until it once was.
+    /// When the store cannot be written. Once it has the note, this does not fail any more.
     pub async fn polled_trust(&self) -> Result<Arc<TrustBundle>, StoreError> {
         self.note_listeners(Listeners { streamed: false, polled: true }).await?;
         let bundle = self.published.bundle();
+        // Noted with the epoch of this very bundle: a newer one may be published meanwhile.
         self.verifiers.polled(bundle.epoch);
         Ok(bundle)
     }
@@ -114,12 +116,12 @@ impl Authority {
         self.published.bundle()
     }
 
-    /// What a verifier that serves these audiences and has this epoch lacks: see [`TrustBundle::since`].
+    /// What a verifier lacks that serves these audiences and has this epoch; see [`TrustBundle::since`].
     pub fn since(&self, epoch: u64, serves: &[Audience]) -> Arc<TrustDelta> {
         self.deltas.get(&self.published.bundle(), epoch, serves)
     }
 
-    /// Which state is the latest.
+    /// Watches the version of the latest state.
     pub fn version(&self) -> watch::Receiver<Version> {
         self.published.version()
     }
@@ -129,29 +131,29 @@ impl Authority {
         self.reached.at()
     }
 
-    /// How long ago that was, by a clock that nobody sets.
+    /// How long ago the store last confirmed what is published, by a clock that nobody sets.
     pub fn age(&self) -> Duration {
         self.reached.age()
     }
 
-    /// How old what a verifier holds may become before one that fails closed refuses to use it.
+    /// How old a trust bundle may become before a verifier that fails closed refuses to use it.
     pub fn max_staleness(&self) -> Duration {
         self.settings.max_staleness
     }
 
-    /// What a client is told on the trust stream; none when there is no such client.
+    /// The client as a trust stream needs it. `None` when it does not exist or is disabled.
     pub fn told(&self, client: &ClientId) -> Option<Watched> {
         let client = self.published.snapshot().state.clients.get(client).cloned()?;
         (!client.settings.disabled).then_some(Watched(client))
     }
 
-    /// Whether a client is still told what it was.
+    /// Whether a client is still enabled, with the same grants and audiences as when its stream began.
     pub fn is_still_told(&self, client: &ClientId, told: &Watched) -> bool {
         self.told(client).is_some_and(|now| now.is_same(told))
     }
 
-    /// Whether a token is revoked, by itself or with all of its client's; whether it has expired does not
-    /// matter, nor what became of its key.
+    /// Whether a token is revoked, by itself or with all tokens of its client. It does not matter whether the
+    /// token has expired or its key is revoked.
     pub fn is_revoked(&self, token: &VerifiedToken) -> bool {
         let claims = token.claims();
         let revocations = &self.published.snapshot().state.revocations;
@@ -166,6 +168,7 @@ impl Authority {
         self.published.snapshot().state.revocations.key(token.kid().as_str())
     }
 
+    /// Has the store note that someone listens. Only the first listener of each kind causes a write.
     async fn note_listeners(&self, more: Listeners) -> Result<(), StoreError> {
         let known = self.published.snapshot().state.listeners;
         if known.streamed >= more.streamed && known.polled >= more.polled {
@@ -191,7 +194,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_delta_is_made_once_for_all_who_are_told_the_same() {
+    fn verifiers_with_the_same_audiences_and_epoch_share_one_delta() {
         let bundle = |epoch| TrustBundle {
             issuer: "https://issuer.test".parse().expect("an issuer"),
             epoch,
@@ -209,6 +212,10 @@ mod tests {
         }
         drop(first);
         let _other = deltas.get(&bundle(7), 3, &here);
-        assert_eq!(deltas.0.lock().expect("nobody panicked").len(), 1, "what nobody reads is gone");
+        assert_eq!(
+            deltas.0.lock().expect("nobody panicked").len(),
+            1,
+            "a delta that nobody reads is dropped"
+        );
     }
 }

@@ -1,4 +1,4 @@
-//! What a client presents, and how it comes to be believed.
+//! Client authentication: what a client presents, and the checks that turn it into proof.
 
 use std::fmt;
 use std::sync::Arc;
@@ -12,14 +12,14 @@ use crate::client::credential::{certified, matching, signer};
 use crate::client::used_assertions::{Unusable, UsedAssertions};
 use crate::client::{CertificateNames, Client, CredentialKind};
 
-/// What a client presents to prove who it is.
+/// The credential that a client presents to prove who it is.
 #[derive(Clone, Copy)]
 pub enum PresentedCredential<'a> {
-    /// One of its secrets.
+    /// A client secret.
     Secret(&'a str),
-    /// A JWT signed with one of its keys (RFC 7523 §2.2).
+    /// A JWT that the client signed with one of its keys (RFC 7523 §2.2).
     Assertion(&'a str),
-    /// The certificate of the connection, which the TLS handshake has verified.
+    /// The names in the client certificate of the connection. The TLS handshake has verified it.
     Certificate(&'a CertificateNames),
 }
 
@@ -44,47 +44,49 @@ impl AuthenticatedClient {
     }
 }
 
-/// Why a client is not authenticated.
+/// Why authentication failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AuthenticationError {
-    /// It is not believed.
+    /// The client did not prove who it is.
     Rejected(NotAuthenticated),
-    /// Its assertion is good, but cannot be remembered, so that it could be used again: there is no
-    /// room, or the memory is younger than the assertion's time. Another one later may do.
+    /// The assertion is valid, but this process cannot make sure that it is used only once: its memory of
+    /// used assertions is full, or began too recently to know whether this one was used. The client may
+    /// try again later with a new assertion.
     CannotRemember,
 }
 
-/// Why a client is not believed. For the log and the audit only: on the wire they are one.
+/// Why a client was rejected. The reason is only for the log and the audit log. On the wire all reasons look
+/// alike, so that nobody learns which client ids exist.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum NotAuthenticated {
-    /// No client has this name.
+    /// No client has this id.
     UnknownClient,
-    /// It has been disabled.
+    /// The client is disabled.
     Disabled,
-    /// None of its secrets is this one.
+    /// The secret matches none of the client's.
     WrongSecret,
-    /// One of its secrets is, but its time is over.
+    /// The secret matches one of the client's that has expired.
     ExpiredSecret,
-    /// The assertion is not one, or does not say what it must.
+    /// The assertion cannot be read, or its `iss` or `sub` is not the client (RFC 7523 §3).
     BadAssertion,
-    /// The assertion is for someone else than this issuer.
+    /// The assertion's `aud` is not this issuer.
     AssertionAudience,
-    /// The assertion's time is over, has not come, or is too long.
+    /// The assertion has expired, is not valid yet, or lives too long.
     AssertionTime,
-    /// None of its keys has signed the assertion.
+    /// None of the client's keys signed the assertion.
     WrongKey,
-    /// One of its keys has, but that key's time is over.
+    /// One of the client's keys signed the assertion, but that key has expired.
     ExpiredKey,
-    /// The assertion has been used before, or may have been.
+    /// The assertion was used before, or may have been.
     AssertionUsed,
-    /// The certificate has none of the names that the client was registered with.
+    /// The certificate has none of the names that the client is registered with.
     WrongCertificate,
-    /// It has one of them, but that name's time is over.
+    /// The certificate has one of those names, but that credential has expired.
     ExpiredCertificate,
 }
 
 impl NotAuthenticated {
-    /// The reason in one word.
+    /// The reason in one word, as it stands in the audit log.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::UnknownClient => "unknown_client",
@@ -103,20 +105,24 @@ impl NotAuthenticated {
     }
 }
 
-/// What assertions are held against: whom they must be for, since when they are remembered, and which
-/// have been used.
+/// Checks assertions: their audience, their times, and that each is used only once.
 pub struct AssertionDesk {
+    /// The values that are accepted in `aud`.
     audiences: [Box<str>; 3],
+    /// Since when this process remembers which assertions were used.
     since: Timestamp,
     used: UsedAssertions,
+    /// The key to verify with where a client has none, so that the work is the same. Its private half is
+    /// no secret; a signature of it proves nothing.
     decoy: PublicKey,
 }
 
 impl AssertionDesk {
-    /// How far a client's clock may be off from ours.
+    /// How far a client's clock may differ from ours, in either direction.
     pub const SKEW: Duration = Duration::from_secs(5);
 
-    /// Accepts assertions for this issuer, by its name or as one of its token endpoints, from now on.
+    /// Opens a desk that accepts assertions for this issuer from now on. Their `aud` may be the issuer itself
+    /// or one of its token endpoints (RFC 7523 §3, item 3).
     pub fn open(issuer: &Issuer, now: Timestamp) -> Self {
         let base = issuer.as_str().trim_end_matches('/');
         Self {
@@ -131,7 +137,7 @@ impl AssertionDesk {
         }
     }
 
-    /// Reads an assertion and checks what can be told without knowing any client.
+    /// Reads an assertion and makes all checks that do not need the client's keys.
     fn read(
         &self,
         text: &str,
@@ -157,16 +163,19 @@ impl AssertionDesk {
         if in_time { Ok(assertion) } else { Err(NotAuthenticated::AssertionTime) }
     }
 
-    /// Uses an assertion up, once all else is right.
+    /// Marks an assertion as used. Call it last, so that an assertion that is refused for another reason
+    /// can still be used.
     fn use_up(
         &self,
         assertion: &Assertion,
         client_id: &ClientId,
         now: Timestamp,
     ) -> Result<(), AuthenticationError> {
-        // Another process may have accepted it until this one started, from a clock that is ahead.
+        // The process before this one may have accepted it: until this one started, it took assertions
+        // dated up to `SKEW` ahead.
         let remembered_from = self.since + Self::SKEW;
         if assertion.issued_at <= remembered_from {
+            // Shortly after the start even a fresh assertion is too old, so the client may try again.
             return Err(if now <= remembered_from {
                 AuthenticationError::CannotRemember
             } else {
@@ -181,22 +190,26 @@ impl AssertionDesk {
     }
 }
 
-/// The client that an assertion says it is from. Nothing of it is verified: it tells which client to
-/// authenticate when a request does not name it otherwise (RFC 7521 §4.2).
+/// The client that an assertion claims to be from: its `sub`. Nothing is verified. It only tells which client
+/// to authenticate when the request has no `client_id` (RFC 7521 §4.2).
 pub fn unverified_subject(assertion: &str) -> Option<ClientId> {
     Assertion::parse(assertion).ok().and_then(|assertion| ClientId::new(&assertion.subject).ok())
 }
 
-/// Believes a client that presents one of its credentials.
+/// Authenticates a client by the credential that it presents. `candidate` is the registered client with
+/// this id, if there is one.
 ///
-/// The work is the same whatever comes of it, also for a client that does not exist: for a secret one
-/// hash and [`CredentialKind::MAX_OF_EACH`] comparisons in constant time; for an assertion that can be one, one
-/// verification if it names its key and as many if not. The names in certificates are no secrets:
-/// comparing them takes what it takes.
+/// The amount of work does not depend on the outcome, nor on whether the client exists:
+///
+/// - a secret takes one hash and [`CredentialKind::MAX_OF_EACH`] comparisons in constant time;
+/// - a readable assertion takes one signature verification if it names its key (`kid`), and
+///   [`CredentialKind::MAX_OF_EACH`] if it does not.
+///
+/// Names in certificates are public, so comparing them need not take constant time.
 ///
 /// # Errors
-/// When there is no such client, it is disabled, or the credential is not one of its, or no longer; or
-/// when an assertion cannot be remembered.
+/// When the client does not exist or is disabled, when the credential is not one of its own or has expired,
+/// or when this process cannot remember that an assertion was used.
 pub fn authenticate(
     client_id: &ClientId,
     candidate: Option<&Arc<Client>>,
@@ -205,7 +218,7 @@ pub fn authenticate(
     now: Timestamp,
 ) -> Result<AuthenticatedClient, AuthenticationError> {
     let known = candidate.map(AsRef::as_ref);
-    // Before anything is decided, so that a client that is not there costs the same work.
+    // All the work comes before the first decision, so that an unknown client costs the same.
     let (matched, assertion) = match presented {
         PresentedCredential::Secret(secret) => {
             (matching(known, secret).ok_or(NotAuthenticated::WrongSecret), None)
@@ -224,6 +237,7 @@ pub fn authenticate(
     let rejected = AuthenticationError::Rejected;
     let client = candidate.ok_or(rejected(NotAuthenticated::UnknownClient))?;
     let credential = matched.map_err(rejected)?;
+    // These two are checked after the match: only the holder of a credential gets this far.
     if client.settings.disabled {
         return Err(rejected(NotAuthenticated::Disabled));
     }
@@ -276,7 +290,7 @@ mod tests {
     }
 
     #[test]
-    fn each_of_several_secrets_is_accepted_and_its_use_noted() {
+    fn each_of_several_secrets_authenticates_and_its_use_is_noted() {
         let secrets: Vec<ClientSecret> = (0..8).map(|_| secret()).collect();
         let client =
             client(&secrets.iter().map(|secret| (secret, None)).collect::<Vec<_>>(), false);
@@ -288,7 +302,7 @@ mod tests {
     }
 
     #[test]
-    fn an_assertion_names_its_client_before_anything_is_verified() {
+    fn the_subject_of_an_assertion_is_read_without_verifying_it() {
         let id = ClientId::new("order").expect("client id");
         let key = SigningKey::from_seed(&[1; 32]);
         let signed = sign_assertion(&key, &id, "https://issuer", NOW, [1; 16]);
@@ -298,7 +312,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_does_not_prove_it_is_not_believed() {
+    fn each_failed_authentication_is_rejected_for_its_own_reason() {
         let (right, expiring) = (secret(), secret());
         let known = client(&[(&right, None), (&expiring, Some(1000))], false);
         let refusal = |candidate, secret: &str| match by_secret(candidate, secret, NOW) {

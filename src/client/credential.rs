@@ -1,4 +1,14 @@
-//! What a client can prove itself with: its credentials. Each kind has a file.
+//! The credentials that a client can authenticate with.
+//!
+//! A [`Credential`] is what all kinds have in common: an id, times, and the last use. A
+//! [`CredentialKind`] is what differs. Each kind has a file, which says what is stored of it and which
+//! credential of a client matches what was presented.
+//!
+//! | Kind | Stored | Presented |
+//! |---|---|---|
+//! | [`CredentialKind::Secret`] | its SHA-256 | the secret itself |
+//! | [`CredentialKind::PublicKey`] | 32 bytes (RFC 8032 §5.1.5) | a JWT signed with the private key |
+//! | [`CredentialKind::CertificateName`] | one name | a certificate that has the name |
 
 mod certificate_name;
 mod public_key;
@@ -24,39 +34,40 @@ use countersign_mesh::claims::Timestamp;
 use countersign_mesh::keys::PublicKey;
 use serde::{Deserialize, Serialize};
 
-/// A credential as it is kept.
+/// A credential as it is stored.
 #[derive(Debug)]
 pub struct Credential {
-    /// Its name among the client's credentials.
+    /// Its id, unique among the client's credentials.
     pub id: CredentialId,
-    /// What it is.
+    /// Its kind, with what is stored of it.
     pub kind: CredentialKind,
     /// When it was made or registered.
     pub created_at: Timestamp,
-    /// When it stops working.
+    /// When it expires. `None` for never.
     pub expires_at: Option<Timestamp>,
-    /// When it was last used, for people and for `retire_when_idle`.
+    /// When it was last used: shown to people, and needed for `retire_when_idle`.
     pub last_use: LastUse,
-    /// It is revoked once nobody has used it for this long, and somebody a newer one of its kind.
+    /// If set, the credential is revoked once it has been unused for this long and a newer one of its kind
+    /// has been used.
     pub retire_when_idle: Option<Duration>,
 }
 
-/// The kinds of credentials, each with what is kept of it.
+/// The kinds of credentials, each with what is stored of it.
 #[derive(Debug, Clone)]
 pub enum CredentialKind {
-    /// A secret: enough to recognise it, not to use it.
+    /// A secret. Only its hash is stored, which recognises the secret but cannot be used in its place.
     Secret(SecretHash),
-    /// A public key that the client signs assertions with, under our name for it.
+    /// The public half of the key that the client signs assertions with. Its `kid` is derived from it.
     PublicKey(Box<PublicKey>),
-    /// A name in the certificate that the client connects with.
+    /// A name that the client's certificate must have.
     CertificateName(CertificateName),
 }
 
 impl CredentialKind {
-    /// How many credentials of a kind a client can have at a time.
+    /// The largest number of credentials of one kind that a client can have at a time.
     pub const MAX_OF_EACH: usize = 8;
 
-    /// The kind in one word, as the store and the audit log have it.
+    /// The kind in one word, as it stands in the store and in the audit log.
     pub fn as_str(&self) -> &'static str {
         match self {
             Self::Secret(_) => "secret",
@@ -65,12 +76,12 @@ impl CredentialKind {
         }
     }
 
-    /// Whether both are of the same kind, whatever is kept of them.
+    /// Whether both are of the same kind. Their contents may differ.
     pub fn is_like(&self, other: &Self) -> bool {
         std::mem::discriminant(self) == std::mem::discriminant(other)
     }
 
-    /// What is kept of it, as bytes.
+    /// What is stored of it, as bytes.
     pub fn content(&self) -> Cow<'_, [u8]> {
         match self {
             Self::Secret(hash) => hash.as_bytes().into(),
@@ -79,7 +90,8 @@ impl CredentialKind {
         }
     }
 
-    /// Reads what was kept. `None` when the kind is not known, or the content not one of its.
+    /// Reads what [`CredentialKind::as_str`] and [`CredentialKind::content`] wrote. `None` when the kind is
+    /// unknown, or the content is not valid for it.
     pub fn from_content(kind: &str, content: &[u8]) -> Option<Self> {
         match kind {
             "secret" => content.try_into().ok().map(SecretHash::from_bytes).map(Self::Secret),
@@ -95,8 +107,10 @@ impl CredentialKind {
         }
     }
 
-    /// The ids that it can have, the first that is not taken before the others: a secret many, the other
-    /// kinds one.
+    /// The ids that it can have, in order of preference: a credential gets the first that is free.
+    ///
+    /// A secret has several, so that two secrets whose hashes begin alike can belong to one client. The other
+    /// kinds have exactly one, so that no key or name is registered twice.
     pub fn ids(&self) -> Box<dyn Iterator<Item = CredentialId> + '_> {
         let one = |id: String| Box::new(std::iter::once(CredentialId(id.into())));
         match self {
@@ -113,9 +127,9 @@ impl CredentialKind {
 }
 
 impl Credential {
-    /// A credential that works from now on, under the first id that it can have.
+    /// Makes a credential that works from now on, under its preferred id.
     pub fn new(kind: CredentialKind, now: Timestamp, ttl: Option<Duration>) -> Self {
-        let id = kind.ids().next().expect("each kind has an id");
+        let id = kind.ids().next().expect("each kind has at least one id");
         Self {
             id,
             kind,
@@ -126,13 +140,13 @@ impl Credential {
         }
     }
 
-    /// Whether it works no more.
+    /// Whether it has expired at this time.
     pub fn has_expired(&self, now: Timestamp) -> bool {
         self.expires_at.is_some_and(|at| at <= now)
     }
 
-    /// The same credential, to be revoked once nobody has used it for this long. A use that is noted in
-    /// this one from now on is not in that one.
+    /// Returns a copy of this credential that is to be revoked once it has been unused for `span`. Uses that
+    /// are noted in this one later do not show in the copy.
     pub fn retiring_when_idle(&self, span: Duration) -> Self {
         Self {
             id: self.id.clone(),
@@ -144,7 +158,7 @@ impl Credential {
         }
     }
 
-    /// What there is to tell of it.
+    /// Describes the credential, without the hash of a secret.
     pub fn info(&self) -> CredentialInfo {
         CredentialInfo {
             id: self.id.clone(),
@@ -163,24 +177,25 @@ impl Credential {
     }
 }
 
-/// What there is to tell of a credential.
+/// What callers may know about a credential.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CredentialInfo {
-    /// Its name among the client's credentials.
+    /// Its id, unique among the client's credentials.
     pub id: CredentialId,
-    /// What it is.
+    /// Its kind, with what may be shown of it.
     pub content: CredentialContent,
     /// When it was made or registered.
     pub created_at: Timestamp,
-    /// When it stops working.
+    /// When it expires. `None` for never.
     pub expires_at: Option<Timestamp>,
-    /// When it was last used.
+    /// When it was last used. `None` for never.
     pub last_used_at: Option<Timestamp>,
-    /// It is revoked once nobody has used it for this long, and somebody a newer one of its kind.
+    /// If set, the credential is revoked once it has been unused for this long and a newer one of its kind
+    /// has been used.
     pub retire_when_idle: Option<Duration>,
 }
 
-/// What there is to tell of each kind; of a secret nothing.
+/// What may be shown of a credential of each kind. Nothing is shown of a secret.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum CredentialContent {
@@ -193,7 +208,7 @@ pub enum CredentialContent {
 }
 
 impl CredentialContent {
-    /// The kind in one word, as [`CredentialKind::as_str`] has it.
+    /// The kind in one word, the same as [`CredentialKind::as_str`].
     pub fn kind(&self) -> &'static str {
         match self {
             Self::Secret => "secret",
@@ -203,13 +218,13 @@ impl CredentialContent {
     }
 }
 
-/// The name of a credential among its client's: of a secret eight hexadecimal digits, of a public key its
-/// `kid`, of a certificate name its kind and text.
+/// The id of a credential, unique among its client's. A secret has eight hexadecimal digits of its hash, a
+/// public key its `kid`, a certificate name its kind and text (`san_dns:backup.example`).
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String")]
 pub struct CredentialId(Box<str>);
 
-/// Text that cannot name a credential. It is not repeated.
+/// The text cannot be the id of a credential. The error does not repeat it: it may be a secret.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct InvalidCredentialId;
 
@@ -222,7 +237,7 @@ impl fmt::Display for InvalidCredentialId {
 impl std::error::Error for InvalidCredentialId {}
 
 impl CredentialId {
-    /// No id is longer than a certificate name with its kind, in bytes.
+    /// The longest id in bytes: a certificate name of the kind with the longest word.
     const MAX_LEN: usize = CertificateName::MAX_LEN + "subject_dn:".len();
 
     /// The id, as text.
@@ -234,7 +249,7 @@ impl CredentialId {
 impl FromStr for CredentialId {
     type Err = InvalidCredentialId;
     fn from_str(text: &str) -> Result<Self, InvalidCredentialId> {
-        // A secret that was given for its id is neither looked up nor repeated.
+        // Someone may paste a secret where its id belongs. It must not get into logs or lookups.
         if text.is_empty() || text.len() > Self::MAX_LEN || ClientSecret::looks_like_one(text) {
             return Err(InvalidCredentialId);
         }
@@ -255,8 +270,10 @@ impl fmt::Display for CredentialId {
     }
 }
 
-/// When a credential was last used. Noted in memory by whoever authenticates with it, and written to
-/// the store now and then by someone else.
+/// When a credential was last used.
+///
+/// Each authentication notes its time in memory only, so that issuing a token writes nothing. Maintenance
+/// writes the times to the store about once a minute. Both times are Unix seconds; 0 means never.
 #[derive(Debug, Default)]
 pub struct LastUse {
     noted: AtomicU64,
@@ -264,13 +281,13 @@ pub struct LastUse {
 }
 
 impl LastUse {
-    /// As the store remembers it.
+    /// Rebuilds a last use from the store: it is noted and written.
     pub fn from_store(at: Option<Timestamp>) -> Self {
         let at = at.map_or(0, Timestamp::as_unix);
         Self { noted: AtomicU64::new(at), written: AtomicU64::new(at) }
     }
 
-    /// The time, if there was one.
+    /// The time of the last use. `None` for never.
     pub fn time(&self) -> Option<Timestamp> {
         match self.noted.load(Ordering::Relaxed) {
             0 => None,
@@ -278,12 +295,12 @@ impl LastUse {
         }
     }
 
-    /// The time, if the store does not have it yet.
+    /// The time of the last use, if the store does not have it yet.
     pub fn unwritten(&self) -> Option<Timestamp> {
         self.time().filter(|at| at.as_unix() != self.written.load(Ordering::Relaxed))
     }
 
-    /// The store has it now.
+    /// Notes that the store has this time now. A later use stays unwritten.
     pub fn set_written(&self, at: Timestamp) {
         self.written.store(at.as_unix(), Ordering::Relaxed);
     }
@@ -295,9 +312,9 @@ impl LastUse {
         }
     }
 
-    /// Notes a use.
+    /// Notes a use in memory.
     pub(super) fn note(&self, now: Timestamp) {
-        // Within a second, only the first of many users writes to the shared cache line.
+        // Most uses find the time already noted, and do not write to the cache line that all threads share.
         if self.noted.load(Ordering::Relaxed) < now.as_unix() {
             self.noted.store(now.as_unix(), Ordering::Relaxed);
         }
@@ -317,7 +334,7 @@ mod tests {
     }
 
     #[test]
-    fn a_secret_is_no_id_and_has_several() {
+    fn a_secret_has_several_ids_to_choose_from() {
         let text = ClientSecret::generate().expect("randomness");
         let mut ids = secret(text.expose()).ids().collect::<Vec<_>>();
         for id in &ids {
@@ -326,13 +343,18 @@ mod tests {
         }
         ids.dedup();
         assert_eq!(ids.len(), 29);
+    }
+
+    #[test]
+    fn the_text_of_a_secret_is_not_accepted_as_an_id() {
+        let text = ClientSecret::generate().expect("randomness");
         for bad in [text.expose(), "", &"x".repeat(2000)] {
             assert_eq!(bad.parse::<CredentialId>(), Err(InvalidCredentialId));
         }
     }
 
     #[test]
-    fn what_is_kept_can_be_read_as_its_own_kind_and_no_other() {
+    fn stored_content_is_read_back_as_its_own_kind_and_no_other() {
         let name = CertificateName::new(CertificateNameKind::SanDns, "A.example").expect("a name");
         let key = SigningKey::from_seed(&[1; 32]).public().clone();
         let kinds = [
@@ -365,7 +387,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_told_of_a_secret_is_not_its_hash() {
+    fn neither_the_info_nor_the_debug_output_shows_the_hash_of_a_secret() {
         let secret = Credential::new(secret("csec_hush"), NOW, None);
         let told = serde_json::to_value(secret.info()).expect("it is JSON");
         assert_eq!(told["content"], "secret");

@@ -1,4 +1,4 @@
-//! Other names of the audiences that a client serves: the URIs of RFC 8707.
+//! Resource URIs (RFC 8707): other names of the audiences that a client serves.
 
 use std::fmt;
 use std::sync::Arc;
@@ -6,11 +6,11 @@ use std::sync::Arc;
 use countersign_mesh::claims::{Audience, Name, NameRule};
 use serde::{Deserialize, Serialize};
 
-/// Where a service is, as OAuth clients say it in `resource` (RFC 8707 §2): an absolute URI without a
-/// fragment (RFC 3986 §4.3), at most 512 bytes. Compared as it is written.
+/// The location of a service, as OAuth clients name it in the parameter `resource` (RFC 8707 §2): an absolute
+/// URI without a fragment (RFC 3986 §4.3), at most 512 bytes. URIs are compared byte for byte.
 pub type ResourceUri = Name<ResourceUriRule>;
 
-/// The rule of [`ResourceUri`].
+/// The rule that a [`ResourceUri`] follows.
 pub enum ResourceUriRule {}
 
 impl NameRule for ResourceUriRule {
@@ -28,7 +28,7 @@ impl NameRule for ResourceUriRule {
     }
 }
 
-/// The characters of RFC 3986 §2, but `#`.
+/// Whether a byte is a URI character (RFC 3986 §2). `#` is not: it would begin a fragment.
 fn is_uri_character(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"-._~:/?[]@!$&'()*+,;=%".contains(&byte)
 }
@@ -37,7 +37,7 @@ fn begins_with_two_digits(text: &str) -> bool {
     text.as_bytes().get(..2).is_some_and(|digits| digits.iter().all(u8::is_ascii_hexdigit))
 }
 
-/// A URI that means an audience.
+/// A URI that stands for an audience.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ResourceAlias {
     /// The URI.
@@ -46,17 +46,17 @@ pub struct ResourceAlias {
     pub audience: Audience,
 }
 
-/// The URIs of a client: at most [`Resources::MAX`], each once, in order.
+/// The resource URIs of a client, sorted and without duplicates: at most [`Resources::MAX`].
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "Vec<ResourceAlias>")]
 pub struct Resources(Arc<[ResourceAlias]>);
 
-/// Why something is not a client's resources.
+/// Why a list is not valid as a client's resources.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum InvalidResources {
-    /// More than the maximum.
+    /// It has more entries than the maximum.
     TooMany,
-    /// A URI twice.
+    /// It has a URI twice.
     UriTwice,
 }
 
@@ -64,7 +64,7 @@ impl fmt::Display for InvalidResources {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::TooMany => "more than 64 of them",
-            Self::UriTwice => "a URI stands twice; it can mean one audience only",
+            Self::UriTwice => "a URI is listed twice; it can stand for one audience only",
         })
     }
 }
@@ -72,7 +72,7 @@ impl fmt::Display for InvalidResources {
 impl std::error::Error for InvalidResources {}
 
 impl Resources {
-    /// How many URIs a client can have.
+    /// The largest number of URIs of a client.
     pub const MAX: usize = 64;
 
     /// The URIs with their audiences, as a slice.
@@ -136,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn a_client_has_each_uri_once_and_not_too_many() {
+    fn a_client_lists_each_uri_once_and_at_most_64() {
         let alias = |uri: &str, audience: &str| ResourceAlias {
             uri: uri.parse().expect("a URI"),
             audience: audience.parse().expect("an audience"),

@@ -1,9 +1,4 @@
-//! The lifecycle of signing keys. Pure: every change takes `now` and gives a new ring.
-//!
-//! ```text
-//! next ──rotate──▶ active ──rotate──▶ retired ──its last token has expired──▶ gone
-//!   └────────────────┴──────revoke──────┴──▶ revoked ──likewise──▶ forgotten
-//! ```
+//! The lifecycle of signing keys: every change takes `now` and returns a new ring.
 
 use std::fmt;
 use std::sync::Arc;
@@ -13,7 +8,7 @@ use countersign_mesh::claims::{Kid, Timestamp};
 use countersign_mesh::keys::{KeySet, PublicKey, SigningKey};
 use serde::{Deserialize, Serialize};
 
-/// The private keys with their lifecycle. There is always one `next` and one `active`.
+/// All signing keys with their states. There is always exactly one `next` and one `active` key.
 #[derive(Debug, Clone)]
 pub struct KeyRing {
     next: NextKey,
@@ -24,7 +19,7 @@ pub struct KeyRing {
     revoked: Vec<RevokedKey>,
 }
 
-/// A key that is published and not yet signing.
+/// A key that is published but does not sign yet.
 #[derive(Debug, Clone)]
 pub struct NextKey {
     /// The key.
@@ -44,7 +39,7 @@ pub struct ActiveKey {
     pub activated_at: Timestamp,
 }
 
-/// A key that signs no more but still verifies. Its private half is gone.
+/// A key that no longer signs, but whose tokens are still accepted. Its private half is gone.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RetiredKey {
     /// The public half.
@@ -53,13 +48,13 @@ pub struct RetiredKey {
     pub created_at: Timestamp,
     /// When it began to sign.
     pub activated_at: Timestamp,
-    /// When it stopped.
+    /// When it stopped signing.
     pub retired_at: Timestamp,
-    /// When the last token that it can have signed has expired everywhere.
+    /// When the last token that it can have signed has expired for every verifier.
     pub verifies_until: Timestamp,
 }
 
-/// A key that is rejected everywhere. Its private half is gone.
+/// A key whose tokens are rejected everywhere. Its private half is gone.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RevokedKey {
     /// The public half.
@@ -68,22 +63,22 @@ pub struct RevokedKey {
     pub created_at: Timestamp,
     /// When it was revoked.
     pub revoked_at: Timestamp,
-    /// When no token of its can be unexpired any more, so that it may be forgotten.
+    /// When the ring may forget it: from then on every token that it signed has expired.
     pub forget_at: Timestamp,
 }
 
-/// What there is to tell of a key: never its private half.
+/// What callers may know about a key. It never contains the private half.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KeyInfo {
-    /// Its name.
+    /// Its key id (`kid`, RFC 7515 §4.1.4).
     pub kid: Kid,
-    /// Where it is in its life.
+    /// Its state.
     pub state: KeyState,
     /// The public half.
     pub public_key: [u8; 32],
     /// When it was made.
     pub created_at: Timestamp,
-    /// When it began to sign.
+    /// When it began to sign. `None` if it does not sign yet, or is revoked.
     pub activated_at: Option<Timestamp>,
     /// When it was retired or revoked.
     pub ended_at: Option<Timestamp>,
@@ -96,20 +91,20 @@ pub struct KeyInfo {
 pub enum KeyState {
     /// Published, not yet signing.
     Next,
-    /// The one that signs.
+    /// The one key that signs.
     Active,
-    /// Signs no more, still verifies.
+    /// No longer signing; its tokens are still accepted.
     Retired,
-    /// Rejected everywhere.
+    /// Its tokens are rejected everywhere.
     Revoked,
 }
 
-/// The clock is behind a key that the ring already has: it was set back, or is wrong.
+/// The clock is earlier than a time that the ring already holds: it was set back, or it is wrong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ClockBehind {
     /// What the clock says.
     pub now: Timestamp,
-    /// The latest time that the ring remembers.
+    /// The latest time at which a key of the ring was made or began to sign.
     pub newest: Timestamp,
 }
 
@@ -128,16 +123,16 @@ impl std::error::Error for ClockBehind {}
 /// Why a key was not revoked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RevokeKeyError {
-    /// The ring has no such key, or has it no longer.
+    /// The ring has no key with this `kid`, or no longer has it.
     Unknown,
-    /// It is revoked already.
+    /// The key is already revoked.
     AlreadyRevoked,
     /// See [`ClockBehind`].
     ClockBehind(ClockBehind),
 }
 
 impl KeyRing {
-    /// A ring of two fresh keys.
+    /// Makes a ring of two fresh keys.
     pub fn new(active: SigningKey, next: SigningKey, now: Timestamp) -> Self {
         Self {
             next: NextKey { key: Arc::new(next), created_at: now },
@@ -147,7 +142,7 @@ impl KeyRing {
         }
     }
 
-    /// A ring as it was kept; the lists may come in any order.
+    /// Rebuilds a ring from its stored parts. The lists may come in any order.
     pub fn from_parts(
         active: ActiveKey,
         next: NextKey,
@@ -169,17 +164,17 @@ impl KeyRing {
         &self.active
     }
 
-    /// Keys that only verify, newest first.
+    /// The retired keys, newest first.
     pub fn retired(&self) -> &[RetiredKey] {
         &self.retired
     }
 
-    /// Keys that are rejected, newest first.
+    /// The revoked keys, newest first.
     pub fn revoked(&self) -> &[RevokedKey] {
         &self.revoked
     }
 
-    /// All keys: next, active, then the others, newest first.
+    /// All keys: next, active, then the retired and the revoked ones, each newest first.
     pub fn keys(&self) -> Vec<KeyInfo> {
         let info = |key: &PublicKey, state, created_at| KeyInfo {
             kid: key.kid().clone(),
@@ -209,16 +204,16 @@ impl KeyRing {
         [next, active].into_iter().chain(retired).chain(revoked).collect()
     }
 
-    /// How many retired keys a ring takes up by rotation: with them its key set is less than 256 KiB,
-    /// which is what sessions read.
+    /// How many retired keys a ring may hold before rotations are refused. With so many, its JWKS still
+    /// stays below 256 KiB, the largest that a session reads.
     pub const MAX_RETIRED: usize = 1500;
 
-    /// Whether one more key may retire.
+    /// Whether one more key can retire.
     pub fn has_room(&self) -> bool {
         self.retired.len() < Self::MAX_RETIRED
     }
 
-    /// What verifiers need: next, active and retired.
+    /// The public keys that verifiers need: next, active and retired.
     pub fn key_set(&self) -> KeySet {
         [&self.next.key, &self.active.key]
             .into_iter()
@@ -255,8 +250,9 @@ impl KeyRing {
         Ok(ring)
     }
 
-    /// Revokes a key in any state. When it is `active` or `next`, a fresh key takes its place at the
-    /// end of the line, so that both are there in the same step. For `tail` see [`KeyRing::rotate`].
+    /// Revokes a key in any state. Revoking `active` promotes `next` and makes the fresh key the new
+    /// `next`; revoking `next` replaces it with the fresh key. So the new ring has both again. For `tail`
+    /// see [`KeyRing::rotate`].
     ///
     /// # Errors
     /// See [`RevokeKeyError`].
@@ -293,8 +289,8 @@ impl KeyRing {
         Ok(ring)
     }
 
-    /// Revokes every key and begins with two others: for a ring from a backup, of which nobody knows what
-    /// has become of its keys since. For `tail` see [`KeyRing::rotate`].
+    /// Revokes every key and starts over with two fresh ones. It is for a ring from a backup: nobody knows
+    /// whether its keys have been revoked since. For `tail` see [`KeyRing::rotate`].
     ///
     /// # Errors
     /// When the clock is behind a key of the ring.
@@ -318,11 +314,13 @@ impl KeyRing {
             forget_at: now + tail,
         });
         let mut ring = Self::new(active, next, now);
+        // Keys that were revoked before stay listed: their tokens may not have expired yet.
         ring.revoked = revoked.chain(self.revoked.iter().cloned()).collect();
         Ok(ring)
     }
 
-    /// The ring without the keys whose last token has expired; `None` when there are none such.
+    /// Returns the ring without the retired and revoked keys whose last token has expired. `None` when there
+    /// are no such keys, so that an unchanged ring is neither written nor published.
     pub fn expire(&self, now: Timestamp) -> Option<Self> {
         let mut ring = self.clone();
         ring.retired.retain(|key| key.verifies_until > now);
@@ -332,16 +330,16 @@ impl KeyRing {
         shorter.then_some(ring)
     }
 
-    /// Refuses a clock that is behind what the ring remembers: times would run backwards.
+    /// Refuses a clock that is behind the ring. Otherwise a key could be retired before it was activated.
     ///
     /// # Errors
-    /// When it is.
+    /// When `now` is earlier than the newest time of `next` or `active`.
     pub fn check_clock(&self, now: Timestamp) -> Result<(), ClockBehind> {
         let newest = self.next.created_at.max(self.active.activated_at);
         if now < newest { Err(ClockBehind { now, newest }) } else { Ok(()) }
     }
 
-    /// The kid that revoked keys are remembered by.
+    /// The `kid`s of the revoked keys, newest first.
     pub fn revoked_kids(&self) -> impl Iterator<Item = &Kid> {
         self.revoked.iter().map(|key| key.key.kid())
     }
@@ -377,20 +375,24 @@ mod tests {
     }
 
     #[test]
-    fn rotation_promotes_next_and_keeps_the_retired_key_verifying() {
+    fn rotation_promotes_next_and_keeps_the_retired_key_in_the_key_set() {
         let rotated = ring().rotate(key(3), at(2000), TAIL).expect("clock is ahead");
         assert_eq!(rotated.active().key.kid(), key(2).kid());
         assert_eq!(rotated.next().key.kid(), key(3).kid());
         assert_eq!(rotated.retired()[0].verifies_until, at(2100));
         assert_eq!(rotated.key_set().len(), 3);
+    }
 
+    #[test]
+    fn a_retired_key_leaves_the_ring_once_its_last_token_has_expired() {
+        let rotated = ring().rotate(key(3), at(2000), TAIL).expect("clock is ahead");
         assert!(rotated.expire(at(2099)).is_none());
-        let expired = rotated.expire(at(2100)).expect("the retired key's time is over");
+        let expired = rotated.expire(at(2100)).expect("the retired key has expired");
         assert!(expired.key_set().key(key(1).kid().as_str()).is_none());
     }
 
     #[test]
-    fn the_largest_key_set_is_one_that_sessions_read() {
+    fn the_largest_key_set_stays_below_what_sessions_read() {
         let mut ring = ring();
         let retired = |seed: usize| {
             let mut bytes = [0; 32];
@@ -423,12 +425,15 @@ mod tests {
     }
 
     #[test]
-    fn next_and_retired_keys_can_be_revoked_too() {
+    fn revoking_the_next_key_puts_the_fresh_key_in_its_place() {
         let next_gone =
             ring().revoke(key(2).kid().as_str(), key(3), at(2000), TAIL).expect("known key");
         assert_eq!(next_gone.active().key.kid(), key(1).kid());
         assert_eq!(next_gone.next().key.kid(), key(3).kid());
+    }
 
+    #[test]
+    fn revoking_a_retired_key_leaves_the_next_key_alone() {
         let rotated = ring().rotate(key(3), at(2000), TAIL).expect("clock is ahead");
         let retired_gone =
             rotated.revoke(key(1).kid().as_str(), key(4), at(2001), TAIL).expect("known key");
@@ -437,7 +442,7 @@ mod tests {
     }
 
     #[test]
-    fn a_ring_that_begins_anew_trusts_nothing_of_before() {
+    fn a_ring_that_begins_anew_revokes_every_earlier_key() {
         let rotated = ring().rotate(key(3), at(2000), TAIL).expect("clock is ahead");
         let revoked =
             rotated.revoke(key(2).kid().as_str(), key(4), at(2000), TAIL).expect("known key");
@@ -466,7 +471,7 @@ mod tests {
     }
 
     #[test]
-    fn a_clock_before_the_newest_key_changes_nothing() {
+    fn a_clock_behind_the_newest_key_is_refused() {
         let behind = ClockBehind { now: at(999), newest: at(1000) };
         assert_eq!(ring().rotate(key(3), at(999), TAIL).err(), Some(behind));
         assert_eq!(

@@ -1,12 +1,13 @@
-//! Whether a planned rotation may go ahead: only when nobody who listens would refuse the tokens of
-//! the key that signs from then on. Pure: it reads no clock, and knows what it is told.
+//! The gate of planned rotations: one passes only if no listener would refuse the tokens of the key that
+//! signs from then on. It is pure: it reads no clock, and knows only what it is told.
 //!
-//! Two kinds of verifiers listen. Those on the trust stream say which epoch they hold. Those that poll
-//! the JWKS say nothing: for them it counts how long ago a key set without `next` was last served.
+//! Two kinds of verifiers listen. Those on the trust stream acknowledge the epoch that they hold. Those
+//! that poll the JWKS (RFC 7517 §5) acknowledge nothing, so the gate counts the time since a key set
+//! without `next` was last served.
 //!
-//! A model drives it as the server does: [`RotationGate::publish`] after each commit of the ring,
-//! [`RotationGate::polled`] for each key set served, [`RotationGate::check`] where the rotation is
-//! decided, with the verifiers connected then.
+//! The server and the model in `tests/model` drive the gate the same way: [`RotationGate::publish`]
+//! after each commit of a ring, [`RotationGate::polled`] for each key set served, and
+//! [`RotationGate::check`] where a rotation is decided, with the verifiers connected at that time.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -16,24 +17,24 @@ use serde::{Deserialize, Serialize};
 
 use crate::ring::{KeyInfo, KeyRing, KeyState};
 
-/// How long a verifier on the stream may take to acknowledge what it was sent. Then it is let go, so
-/// that it delays no rotation for longer.
+/// How long a verifier on the trust stream may take to acknowledge what it was sent. After that the server
+/// disconnects it, so that it delays no rotation any longer.
 pub const ACK_DEADLINE: Duration = Duration::from_secs(30);
 
-/// How long verifiers that lost their stream may take to be back: longer than a session ever waits
-/// before it tries again, with time for the try itself.
+/// How long the gate waits for a verifier that lost its stream. This is longer than a session ever waits
+/// before it reconnects, and leaves time for the attempt itself.
 pub const RECONNECT_WINDOW: Duration = Duration::from_secs(30);
 
-/// How long whoever polls the JWKS may keep it (`max-age`).
+/// How long a poller may cache the JWKS: the `max-age` that it is served with (RFC 9111 §5.2.2.1).
 pub const JWKS_MAX_AGE: Duration = Duration::from_secs(60);
 
-/// How long after a key set without `next` was last served nobody can hold it any more. More than one
-/// interval: a poller fetches the new set some time after the old one has become stale, by a timer
-/// of its own and a clock that may run slower than ours, and the answer takes its time too.
+/// How long pollers may go on using a key set after it was last served. Longer than [`JWKS_MAX_AGE`]: a
+/// poller refetches some time after its copy has become stale, by its own timer and on a clock that may run
+/// slower than ours, and the response takes time too.
 pub const JWKS_GONE: Duration = Duration::from_secs(JWKS_MAX_AGE.as_secs() + 30);
 
-/// Who ever listened to a store. Kept with it: after a start nobody is connected, and that does not
-/// mean that there is nobody.
+/// Whether anyone has ever listened to a store. The store keeps this, because after a start nobody is
+/// connected yet although there may be verifiers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 pub struct Listeners {
     /// Whether a verifier was ever connected to the trust stream.
@@ -42,27 +43,28 @@ pub struct Listeners {
     pub polled: bool,
 }
 
-/// A verifier on the trust stream, or one that was until lately.
+/// A verifier that is connected to the trust stream, or was until recently.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct StreamVerifier {
-    /// Tells it from others.
+    /// Identifies it within this process.
     pub id: u64,
-    /// The epoch that it acknowledged last; 0 for none yet.
+    /// The latest epoch that it acknowledged; 0 if none yet.
     pub acked: u64,
-    /// When it lost its stream, unless it was let go for not acknowledging. None while connected.
+    /// When it lost its stream; `None` while it is connected. Verifiers that the server disconnected for not
+    /// acknowledging are not passed to the gate at all.
     pub left_at: Option<Timestamp>,
 }
 
-/// What has been published to whom, as far as rotations depend on it.
+/// What the gate remembers of what was published, and to whom.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct RotationGate {
-    /// When verifiers from before the start began to come back, if there may be any.
+    /// When the process started, if verifiers from before may still have to reconnect.
     awaited_since: Option<Timestamp>,
     next: Kid,
-    /// For each key in the key set an epoch that holds it, as have all since: the first one, or for
-    /// keys from before the start the one at the start.
+    /// For each key of the key set, the epoch from which on every epoch holds it: the first one with the
+    /// key, or the epoch at the start of the process for older keys.
     published: BTreeMap<Kid, u64>,
-    /// For each revoked key where it was, and the epoch that withdrew it.
+    /// For each revoked key, the epoch from which on it was held, and the epoch that withdrew it.
     withdrawn: BTreeMap<Kid, (u64, u64)>,
     /// When a key set with `next` was last served to a poller.
     polled_with: Option<Timestamp>,
@@ -70,35 +72,36 @@ pub struct RotationGate {
     polled_without: Option<Timestamp>,
 }
 
-/// Why a rotation would break someone, or may.
+/// Why a rotation has to wait: who would refuse the tokens of the next key, or might.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
 pub struct Blocked {
-    /// Who has not acknowledged an epoch that holds `next`.
+    /// The verifiers that have not acknowledged an epoch that holds `next`.
     pub behind: Vec<Behind>,
-    /// How long verifiers may still take to be back after the start.
+    /// How much longer verifiers may take to reconnect after the start of the process.
     pub reconnecting: Option<Duration>,
-    /// How long someone who polls the JWKS may still hold a key set without `next`.
+    /// How much longer a poller may use a JWKS without `next`.
     pub polling: Option<Duration>,
 }
 
 /// A verifier that does not hold `next`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Behind {
-    /// Which ([`StreamVerifier::id`]).
+    /// Its [`StreamVerifier::id`].
     pub id: u64,
-    /// The epoch that it acknowledged last; 0 for none yet.
+    /// The latest epoch that it acknowledged; 0 if none yet.
     pub acked: u64,
-    /// The epoch that it would have to acknowledge. None while `next` has not been published.
+    /// The epoch that it must acknowledge. `None` while `next` has not been published.
     pub needed: Option<u64>,
-    /// When it lost its stream, how long it is still waited for.
+    /// How much longer the gate waits for it to reconnect. `None` while it is connected.
     pub waited_for: Option<Duration>,
 }
 
 impl RotationGate {
-    /// A gate at the start of a process, which publishes this ring at this epoch.
+    /// Makes the gate at the start of a process that publishes this ring at this epoch.
     pub fn new(ring: &KeyRing, epoch: u64, listeners: Listeners, now: Timestamp) -> Self {
-        // Nobody remembers what was served until just now: a key set with `next`, and one without it
-        // unless `next` has been there for as long as the store.
+        // What was served before the start is forgotten, so assume the worst: a poller fetched a key set
+        // just now, both with `next` and without. Only if `next` is as old as the store can there be none
+        // without it.
         let polled = listeners.polled.then_some(now);
         Self {
             awaited_since: listeners.streamed.then_some(now),
@@ -110,8 +113,8 @@ impl RotationGate {
         }
     }
 
-    /// Takes note of a ring that has been committed, as of the epoch that publishes it. Call it before
-    /// anyone can be sent that epoch.
+    /// Notes that a ring was committed and is published with this epoch. Call it before anyone can be sent
+    /// that epoch; otherwise an acknowledgement could arrive for an epoch that the gate does not know.
     pub fn publish(&mut self, ring: &KeyRing, epoch: u64) {
         let before = std::mem::take(&mut self.published);
         self.published = valid_kids(ring)
@@ -124,29 +127,32 @@ impl RotationGate {
             }
         }
         if *ring.next().key.kid() != self.next {
+            // Every key set served so far lacks the new `next`, also those that had the old one.
             self.next = ring.next().key.kid().clone();
             self.polled_without = self.polled_without.max(self.polled_with.take());
         }
     }
 
-    /// Takes note that the key set of an epoch is about to be served to someone who polls.
+    /// Notes that the key set of this epoch is about to be served to a poller.
     pub fn polled(&mut self, epoch: u64, now: Timestamp) {
+        // The epoch counts, not the order of calls: a key set that was read before a rotation may be served
+        // after it.
         let with_next = self.published.get(&self.next).is_some_and(|first| *first <= epoch);
         let last = if with_next { &mut self.polled_with } else { &mut self.polled_without };
         *last = (*last).max(Some(now));
     }
 
-    /// Whether a verifier that acknowledged this epoch holds a key, and would accept its tokens.
+    /// Whether a verifier that acknowledged this epoch last holds the key and accepts its tokens.
     pub fn is_held(&self, kid: &Kid, acked: u64) -> bool {
         self.published.get(kid).is_some_and(|first| *first <= acked)
             || self.withdrawn.get(kid).is_some_and(|(first, end)| (*first..*end).contains(&acked))
     }
 
-    /// Whether `next` of this ring may sign. The ring may be one that is not published yet, and
-    /// `listeners` are those known with it.
+    /// Checks whether the `next` key of this ring may begin to sign. The ring may be committed and not yet
+    /// published; `listeners` is the state of the same commit.
     ///
     /// # Errors
-    /// When someone would refuse its tokens, or may: who, and until when.
+    /// When someone would refuse the tokens of `next`, or might. [`Blocked`] says who, and for how long.
     pub fn check(
         &self,
         ring: &KeyRing,
@@ -157,7 +163,7 @@ impl RotationGate {
         let needed = self.published.get(ring.next().key.kid()).copied();
         let polled_without = match needed {
             Some(_) => self.polled_without,
-            // Whoever polls right now gets one without it.
+            // Not published yet: a poller that fetches right now gets a key set without `next`.
             None => Some(now),
         };
         let blocked = Blocked {
@@ -174,9 +180,9 @@ impl RotationGate {
 }
 
 impl Blocked {
-    /// When it is worth another try.
+    /// How long to wait before the rotation is worth another try.
     pub fn retry_in(&self) -> Duration {
-        // Who is connected acknowledges within a round trip, if at all.
+        // A connected verifier acknowledges within a round trip, if at all; 2 s are ample for that.
         let behind =
             self.behind.iter().map(|one| one.waited_for.unwrap_or(Duration::from_secs(2))).max();
         [behind, self.reconnecting, self.polling].into_iter().flatten().max().unwrap_or_default()
@@ -194,8 +200,10 @@ fn behind(verifier: &StreamVerifier, needed: Option<u64>, now: Timestamp) -> Opt
     Some(Behind { id: verifier.id, acked: verifier.acked, needed, waited_for })
 }
 
-/// What is left of a window; none once it is over. Times are whole seconds, cut off: that one of them
-/// has passed shows only when the next has begun.
+/// What is left of a window that began at `since`; `None` once it is over.
+///
+/// Timestamps are whole seconds, rounded down, so `since` may be almost a second later than it says. The
+/// window is therefore counted one second longer.
 fn left(since: Timestamp, window: Duration, now: Timestamp) -> Option<Duration> {
     let over = since + window + Duration::from_secs(1);
     (now < over).then(|| over.since(now))
@@ -206,7 +214,7 @@ fn valid_kids(ring: &KeyRing) -> impl Iterator<Item = Kid> {
     ring.keys().into_iter().filter(valid).map(|key| key.kid)
 }
 
-/// Whether `next` was made together with the first key of the store.
+/// Whether the ring is the first of its store: then no key set without `next` was ever served.
 fn is_first(ring: &KeyRing) -> bool {
     let (next, active) = (ring.next(), ring.active());
     next.created_at == active.created_at
@@ -246,7 +254,7 @@ mod tests {
     }
 
     #[test]
-    fn without_anyone_who_ever_listened_it_is_open_at_once() {
+    fn the_gate_is_open_at_once_if_nobody_ever_listened() {
         let ring = first_ring();
         let mut gate = RotationGate::new(&ring, 1, NOBODY, at(0));
         assert_eq!(gate.check(&ring, NOBODY, &[], at(0)), Ok(()));
@@ -280,38 +288,50 @@ mod tests {
     }
 
     #[test]
-    fn a_verifier_that_lost_its_stream_is_waited_for_as_long_as_it_may_take_to_be_back() {
+    fn the_gate_waits_one_reconnect_window_for_a_verifier_that_lost_its_stream() {
         let ring = first_ring();
         let gate = RotationGate::new(&ring, 5, NOBODY, at(0));
         let left = |acked| [StreamVerifier { id: 1, acked, left_at: Some(at(100)) }];
         let blocked = gate.check(&ring, STREAMS, &left(4), at(130)).expect_err("a second is left");
         assert_eq!(blocked.retry_in(), Duration::from_secs(1));
         assert_eq!(gate.check(&ring, STREAMS, &left(4), at(131)), Ok(()));
-        assert_eq!(gate.check(&ring, STREAMS, &left(5), at(100)), Ok(()), "it had it");
+        assert_eq!(
+            gate.check(&ring, STREAMS, &left(5), at(100)),
+            Ok(()),
+            "it already held the key"
+        );
     }
 
     #[test]
-    fn after_a_start_verifiers_get_time_to_be_back_if_there_ever_were_any() {
+    fn after_a_start_the_gate_waits_for_verifiers_only_if_one_ever_connected() {
         let ring = first_ring();
         let gate = RotationGate::new(&ring, 5, STREAMS, at(0));
         let blocked = gate.check(&ring, STREAMS, &[], at(30)).expect_err("a second is left");
         assert_eq!(blocked.reconnecting, Some(Duration::from_secs(1)));
         assert_eq!(gate.check(&ring, STREAMS, &[], at(31)), Ok(()));
         let gate = RotationGate::new(&ring, 5, NOBODY, at(0));
-        assert_eq!(gate.check(&ring, STREAMS, &[], at(0)), Ok(()), "the first came afterwards");
+        assert_eq!(
+            gate.check(&ring, STREAMS, &[], at(0)),
+            Ok(()),
+            "the first verifier came after the start"
+        );
     }
 
     #[test]
-    fn a_key_set_without_the_next_key_is_waited_out_if_one_was_served() {
+    fn the_gate_waits_until_no_poller_can_hold_a_key_set_without_the_next_key() {
         let ring = first_ring();
         let mut gate = RotationGate::new(&ring, 1, NOBODY, at(0));
         gate.polled(1, at(10));
-        assert_eq!(gate.check(&ring, POLLERS, &[], at(10)), Ok(()), "none was without it");
+        assert_eq!(
+            gate.check(&ring, POLLERS, &[], at(10)),
+            Ok(()),
+            "no key set without it was served"
+        );
         let ring = rotated(&ring, 3, at(11));
         let blocked = gate.check(&ring, POLLERS, &[], at(11)).expect_err("not published yet");
         assert_eq!(blocked.polling, Some(JWKS_GONE + Duration::from_secs(1)));
         gate.publish(&ring, 2);
-        // Its set was read before the change and goes out after it.
+        // This key set was read before the rotation and is served after it.
         gate.polled(1, at(12));
         gate.polled(2, at(13));
         let blocked = gate.check(&ring, POLLERS, &[], at(12 + 90)).expect_err("a second is left");
@@ -323,17 +343,21 @@ mod tests {
 
         let ring = rotated(&ring, 4, at(200));
         gate.publish(&ring, 3);
-        assert_eq!(gate.check(&ring, POLLERS, &[], at(200)), Ok(()), "the last was long ago");
+        assert_eq!(
+            gate.check(&ring, POLLERS, &[], at(200)),
+            Ok(()),
+            "the last one without it was served long ago"
+        );
     }
 
     #[test]
-    fn after_a_start_whoever_ever_polled_may_have_polled_just_before() {
+    fn after_a_start_the_gate_assumes_that_a_poller_fetched_just_before_it() {
         let started = |ring: &KeyRing, listeners| {
             let gate = RotationGate::new(ring, 5, listeners, at(150));
             move |ring: &KeyRing, now| gate.check(ring, listeners, &[], now)
         };
         let first = first_ring();
-        assert_eq!(started(&first, POLLERS)(&first, at(150)), Ok(()), "it was always there");
+        assert_eq!(started(&first, POLLERS)(&first, at(150)), Ok(()), "every key set had it");
         let second = rotated(&first, 3, at(100));
         let check = started(&second, POLLERS);
         assert!(check(&second, at(150 + 90)).is_err());
@@ -344,12 +368,12 @@ mod tests {
         gate.publish(&second, 6);
         assert!(
             gate.check(&second, POLLERS, &[], at(150)).is_err(),
-            "one was without the new next"
+            "the key set before the start lacks the new next"
         );
     }
 
     #[test]
-    fn after_a_start_the_key_set_until_then_may_still_be_held() {
+    fn a_rotation_after_a_start_waits_for_pollers_of_the_key_set_before_it() {
         let ring = first_ring();
         let mut gate = RotationGate::new(&ring, 5, POLLERS, at(1000));
         assert_eq!(gate.check(&ring, POLLERS, &[], at(1001)), Ok(()));
@@ -360,7 +384,7 @@ mod tests {
     }
 
     #[test]
-    fn who_holds_which_key_follows_from_what_it_acknowledged() {
+    fn the_acknowledged_epoch_tells_which_keys_a_verifier_holds() {
         let ring = first_ring();
         let mut gate = RotationGate::new(&ring, 5, NOBODY, at(0));
         let [active, next] = [ring.active().key.kid().clone(), ring.next().key.kid().clone()];
@@ -375,7 +399,7 @@ mod tests {
         gate.publish(&ring, 7);
         assert!(
             gate.is_held(&next, 6) && !gate.is_held(&next, 7),
-            "revoked, but not for everyone yet"
+            "a verifier holds a revoked key until it acknowledges the revocation"
         );
         let ring = ring.expire(at(100_000)).expect("the retired key goes");
         gate.publish(&ring, 8);

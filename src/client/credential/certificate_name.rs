@@ -1,8 +1,7 @@
-//! The third kind: a name in the certificate that the client connects with (`tls_client_auth`, RFC 8705
-//! §2.1).
+//! The third kind of credential: a name in the client's certificate (`tls_client_auth`, RFC 8705 §2.1).
 //!
-//! Whether an authority that is trusted has signed a certificate is decided where the connection is
-//! accepted. Here is which names it has, and which of them a client was registered with.
+//! The TLS handshake decides whether a trusted authority signed the certificate. This file only reads the
+//! names of a certificate and finds the one that a client is registered with.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -20,7 +19,8 @@ use x509_cert::name::Name;
 
 use crate::client::{Client, Credential, CredentialKind};
 
-/// The name of a client's that a certificate has; of several the first that works.
+/// The credential of a client whose name the certificate has. Of several it is the first that has not
+/// expired, so that an expired one does not hide one that works.
 pub fn certified<'a>(
     candidate: Option<&'a Client>,
     certificate: &CertificateNames,
@@ -35,31 +35,32 @@ pub fn certified<'a>(
     std::iter::once(first).chain(matched).find(|one| !one.has_expired(now)).or(Some(first))
 }
 
-/// A name that a certificate can have (RFC 8705 §2.1.2), in its one spelling: equal names are equal
-/// text.
+/// A name that a certificate can have (RFC 8705 §2.1.2), in canonical spelling: two names are equal exactly
+/// when their texts are.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct CertificateName {
     kind: CertificateNameKind,
     text: Box<str>,
 }
 
-/// Which of a certificate's names is meant.
+/// Which name of a certificate is meant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum CertificateNameKind {
-    /// The subject, as RFC 4514 writes it: `CN=backup,O=Example`. Letter case and space count.
+    /// The subject as RFC 4514 writes it: `CN=backup,O=Example`. Case and spaces count.
     SubjectDn,
-    /// A DNS name among the subject alternative names, in lower case. No wildcard: it names one client.
+    /// A DNS name among the subject alternative names, in lower case. It cannot be a wildcard, since it has to
+    /// name one client.
     SanDns,
-    /// A URI among them, exactly as it stands there.
+    /// A URI among the subject alternative names, exactly as the certificate has it.
     SanUri,
-    /// An IP address among them.
+    /// An IP address among the subject alternative names.
     SanIp,
-    /// An e-mail address among them, its domain in lower case.
+    /// An e-mail address among the subject alternative names, with its domain in lower case.
     SanEmail,
 }
 
-/// Text that is not a name of the kind that it should be. It is not repeated.
+/// The text is not a name of this kind. The error does not repeat it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct InvalidCertificateName(CertificateNameKind);
 
@@ -83,11 +84,11 @@ impl fmt::Display for InvalidCertificateName {
 impl std::error::Error for InvalidCertificateName {}
 
 impl CertificateNameKind {
-    /// Every kind there is.
+    /// All kinds.
     pub const ALL: [Self; 5] =
         [Self::SubjectDn, Self::SanDns, Self::SanUri, Self::SanIp, Self::SanEmail];
 
-    /// The kind in one word, as the store and the audit log have it.
+    /// The kind in one word, as it stands in the store and in the audit log.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::SubjectDn => "subject_dn",
@@ -100,24 +101,24 @@ impl CertificateNameKind {
 }
 
 impl CertificateName {
-    /// The longest text of a name, in bytes.
+    /// The length of the longest name, in bytes.
     pub const MAX_LEN: usize = 1024;
 
-    /// Reads a name of a kind, and brings it to its one spelling.
+    /// Reads a name of this kind and puts it into canonical spelling.
     ///
     /// # Errors
-    /// When the text is no such name.
+    /// When the text is not a name of this kind, or is longer than [`CertificateName::MAX_LEN`].
     pub fn new(kind: CertificateNameKind, text: &str) -> Result<Self, InvalidCertificateName> {
         let text = if text.len() > Self::MAX_LEN { None } else { canonical(kind, text) };
         text.map(|text| Self { kind, text: text.into() }).ok_or(InvalidCertificateName(kind))
     }
 
-    /// Which name it is.
+    /// The kind of the name.
     pub fn kind(&self) -> CertificateNameKind {
         self.kind
     }
 
-    /// The name.
+    /// The name, without its kind.
     pub fn as_str(&self) -> &str {
         &self.text
     }
@@ -131,8 +132,8 @@ impl fmt::Display for CertificateName {
 }
 
 impl CertificateName {
-    /// Reads what [`Display`](fmt::Display) writes. `None` when the kind is not known, or the text not in
-    /// its one spelling.
+    /// Reads what [`Display`](fmt::Display) writes. `None` when the kind is unknown, or the name is not in
+    /// canonical spelling.
     pub fn from_canonical(text: &str) -> Option<Self> {
         let (kind, name) = text.split_once(':')?;
         let kind = CertificateNameKind::ALL.into_iter().find(|known| known.as_str() == kind)?;
@@ -140,12 +141,12 @@ impl CertificateName {
     }
 }
 
-/// All names of a certificate. Whoever makes one has seen to it that its holder has the private key and
-/// that a trusted authority has signed it: the TLS handshake does.
+/// All names of a certificate that was verified. Make one only after the TLS handshake: it checks that a
+/// trusted authority signed the certificate and that the peer has its private key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CertificateNames(Vec<CertificateName>);
 
-/// Bytes that are not an X.509 certificate, or one whose names cannot be read.
+/// The bytes are not an X.509 certificate, or its names cannot be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct InvalidCertificate;
 
@@ -158,18 +159,18 @@ impl fmt::Display for InvalidCertificate {
 impl std::error::Error for InvalidCertificate {}
 
 impl CertificateNames {
-    /// The names of a certificate in DER. A name that none of ours can equal, such as a wildcard, is
-    /// passed over.
+    /// Reads the names of a certificate in DER. It skips names that no [`CertificateName`] can equal, such as
+    /// wildcards.
     ///
     /// # Errors
-    /// When it is not a certificate, or its names cannot be read.
+    /// When the bytes are not a certificate, or its names cannot be read.
     pub fn from_der(der: &[u8]) -> Result<Self, InvalidCertificate> {
         let certificate = Certificate::from_der(der).map_err(|_| InvalidCertificate)?;
         let certificate = certificate.tbs_certificate();
         let alternative =
             certificate.get_extension::<SubjectAltName>().map_err(|_| InvalidCertificate)?;
         let mut names = Vec::new();
-        // An empty subject is no name (RFC 5280 §4.1.2.6).
+        // A certificate may have an empty subject (RFC 5280 §4.1.2.6). That is not a name.
         names.extend(printed(certificate.subject()).map(|text| CertificateName {
             kind: CertificateNameKind::SubjectDn,
             text: text.into(),
@@ -220,24 +221,24 @@ fn canonical(kind: CertificateNameKind, text: &str) -> Option<String> {
 
 fn distinguished_name(text: &str) -> Option<String> {
     let name = printed(&Name::from_str(text).ok()?)?;
-    // The parser forgives a lone backslash at an end; what is printed never has one, so that what is
-    // read from it again is the same.
+    // A name must read back as it was printed; otherwise it would have two spellings. The parser also
+    // accepts a lone backslash at the end of the text, which RFC 4514 §3 does not allow.
     let again = printed(&Name::from_str(&name).ok()?)?;
     let trailing = text.bytes().rev().take_while(|byte| *byte == b'\\').count();
     (again == name && trailing % 2 == 0).then_some(name)
 }
 
-/// A subject as RFC 4514 §2 writes it, whatever string types the certificate has it in; `None` when it
-/// is empty or has parts without a value.
+/// Writes a subject as RFC 4514 §2 does. The string types that the certificate uses make no difference.
+/// `None` when the subject is empty or has a part without attributes.
 fn printed(subject: &Name) -> Option<String> {
     if subject.is_empty() {
         return None;
     }
     let mut relative_names = Vec::with_capacity(subject.len());
-    // RFC 4514 §2.1: the last one first.
+    // RFC 4514 §2.1: the relative names are written in reverse order, the last one first.
     for relative_name in subject.as_ref().iter().collect::<Vec<_>>().into_iter().rev() {
         let attributes: Option<Vec<String>> = relative_name.iter().map(attribute).collect();
-        // They are a set. Its order in DER depends on the string types.
+        // The attributes are a set, and its order in DER depends on the string types. Sorting removes that.
         let mut attributes = attributes.filter(|attributes| !attributes.is_empty())?;
         attributes.sort_unstable();
         relative_names.push(attributes.join("+"));
@@ -248,7 +249,8 @@ fn printed(subject: &Name) -> Option<String> {
 fn attribute(attribute: &AttributeTypeAndValue) -> Option<String> {
     let text = attribute.to_string();
     let read = AttributeTypeAndValue::from_str(&text).ok()?;
-    // A short name that stands for another attribute would be a way to pass for someone else.
+    // If the printed short name read back as another attribute type, one subject could pass for another.
+    // The type is then written as its OID, and the value in hexadecimal.
     if read.oid == attribute.oid {
         return Some(text);
     }
@@ -306,12 +308,12 @@ mod tests {
     }
 
     #[test]
-    fn a_distinguished_name_has_one_spelling() {
+    fn equal_distinguished_names_get_the_same_spelling() {
         for same in ["CN=a\\,b,O=E", "cn=a\\2cb,o=E", "commonName=a\\2Cb,O=\\45"] {
             assert_eq!(subject(same).as_deref(), Some(r"CN=a\,b,O=E"), "{same}");
         }
         assert_eq!(subject("CN=\\ a\\ ,O=E").as_deref(), Some(r"CN=\ a\ ,O=E"));
-        // The parts of one relative name are a set.
+        // The attributes of one relative name are a set.
         assert_eq!(subject("OU=x+CN=a,O=E"), subject("CN=a+OU=x,O=E"));
         assert_ne!(subject("CN=a,O=E"), subject("O=E,CN=a"));
         assert_ne!(subject("CN=a"), subject("CN=A"));
@@ -321,7 +323,7 @@ mod tests {
     }
 
     #[test]
-    fn a_subject_is_the_same_whatever_its_string_types() {
+    fn a_subject_matches_whatever_string_types_the_certificate_uses() {
         let utf8 = |text: &str| DnValue::Utf8String(text.to_owned());
         let printable = |text: &str| DnValue::PrintableString(text.try_into().expect("printable"));
         let name = CertificateName::new(CertificateNameKind::SubjectDn, "CN=backup,O=Ex,C=DE")
@@ -348,7 +350,7 @@ mod tests {
             assert!(!tricky(text).contains(&name("CN=a")), "{text}");
             assert!(!tricky(text).contains(&name("CN=a+O=E")), "{text}");
         }
-        // An attribute of a type that has no short name, with the value of one that has.
+        // The attribute type has no short name; its value is the value of a common name.
         let custom = names_of(&[(
             DnType::CustomDnType(vec![1, 3, 6, 1, 4, 1, 99999, 1]),
             DnValue::Utf8String("a".to_owned()),
@@ -358,10 +360,14 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_certificate_has_no_names() {
+    fn bytes_that_are_not_a_certificate_are_refused() {
         assert_eq!(CertificateNames::from_der(b""), Err(InvalidCertificate));
         assert_eq!(CertificateNames::from_der(&[0x30, 0]), Err(InvalidCertificate));
+    }
+
+    #[test]
+    fn an_empty_subject_is_not_a_name() {
         let empty = names_of(&[]);
-        assert_eq!(empty.0, [], "an empty subject is no name");
+        assert_eq!(empty.0, []);
     }
 }

@@ -1,4 +1,5 @@
-//! The second kind: a public key, which the client signs assertions with (`private_key_jwt`, RFC 7523).
+//! The second kind of credential: a public key. It verifies the assertions that the client signs
+//! (`private_key_jwt`, RFC 7523 §2.2).
 
 use std::sync::Arc;
 
@@ -7,8 +8,11 @@ use countersign_mesh::token::Assertion;
 
 use crate::client::{Client, Credential, CredentialKind};
 
-/// The key that signed an assertion, among a client's. As many signatures are verified whether there is
-/// one or not: where no key is, with the decoy, which nobody's signature is believed of.
+/// The credential of a client whose key signed the assertion.
+///
+/// The number of signature verifications depends only on whether the assertion names its key (`kid`): one if
+/// it does, and [`CredentialKind::MAX_OF_EACH`] if it does not. Where the client has no key, the decoy takes
+/// its place; a signature that verifies with the decoy counts for nothing.
 pub fn signer<'a>(
     candidate: Option<&'a Client>,
     assertion: &Assertion,
@@ -22,6 +26,7 @@ pub fn signer<'a>(
     match &assertion.kid {
         Some(kid) => verify(keys.find(|(_, key)| is_named(key, kid))),
         None => {
+            // `fold` visits every slot. Stopping at the first match would tell by timing which key it was.
             let slots = (0..CredentialKind::MAX_OF_EACH).map(|_| verify(keys.next()));
             slots.fold(None, Option::or)
         }
@@ -35,11 +40,12 @@ fn keys(client: &Client) -> impl Iterator<Item = (&Arc<Credential>, &PublicKey)>
     })
 }
 
-/// Whether the header of an assertion means a key: by our name, which is how the key's thumbprint (RFC 7638)
-/// begins, or by all of the thumbprint, as others name keys.
+/// Whether the `kid` of an assertion names this key. It may be the key's own `kid`, which is the beginning of
+/// its JWK thumbprint (RFC 7638), or the whole thumbprint, which other software uses.
 fn is_named(key: &PublicKey, kid: &str) -> bool {
     kid == key.kid().as_str() || kid.len() == THUMBPRINT_LEN && kid == key.thumbprint()
 }
 
-/// A SHA-256 in base64url.
+/// The length of a SHA-256 in base64url without padding. A `kid` of another length is refused without
+/// computing the thumbprint.
 const THUMBPRINT_LEN: usize = 43;

@@ -1,4 +1,4 @@
-//! The first kind: a secret. What is kept of it, and the text that is shown once.
+//! The first kind of credential: a secret. Its text is shown once; only its hash is stored.
 
 use std::fmt;
 use std::sync::Arc;
@@ -11,12 +11,15 @@ use zeroize::{Zeroize, Zeroizing};
 
 use crate::client::{Client, Credential, CredentialKind};
 
-/// The secret of a client that is this one. The work is the same whatever comes of it: one hash and as
-/// many comparisons in constant time as a client can have secrets.
+/// The credential of a client that matches this secret.
+///
+/// The amount of work is always the same: one hash, and [`CredentialKind::MAX_OF_EACH`] comparisons in constant
+/// time, however many secrets the client has.
 pub fn matching<'a>(candidate: Option<&'a Client>, secret: &str) -> Option<&'a Arc<Credential>> {
     let presented = SecretHash::of(secret);
     let mut stored = candidate.into_iter().flat_map(secrets);
     let mut matched = None;
+    // There is no `break`: the time must not tell which secret matched, nor how many there are.
     for _ in 0..CredentialKind::MAX_OF_EACH {
         let slot = stored.next();
         let hash = slot.map_or(&NO_HASH, |(_, hash)| hash.as_bytes());
@@ -28,7 +31,7 @@ pub fn matching<'a>(candidate: Option<&'a Client>, secret: &str) -> Option<&'a A
     matched
 }
 
-/// Stands where a client has no secret; nothing is known that hashes to it.
+/// Takes the place of a secret that a client does not have. No input with this hash is known.
 const NO_HASH: [u8; 32] = [0; 32];
 
 fn secrets(client: &Client) -> impl Iterator<Item = (&Arc<Credential>, &SecretHash)> {
@@ -38,22 +41,23 @@ fn secrets(client: &Client) -> impl Iterator<Item = (&Arc<Credential>, &SecretHa
     })
 }
 
-/// The SHA-256 of a secret. No slow hash: the secrets are ours, with 256 bits of randomness each.
+/// The SHA-256 of a secret. A slow password hash is not needed: we make the secrets ourselves, with 256 random
+/// bits each, so nobody can guess one.
 #[derive(Clone, Copy)]
 pub struct SecretHash([u8; 32]);
 
 impl SecretHash {
-    /// What a secret hashes to.
+    /// Hashes a secret.
     pub fn of(secret: &str) -> Self {
         Self(Sha256::digest(secret).into())
     }
 
-    /// As it was kept.
+    /// Rebuilds a hash from the store.
     pub fn from_bytes(bytes: [u8; 32]) -> Self {
         Self(bytes)
     }
 
-    /// For keeping.
+    /// The hash as bytes, for the store.
     pub fn as_bytes(&self) -> &[u8; 32] {
         &self.0
     }
@@ -65,30 +69,33 @@ impl fmt::Debug for SecretHash {
     }
 }
 
-/// A secret itself: `csec_` and 48 characters of base64url, which are 256 random bits and the first
-/// 32 bits of their SHA-256 under that prefix, so that a scanner can tell a leaked one from noise.
+/// The text of a secret: `csec_` and 48 characters of base64url. They encode 256 random bits and a checksum:
+/// the first 32 bits of the SHA-256 of the prefix and the random bits. By prefix and checksum a scanner
+/// tells a leaked secret from noise.
 pub struct ClientSecret(String);
 
 impl ClientSecret {
-    /// What every secret begins with.
+    /// The prefix of every secret.
     pub const PREFIX: &'static str = "csec_";
 
-    /// Makes one from the operating system's randomness.
+    /// Makes a secret from the operating system's randomness.
     ///
     /// # Errors
-    /// When the operating system has none to give.
+    /// When the operating system has no randomness to give.
     pub fn generate() -> Result<Self, getrandom::Error> {
         let mut bytes = Zeroizing::new([0; 36]);
         getrandom::fill(&mut bytes[..32])?;
         let checksum = Self::checksum(&bytes[..32]);
         bytes[32..].copy_from_slice(&checksum);
+        // The full capacity at once: a growing string would leave copies that nobody zeroizes.
         let mut text = String::with_capacity(Self::PREFIX.len() + 48);
         text.push_str(Self::PREFIX);
         URL_SAFE_NO_PAD.encode_string(bytes.as_slice(), &mut text);
         Ok(Self(text))
     }
 
-    /// Whether text has the form and the checksum of a secret: what a scanner asks.
+    /// Whether the text has the form and the checksum of a secret. A scanner for leaked secrets makes the same
+    /// check.
     pub fn looks_like_one(text: &str) -> bool {
         text.strip_prefix(Self::PREFIX)
             .and_then(|rest| URL_SAFE_NO_PAD.decode(rest).ok())
@@ -123,7 +130,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_secret_has_a_form_that_scanners_can_tell() {
+    fn a_scanner_can_tell_a_secret_from_other_text() {
         let secret = ClientSecret::generate().expect("randomness");
         assert!(ClientSecret::looks_like_one(secret.expose()));
         assert_eq!(secret.expose().len(), 53);
