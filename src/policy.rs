@@ -136,6 +136,10 @@ pub fn decide(
         }
     };
     if let Some(missing) = granted.first_missing(&request.scopes) {
+        // What every client holds for `countersign` is no grant: who has none asks for a wrong target.
+        if client.settings.grants.scopes(audience.as_str()).is_none() {
+            return Err(Denial::AudienceNotGranted(audience));
+        }
         return Err(Denial::ScopeNotGranted(missing.into()));
     }
     let scopes = if request.scopes.is_empty() { granted } else { request.scopes.clone() };

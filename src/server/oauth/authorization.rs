@@ -1,19 +1,13 @@
 //! The `Authorization` header of HTTP Basic, as OAuth 2.0 uses it.
 
-use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
-use base64::{Engine, alphabet};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use zeroize::Zeroizing;
 
 use crate::server::oauth::form::decode;
 
 /// Longer than the longest id and secret that there can be, every byte of them percent-encoded.
 const MAX_LEN: usize = 4096;
-
-/// Some clients leave the padding out.
-const BASE64: GeneralPurpose = GeneralPurpose::new(
-    &alphabet::STANDARD,
-    GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
-);
 
 /// A client's id and secret from HTTP Basic (RFC 6749 §2.3.1): each was form-encoded before the two
 /// were joined.
@@ -32,7 +26,9 @@ impl BasicCredentials {
         if !scheme.eq_ignore_ascii_case(b"basic") || encoded.len() > MAX_LEN {
             return None;
         }
-        let joined = Zeroizing::new(BASE64.decode(encoded).ok()?);
+        // The alphabet, the padding and the unused bits of RFC 4648 §4, and none other: RFC 7617 §2 allows no
+        // second way to write the same.
+        let joined = Zeroizing::new(STANDARD.decode(encoded).ok()?);
         let colon = joined.iter().position(|byte| *byte == b':')?;
         let client_id = decode(&joined[..colon]).ok()?;
         let client_secret = decode(&joined[colon + 1..]).ok()?;
@@ -42,7 +38,6 @@ impl BasicCredentials {
 
 #[cfg(test)]
 mod tests {
-    use base64::engine::general_purpose::STANDARD;
     use proptest::prelude::*;
 
     use super::*;
@@ -50,6 +45,11 @@ mod tests {
     fn parse(header: &str) -> Option<(String, String)> {
         let credentials = BasicCredentials::parse(header.as_bytes())?;
         Some((credentials.client_id.to_string(), credentials.client_secret.to_string()))
+    }
+
+    /// Every byte percent-encoded.
+    fn encode(text: &str) -> String {
+        text.bytes().map(|byte| format!("%{byte:02X}")).collect()
     }
 
     fn basic(joined: &str) -> Option<(String, String)> {
@@ -64,7 +64,7 @@ mod tests {
         assert_eq!(basic("order:"), pair("order", ""));
         // From RFC 7617 §2.
         assert_eq!(parse("bAsIc QWxhZGRpbjpvcGVuIHNlc2FtZQ=="), pair("Aladdin", "open sesame"));
-        assert_eq!(parse("Basic  QWxhZGRpbjpvcGVuIHNlc2FtZQ "), pair("Aladdin", "open sesame"));
+        assert_eq!(parse("Basic  QWxhZGRpbjpvcGVuIHNlc2FtZQ== "), pair("Aladdin", "open sesame"));
     }
 
     #[test]
@@ -73,6 +73,17 @@ mod tests {
         {
             assert_eq!(parse(bad), None, "{bad}");
         }
+        // Without its padding, with too much of it, in the URL-safe alphabet, with bits that mean nothing.
+        for bad in [
+            "QWxhZGRpbjpvcGVuIHNlc2FtZQ",
+            "QWxhZGRpbjpvcGVuIHNlc2FtZQ=",
+            "YTo_Pz8-",
+            "YTpiYg=",
+            "YTpiYh==",
+        ] {
+            assert_eq!(parse(&format!("Basic {bad}")), None, "{bad}");
+        }
+        assert_eq!(parse("Basic YTo/Pz8+"), Some(("a".to_owned(), "???>".to_owned())));
         for bad in ["a%:b", "a:b%4", "a:%FF", "a:%00", "no colon"] {
             assert_eq!(basic(bad), None, "{bad}");
         }
@@ -83,8 +94,19 @@ mod tests {
     proptest! {
         #[test]
         fn any_header_is_credentials_or_is_not(header in proptest::collection::vec(any::<u8>(), 0..200)) {
-            let _ = BasicCredentials::parse(&header);
-            let _ = BasicCredentials::parse(&[b"Basic ".as_slice(), &header].concat());
+            let with_scheme = [b"Basic ".as_slice(), &header].concat();
+            for header in [header, with_scheme] {
+                let Some(credentials) = BasicCredentials::parse(&header) else { continue };
+                // What was read is what the header says, and there is no other way to say it.
+                let joined = format!("{}:{}", encode(&credentials.client_id), encode(&credentials.client_secret));
+                let again = BasicCredentials::parse(format!("Basic {}", STANDARD.encode(joined)).as_bytes());
+                let again = again.expect("it is well-formed");
+                prop_assert_eq!(&credentials.client_id, &again.client_id);
+                prop_assert_eq!(&credentials.client_secret, &again.client_secret);
+                let encoded = header[6..].trim_ascii();
+                let decoded = STANDARD.decode(encoded).expect("it was");
+                prop_assert_eq!(STANDARD.encode(decoded).into_bytes(), encoded);
+            }
         }
 
         #[test]

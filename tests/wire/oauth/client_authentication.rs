@@ -83,6 +83,9 @@ async fn everyone_who_is_not_believed_gets_the_same_bytes() {
         &header("Basic", &format!("order:{secret}%FF")),
         &header("Basic", &format!("order:{secret}%00")),
         &header("Basic ,", &format!("order:{secret}")),
+        // The right secret in base64 of the wrong kind.
+        &header("Basic", &format!("order:{secret}")).replace('=', ""),
+        &header("Basic", &format!("order:{secret}")).replace("\r\n", "=\r\n"),
         &format!("authorization: Bearer {bearer}\r\n"),
         &format!("authorization: Basic {}\r\n", "YTpi".repeat(4000)),
     ] {

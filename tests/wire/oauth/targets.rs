@@ -125,6 +125,22 @@ async fn countersign_is_never_inferred() {
 }
 
 #[tokio::test]
+async fn who_has_no_grant_for_countersign_asks_for_a_wrong_target() {
+    let server = TestServer::start().await;
+    let secret = server.register("order", &[("shop", &["read"])], &[]).await;
+    let order = basic("order", &secret);
+    let answer = token(&server, &order, "&audience=countersign&scope=keys:read").await;
+    assert_error(&answer, 400, "invalid_target");
+    // An operator who lacks the scope has the target right.
+    let operator = basic("operator", &server.operator_secret);
+    let answer = token(&server, &operator, "&audience=countersign&scope=keys:eat").await;
+    assert_error(&answer, 400, "invalid_scope");
+    // What every client holds is no question of grants.
+    let answer = token(&server, &order, "&audience=countersign").await;
+    assert_eq!(audience(&answer), "countersign");
+}
+
+#[tokio::test]
 async fn resources_follow_their_client() {
     let (server, order) = start().await;
     let operator = server.operator().await;
