@@ -254,8 +254,8 @@ fn line(file: &FileDescriptor, path: &[i32]) -> usize {
         .map_or(0, |first| *first as usize + 1)
 }
 
-// The same alphabets as `claims::Scope` and `claims::Audience`, which this room cannot see;
-// `tests/codegen.rs` holds the two against each other.
+// The same alphabets as `claims::Scope` and `claims::Audience`, which this crate cannot see;
+// `tests/annotations.rs` holds the two against each other.
 
 fn is_scope(text: &str) -> bool {
     (1..=128).contains(&text.len())
