@@ -1,6 +1,6 @@
-//! A background worker: it drains a queue, and has Notification send what is in it. It runs for months, as
-//! itself, while the token service and Notification are restarted: a token at hand is good without
-//! the token service, and a message leaves the queue only when Notification has it.
+//! A background worker: it drains a queue, and has Notification send what is in it. It authenticates as
+//! itself and runs for months, while the token service and Notification are restarted: a token at hand
+//! stays good without the token service, and a message leaves the queue only when Notification has it.
 //!
 //! ```text
 //! countersign client create email-worker --credentials countersign-dev/operator.toml \
@@ -9,10 +9,10 @@
 //!     --notification http://127.0.0.1:8084 --queue /var/spool/shop
 //! ```
 //!
-//! The queue is a directory: a file is a message, taken in the order of their names. Who adds one writes
-//! it under a name that begins with a dot and renames it. A message whose receipt was lost on the way is
-//! sent again: at least once, as every queue has it that loses nothing. Notification is
-//! `notification_service.rs`.
+//! The queue is a directory. Each file is a message, and they are taken in the order of their names. A
+//! producer writes a message under a name that begins with a dot and then renames it. A message whose
+//! receipt was lost on the way is sent again: delivery is at least once, as in every queue that loses
+//! nothing. Notification is `notification_service.rs`.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -87,7 +87,7 @@ async fn work(args: Args) -> Result<(), Failure> {
     }
 }
 
-/// Has one message sent, however long that takes; then it leaves the queue.
+/// Sends one message, however long that takes, and removes it from the queue.
 async fn deliver(
     notification: &NotificationServiceClient<Authenticated<Channel>>,
     path: &Path,
@@ -118,7 +118,7 @@ async fn deliver(
     }
 }
 
-/// Whether what is in the way may go away by itself.
+/// Whether the failure may pass by itself.
 fn passes(code: Code) -> bool {
     matches!(
         code,
@@ -131,7 +131,7 @@ fn passes(code: Code) -> bool {
     )
 }
 
-/// The message that is next.
+/// The message that is next, if there is one.
 fn first(queue: &Path) -> io::Result<Option<PathBuf>> {
     let mut messages = Vec::new();
     for entry in fs::read_dir(queue)? {

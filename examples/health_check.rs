@@ -1,5 +1,5 @@
-//! An automated checker: is it up, and does it work? Whether it is up anyone may ask, so that needs no
-//! token; whether it works is told by a call of the kind that everyone makes, with a token.
+//! An automated checker: is a server up, and does it work? Anyone may ask whether it is up, so that
+//! needs no token. Whether it works is shown by a call of the kind that everyone makes, with a token.
 //!
 //! ```text
 //! countersign client create checker --credentials countersign-dev/operator.toml \
@@ -41,7 +41,7 @@ mod pb {
 
 type Failure = Box<dyn Error + Send + Sync>;
 
-/// What takes longer does not work.
+/// How long a check may take: what takes longer does not work.
 const LONGEST_WAIT: Duration = Duration::from_secs(5);
 
 #[derive(Parser)]
@@ -89,7 +89,7 @@ async fn tell<T: Display>(
         Ok(told) => format!("ok      {what}  {url}  {told}, {took} ms"),
         Err(error) => format!("FAILED  {what}  {url}  {error}"),
     };
-    // Whoever has closed our output has the exit code.
+    // Whoever has closed our output still gets the exit code.
     let _ = writeln!(io::stdout(), "{line}");
     outcome.is_ok()
 }
@@ -119,7 +119,7 @@ async fn deep(calling: &Calling, url: &str) -> Result<String, Failure> {
     let mut notification =
         NotificationServiceClient::authenticated(session.channel(url)?, &session);
     let mut request = Request::new(pb::CheckRequest {});
-    // Less than our own patience, so that it is the session that says what is in the way.
+    // Shorter than our own timeout, so that the session's error, which names the cause, comes first.
     request.set_timeout(LONGEST_WAIT * 4 / 5);
     let answer = notification.check(request).await;
     let answer = answer.map_err(|status| format!("{:?}: {}", status.code(), status.message()))?;

@@ -84,17 +84,18 @@ async fn every_night(args: Args) -> Result<(), Failure> {
 /// Uploads everything, or says why not.
 async fn backup(args: &Args) -> Result<usize, Failure> {
     let give_up_at = Instant::now() + args.give_up_after;
-    // The day is that of the start: tries go on past midnight under the same name.
+    // The name is that of the day on which the run starts: tries that go on past midnight keep it.
     let day = humantime::format_rfc3339(SystemTime::now()).to_string();
     let day = day.split('T').next().unwrap_or_default();
     let files = files(&args.data)
         .map_err(|error| format!("cannot read {}: {error}", args.data.display()))?;
     if files.is_empty() {
-        // Whoever was to put the data there has not: better said tonight than when it is needed.
+        // Whoever was to put the data there has not. It is better to say so tonight than when the
+        // backup is needed.
         return Err(format!("there is nothing in {}", args.data.display()).into());
     }
 
-    // A session for each night: until the next one nobody needs its tokens.
+    // A session for each night: nobody needs its tokens until the next one.
     let session = args.calling.session()?;
     let tokens = session.token_source(args.audience.clone(), "backup:write".parse()?);
     let http = Http::new()?;
@@ -125,7 +126,7 @@ async fn backup(args: &Args) -> Result<usize, Failure> {
 
 /// Why a file was not uploaded.
 enum Trouble {
-    /// It may be over soon.
+    /// The failure may pass by itself.
     Passing(String),
     /// Only a human can help.
     Lasting(String),
@@ -141,14 +142,14 @@ async fn upload(
 ) -> Result<(), Trouble> {
     let file = fs::read(path).map(Bytes::from).map_err(|error| lasting(&error))?;
     let soon = (Instant::now() + Duration::from_secs(10)).min(give_up_at);
-    // The first one is waited for; from then on there is always one at hand.
+    // Only the first token is waited for; from then on there is always one at hand.
     let token = tokens.token(soon).await.map_err(|error| match error {
         NoToken::Refused(_) => Trouble::Lasting(error.to_string()),
         NoToken::Unavailable(_) => Trouble::Passing(error.to_string()),
     })?;
     let mut answer = put(http, url, &file, &token).await?;
     if answer.status() == StatusCode::UNAUTHORIZED {
-        // Its key may have been revoked in the middle of the night: another one, but only once.
+        // Its key may have been revoked in the middle of the night: try another token, but only once.
         if let Some(token) = tokens.replace(&token, soon).await {
             answer = put(http, url, &file, &token).await?;
         }
@@ -195,7 +196,8 @@ fn files(directory: &Path) -> io::Result<Vec<PathBuf>> {
     Ok(files)
 }
 
-/// Waits by the clock on the wall, which may be set, and which goes on while the machine sleeps.
+/// Waits by the system's clock, which may be set, and which goes on while the machine sleeps. So it
+/// looks at the clock again and again instead of sleeping once.
 async fn until_two_at_night() {
     let now = || SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
     let two = now() + night::seconds_until_two(now());

@@ -91,7 +91,8 @@ async fn run(out: &mut dyn Write) -> Result<(), Failure> {
             .serve_with_incoming(listener),
     );
 
-    // This one guards its service, not the whole server: for servers that also have unguarded ones.
+    // Here the guard wraps one service, not the whole server: for servers that also have unguarded
+    // services.
     let (listener, inventory) = listen().await?;
     let inventory_session = session("inventory")?;
     let guard = Guard::new(&inventory_session, pb::POLICIES);
@@ -229,7 +230,7 @@ impl NotificationService for Notification {
     }
 }
 
-/// Who calls, as the token says that the guard has verified.
+/// The client that calls, as the token says that the guard has verified.
 fn caller<T>(request: &Request<T>) -> String {
     let token = guard::caller(request.extensions());
     token.map_or_else(|| "anyone".to_owned(), |token| token.claims().client_id.to_string())
@@ -267,8 +268,9 @@ fn channel(address: SocketAddr) -> Result<Channel, Failure> {
     Ok(Channel::from_shared(format!("http://{address}"))?.connect_lazy())
 }
 
-/// The token service, with a store that goes with it. An operator would have started it elsewhere,
-/// with `countersign init` and `countersign serve`, and made the clients with `countersign client create`.
+/// The token service, with a store that is removed with it. An operator would have started it
+/// elsewhere, with `countersign init` and `countersign serve`, and made the clients with `countersign
+/// client create`.
 struct Countersign {
     address: SocketAddr,
     clients: Vec<NewClient>,

@@ -30,7 +30,7 @@ mod log;
 #[path = "support/serving.rs"]
 mod serving;
 
-/// The largest file that is taken.
+/// The largest file that is taken, in bytes.
 const MAX_FILE: usize = 64 * 1024 * 1024;
 
 #[derive(Parser)]
@@ -52,7 +52,8 @@ async fn serve(Args { serving, store }: Args) -> Result<(), Failure> {
     let routes = Router::new()
         .route("/backups/{day}/{name}", put(keep))
         .layer(DefaultBodyLimit::max(MAX_FILE))
-        // Outermost: who may not write is refused before a byte of the file is read.
+        // The outermost layer: a client that may not write is refused before a byte of the file is
+        // read.
         .route_layer(guard.require(["backup:write"]))
         .route("/health/live", get(|| async { "alive" }))
         .with_state(Arc::from(store));
@@ -82,7 +83,7 @@ async fn keep(
     }
 }
 
-/// In one step: there is the whole file or none.
+/// Writes atomically: there is the whole file or none.
 fn write(directory: &FilePath, name: &str, file: &[u8]) -> io::Result<()> {
     let unfinished = directory.join(format!(".{name}"));
     fs::create_dir_all(directory)?;
@@ -90,7 +91,7 @@ fn write(directory: &FilePath, name: &str, file: &[u8]) -> io::Result<()> {
     fs::rename(&unfinished, directory.join(name))
 }
 
-/// The name of a file, and not a way to some other place.
+/// Accepts plain file names only, no path to another place.
 fn is_plain(name: &str) -> bool {
     let plain = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
     !name.is_empty() && !name.starts_with('.') && name.chars().all(plain)

@@ -15,7 +15,7 @@
 //!     --issuer http://127.0.0.1:9443 --jwks-url http://127.0.0.1:9443/.well-known/jwks.json
 //! ```
 //!
-//! Who is refused is told as RFC 6750 §3 says.
+//! Refusals follow RFC 6750 §3.
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -58,7 +58,8 @@ async fn serve(Args { serving, provider }: Args) -> Result<(), Failure> {
     let guard = serving.guard(&[]).await?;
     let routes = Router::new()
         .route("/webhooks/payments", post(paid))
-        // The last layer is met first: before anyone's name is asked, the token must be good.
+        // The layer added last runs first: the token must be good before its client's name is looked
+        // at.
         .route_layer(from_fn_with_state(provider, only_the_provider))
         .route_layer(guard.require(["payments:report"]));
     Ok(axum::serve(serving.listener().await?, routes).await?)

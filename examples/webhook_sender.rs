@@ -1,6 +1,6 @@
-//! The other way round: we call the provider's API, which trusts *their* issuer. We are a client of theirs,
-//! and get a token from their token endpoint (RFC 6749 §4.4), whatever it runs on. The same
-//! `TokenSource` keeps it fresh that keeps those of our own mesh.
+//! The other way round: we call the provider's API, which trusts *their* issuer. We are a client of
+//! theirs, and get a token from their token endpoint (RFC 6749 §4.4), whatever it runs on. The same
+//! `TokenSource` that keeps the tokens of our own mesh fresh also keeps this one.
 //!
 //! ```text
 //! cat > acme-pay.toml <<END; chmod 600 acme-pay.toml
@@ -76,7 +76,8 @@ async fn send(args: Args) -> Result<(), Failure> {
     }
     let tokens = TokenSource::oauth(endpoint, args.scope);
 
-    // A program that runs on asks the source again for each call; there is always a fresh one.
+    // A program that goes on running asks the source again for each call, and always gets a fresh
+    // token.
     let token = tokens.token(Instant::now() + Duration::from_secs(10)).await?;
     let event = serde_json::json!({ "event": "shipped", "order": args.order });
     let request = Request::post(&args.api)

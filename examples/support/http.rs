@@ -24,7 +24,7 @@ const MAX_ANSWER: usize = 256 * 1024;
 pub struct Http(Client<HttpsConnector<HttpConnector>, Full<Bytes>>);
 
 impl Http {
-    /// A client that believes the servers that the system believes.
+    /// A client that trusts the system's certificate authorities.
     pub fn new() -> Result<Self, rustls::Error> {
         let mut roots = RootCertStore::empty();
         roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);

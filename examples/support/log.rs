@@ -9,7 +9,7 @@ use tracing_subscriber::EnvFilter;
 
 pub type Failure = Box<dyn Error + Send + Sync>;
 
-/// Runs a program, and writes down why it ended when it did not end well.
+/// Runs a program, and logs why it ended when it did not end well.
 pub async fn run(program: impl Future<Output = Result<(), Failure>>) -> ExitCode {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
     tracing_subscriber::fmt()

@@ -34,7 +34,8 @@ impl Serving {
     /// It verifies tokens by itself: all that it fetches are the issuer's keys.
     pub async fn guard(&self, services: &[ServicePolicy]) -> Result<Guard, SessionError> {
         let mut trust = trust_in(self.issuer.clone(), &self.jwks_url)?;
-        // Whoever reads that we listen may call at once. Without keys we refuse everyone, with 503.
+        // Wait for the keys first: whoever reads that we listen may call at once, and without keys we
+        // refuse everyone with 503.
         while trust.bundle().is_none() {
             if timeout(LONGEST_WAIT, trust.changed()).await.is_err() {
                 break;

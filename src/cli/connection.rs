@@ -74,7 +74,7 @@ impl Connection {
         &self.shared.credentials.url
     }
 
-    /// The answer to a call, its status explained if there is none.
+    /// The answer to a call, or the error that explains its status.
     pub fn answer<T>(&self, result: Result<Response<T>, Status>) -> Result<T, Error> {
         let Credentials { url, origin, .. } = &self.shared.credentials;
         result.map(Response::into_inner).map_err(|status| status::explain(&status, url, origin))
@@ -111,13 +111,15 @@ impl Service<http::Request<Body>> for Connection {
 struct Shared {
     link: Link,
     credentials: Credentials,
-    /// By scopes asked for. A command is over long before its tokens are.
+    /// By the scopes asked for. A command is expected to end long before its tokens expire.
     tokens: Mutex<BTreeMap<Vec<String>, HeaderValue>>,
 }
 
 impl Shared {
     async fn bearer(&self, audience: &str, scopes: &[&str]) -> Result<HeaderValue, Status> {
         let scopes = to_ask_for(scopes);
+        // Held across the request for a token, so that concurrent calls with the same needs fetch one
+        // token, not several.
         let mut tokens = self.tokens.lock().await;
         if let Some(bearer) = tokens.get(&scopes) {
             return Ok(bearer.clone());
@@ -125,7 +127,7 @@ impl Shared {
         let issued = self.issue(audience, scopes.clone(), None).await?;
         let mut bearer = HeaderValue::try_from(format!("Bearer {}", issued.access_token))
             .map_err(|_| Status::internal("the server's token is not one"))?;
-        // Keeps it out of debug output, and out of the peers' header compression tables.
+        // Keeps the token out of debug output, and out of the peer's header compression table.
         bearer.set_sensitive(true);
         tokens.insert(scopes, bearer.clone());
         Ok(bearer)
@@ -162,11 +164,11 @@ pub fn request_id() -> Result<String, Error> {
     Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
-/// Scopes beside which others count: who holds `operators:write` or
-/// `tokens:revoke` too may touch more with the same call.
+/// Scopes whose methods may do more for a client that also holds others: `operators:write` or
+/// `tokens:revoke` widens what the same call may touch.
 const WIDENED_BY_OTHERS: [&str; 3] = ["clients:write", "tokens:revoke", "tokens:revoke-own"];
 
-/// The scopes to ask for where these are demanded; none means all that the client holds.
+/// The scopes to ask for when a method demands these. An empty list asks for all that the client holds.
 fn to_ask_for(demanded: &[&str]) -> Vec<String> {
     if demanded.iter().any(|scope| WIDENED_BY_OTHERS.contains(scope)) {
         return Vec::new();
@@ -174,7 +176,7 @@ fn to_ask_for(demanded: &[&str]) -> Vec<String> {
     demanded.iter().map(|scope| (*scope).to_owned()).collect()
 }
 
-/// The audience and scopes that a method demands; none of a public one.
+/// The audience and scopes that a method demands; `None` for a public method.
 fn demanded(path: &str) -> Result<Option<(&'static str, &'static [&'static str])>, Status> {
     for policy in POLICIES {
         if let Some(method) = policy.methods.iter().find(|method| method.path == path) {

@@ -1,5 +1,6 @@
-//! Whom the commands speak as, and to which server: which file or variables say so, and what to do when they
-//! say it wrong. The session of `countersign-mesh` reads them.
+//! Which client the commands act as, and which server they call. This module finds the file or the
+//! variables that say so, and turns what is wrong with them into advice. `SessionBuilder` of
+//! `countersign-mesh` does the reading.
 
 mod new_file;
 
@@ -21,7 +22,7 @@ use crate::cli::toml_file;
 /// A client's credentials and the server that knows them.
 #[derive(Debug)]
 pub struct Credentials {
-    /// What connects to the server as the client.
+    /// Connects to the server as the client.
     pub builder: SessionBuilder,
     /// Where the server is: `http://127.0.0.1:9443`.
     pub url: String,
@@ -29,7 +30,7 @@ pub struct Credentials {
     pub origin: String,
     /// Whether nobody named them: `serve --dev` has written them into this directory.
     pub unasked: bool,
-    /// The file with the authorities that vouch for the server; the system's if there is none.
+    /// The file with the certificate authorities that vouch for the server; `None` for the system's.
     ca_file: Option<PathBuf>,
 }
 
@@ -61,7 +62,7 @@ const CLIENT_KEY_FILE: &str = "COUNTERSIGN_CLIENT_KEY_FILE";
 const CLIENT_CERT_FILE: &str = "COUNTERSIGN_CLIENT_CERT_FILE";
 const ISSUER: &str = "COUNTERSIGN_ISSUER";
 
-/// Each of these says that the environment holds credentials.
+/// If any of these variables is set, the environment counts as holding credentials.
 const IDENTITY: [&str; 8] = [
     URL,
     "COUNTERSIGN_URL_FILE",
@@ -128,7 +129,8 @@ impl Credentials {
         Self::new(builder, url, origin, ca_file)
     }
 
-    /// All that is needed or nothing: a URL from here must not send the secret of a file to some other server.
+    /// All of the credentials, or none of them. URL and secret never come from different places: a URL
+    /// from the environment must not receive the secret of a file.
     fn of_environment(environment: &Environment) -> Result<Option<Self>, Error> {
         let mut values = BTreeMap::new();
         for name in IDENTITY {
@@ -163,7 +165,7 @@ impl Credentials {
         Ok(Self { builder, url, origin, unasked: false, ca_file })
     }
 
-    /// The error that there can be no connection with these credentials.
+    /// The error for credentials with which no connection can be made.
     pub fn unusable(&self, error: &SessionError) -> Error {
         unusable(error, &self.url, &self.origin, self.ca_file.as_deref())
     }
@@ -173,7 +175,7 @@ impl Credentials {
 fn unusable(error: &SessionError, url: &str, origin: &str, ca_file: Option<&Path>) -> Error {
     match error {
         SessionError::Credentials(error) => explain(error),
-        // Not quoted: it may hold a password.
+        // The URL is not quoted: it may hold a password.
         SessionError::BadUrl(_) => Error::failed(
             format!("the url in {origin} is not the address of a server"),
             "give one like http://127.0.0.1:9443, without a path and a user name",
@@ -272,7 +274,7 @@ fn no_authorities(path: &Path, why: &dyn std::fmt::Display) -> Error {
     )
 }
 
-/// A key that others can read is as good as theirs.
+/// Refuses a private key that others can read: with it they can act as the client.
 fn keep_private(key: &Path) -> Result<(), Error> {
     read_private(key).map(drop).map_err(|error| explain(&error))
 }
@@ -309,9 +311,11 @@ mod tests {
     }
 
     fn write(path: &Path, text: &str, mode: u32) {
-        fs::create_dir_all(path.parent().expect("a file has a parent")).expect("it is ours");
-        fs::write(path, text).expect("it is ours");
-        fs::set_permissions(path, fs::Permissions::from_mode(mode)).expect("it is ours");
+        fs::create_dir_all(path.parent().expect("a file has a parent"))
+            .expect("the test owns its directory");
+        fs::write(path, text).expect("the test owns its directory");
+        fs::set_permissions(path, fs::Permissions::from_mode(mode))
+            .expect("the test owns its directory");
     }
 
     fn find(named: Option<&Path>, environment: &Environment) -> Result<Credentials, Error> {
@@ -330,8 +334,8 @@ mod tests {
         Environment::new(directory, move |name| variables.get(name).map(Into::into))
     }
 
-    /// What is said of credentials that are no good: when they are found, or when a connection is made with
-    /// them, before anything is sent.
+    /// The error line for credentials that cannot be used. Some fail when they are found, others when a
+    /// connection is made with them; in both cases nothing has been sent.
     fn refusal(found: Result<Credentials, Error>) -> String {
         let unusable = |credentials: Credentials| {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
@@ -461,7 +465,7 @@ mod tests {
     }
 
     #[test]
-    fn the_authority_is_that_of_the_file_and_else_of_the_environment() {
+    fn the_ca_file_of_a_credentials_file_wins_over_that_of_the_environment() {
         let directory = directory();
         let (with, without) = (directory.path().join("c.toml"), directory.path().join("d.toml"));
         write(&with, &format!("{COMPLETE}ca_file = \"absent.pem\"\n"), 0o600);
@@ -487,7 +491,7 @@ mod tests {
     }
 
     #[test]
-    fn keys_must_be_known_complete_and_strings() {
+    fn a_credentials_file_with_unknown_missing_or_non_string_keys_is_refused() {
         let directory = directory();
         let path = directory.path().join("c.toml");
         let told = |text: &str| {
@@ -503,7 +507,7 @@ mod tests {
     }
 
     #[test]
-    fn a_url_is_a_place_to_send_a_secret_to_and_no_password_in_it_is_repeated() {
+    fn an_unusable_url_is_refused_and_a_password_in_it_is_not_printed() {
         let told = |url: &str| {
             let there = [(URL, url), (CLIENT_ID, "cron"), (CLIENT_SECRET, "s")];
             refusal(find(None, &environment(&there)))
@@ -520,7 +524,7 @@ mod tests {
     }
 
     #[test]
-    fn the_environment_holds_all_or_nothing() {
+    fn partial_credentials_in_the_environment_are_refused() {
         let line = refusal(find(None, &environment(&[(CLIENT_ID, "cron"), (URL, "u")])));
         assert!(line.contains("but not COUNTERSIGN_CLIENT_SECRET"), "{line}");
         let line = refusal(find(None, &environment(&[])));
@@ -528,7 +532,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_variable_is_trimmed_and_excludes_the_plain_one() {
+    fn a_variable_may_name_a_file_whose_text_is_trimmed_but_not_stand_beside_its_plain_form() {
         let directory = directory();
         let path = directory.path().join("secret");
         write(&path, "csec_hush\n", 0o644);
@@ -549,7 +553,7 @@ mod tests {
     }
 
     #[test]
-    fn the_configuration_directory_comes_last() {
+    fn the_configuration_directory_is_searched_last() {
         let directory = directory();
         let root = directory.path().to_str().expect("temp paths are text");
         write(&directory.path().join(".config/countersign/credentials.toml"), COMPLETE, 0o600);
@@ -562,7 +566,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_written_reads_back_and_nothing_is_overwritten() {
+    fn a_written_credentials_file_reads_back_and_never_overwrites_another() {
         let directory = directory();
         let path = directory.path().join("new.toml");
         let text = "csec_\"hush\\";
@@ -574,7 +578,12 @@ mod tests {
         let file = CredentialsFile::read(&path).expect("its mode is 0600");
         assert!(matches!(&file.proves, Proves::Secret(secret) if secret.as_str() == text));
         assert!(matches!(NewCredentialsFile::create(&path), Err(Error::Failed(_))));
+    }
 
+    #[test]
+    fn a_credentials_file_that_is_not_kept_is_removed() {
+        let directory = directory();
+        let given = Secret::new("csec_hush".to_owned());
         let abandoned = directory.path().join("abandoned.toml");
         let mut file = NewCredentialsFile::create(&abandoned).expect("nothing is there");
         file.fill("u", "cron", &given).expect("there is room");

@@ -7,10 +7,10 @@ use crate::cli::escape::escape;
 
 /// Why a command did not do what it was asked: a variant for each exit code.
 ///
-/// Each but `Closed` says what is wrong, and what to do next.
+/// Each but `Closed` says what is wrong and what to do next.
 #[derive(Debug)]
 pub enum Error {
-    /// The command line, or what it was combined with, cannot be meant: exit code 2.
+    /// The command line is wrong, by itself or together with the configuration: exit code 2.
     Usage(Advice),
     /// Something failed on this side, or inside the server: exit code 1.
     Failed(Advice),
@@ -52,8 +52,8 @@ impl Error {
         Self::Unreachable(Advice { problem: problem.into(), next: next.into() })
     }
 
-    /// The same error, said of a step in a larger task: what had happened until
-    /// then, and how to go on from there.
+    /// The same error for one step of a larger task. It also says what was done before that step, and
+    /// how to go on from there.
     pub fn after(self, done: &str, next: impl Into<String>) -> Self {
         let rephrase = |advice: Advice| Advice {
             problem: format!("{done}: {}", advice.problem),
@@ -68,7 +68,7 @@ impl Error {
         }
     }
 
-    /// The line for stderr, without its newline; none when there is nothing to say.
+    /// The line for stderr, without its newline; `None` when there is nothing to say.
     pub fn line(&self) -> Option<String> {
         match self {
             Self::Usage(advice)

@@ -1,8 +1,7 @@
 //! Text that may go to a terminal.
 
-/// The text with everything escaped that moves the cursor, colours it, breaks
-/// the line or turns the reading direction: a server's answer must not be able
-/// to write to the terminal what it likes.
+/// Escapes every character that moves the cursor, colours the text, breaks the line or turns the
+/// reading direction. A server's answer must not be able to control the terminal.
 pub fn escape(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
     for character in text.chars() {

@@ -1,8 +1,26 @@
 //! The command line: reads arguments and environment, does one thing, and says how it went.
 //!
-//! Commands that speak to a server use nothing but its gRPC API, with a token
-//! for just the scopes that the method demands. The others, in `host`, run
-//! where the store is.
+//! There are two kinds of commands. Those in `commands` speak to a server: they use nothing but its
+//! gRPC API, with a token for just the scopes that the method demands. Those in `host` run where the
+//! store is, and hold its key-encryption key.
+//!
+//! # How a command runs
+//!
+//! 1. [`run`] parses the arguments into the types of `args`.
+//! 2. A command in `host` reads its settings from `config`: flag, variable, file, default. A command
+//!    that speaks to a server finds its client's `credentials` and opens a `connection`.
+//! 3. The command does its work and hands one answer, a `View`, to `output`: aligned text for people or
+//!    one line of JSON for scripts, on stdout. Remarks for people go to stderr.
+//! 4. When it fails, its `Error` becomes one line on stderr and the exit code.
+//!
+//! # Invariants
+//!
+//! - No flag takes a secret: others on the machine can read a command line.
+//! - Every error line says what is wrong and what to do next, and never quotes a secret.
+//! - In text for people, what came from a server or a file is escaped, so that it cannot control the
+//!   terminal.
+//! - The environment and the standard streams are passed down from here as values, so that tests vary
+//!   them.
 
 mod args;
 mod commands;
@@ -44,7 +62,8 @@ pub fn run(args: impl Iterator<Item = OsString>) -> ExitCode {
     let cli = match Cli::try_parse_from(args) {
         Ok(cli) => cli,
         Err(error) => {
-            // To stdout when it was asked for, as `--help` is; a reader that left is no failure.
+            // Help and version go to stdout, usage errors to stderr. A reader that has left is no
+            // failure.
             let _ = error.print();
             return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
         }
@@ -60,7 +79,7 @@ pub fn run(args: impl Iterator<Item = OsString>) -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             if let Some(line) = error.line() {
-                // Nowhere is left to say that this failed.
+                // If stderr cannot be written to, there is nowhere left to say so.
                 let _ = writeln!(stderr, "{line}");
             }
             error.exit_code()
@@ -68,7 +87,7 @@ pub fn run(args: impl Iterator<Item = OsString>) -> ExitCode {
     }
 }
 
-/// Where this process meets the world.
+/// The process's environment and streams: all that a command reads from and writes to.
 struct Edge<'a> {
     environment: Environment,
     stdin: &'a mut dyn Read,

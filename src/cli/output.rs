@@ -99,7 +99,7 @@ pub fn fields<const N: usize>(fields: [(&str, String); N]) -> String {
 
 /// A time as RFC 3339 in UTC, to the second (`2026-02-13T23:31:30Z`).
 pub fn time(timestamp: &prost_types::Timestamp) -> String {
-    // humantime panics outside of these, and a server may send anything.
+    // humantime panics on times before 1970 and from year 10000 on, and a server may send any time.
     match u64::try_from(timestamp.seconds) {
         Ok(seconds) if seconds < YEAR_10000 => {
             humantime::format_rfc3339_seconds(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds))
@@ -109,7 +109,7 @@ pub fn time(timestamp: &prost_types::Timestamp) -> String {
     }
 }
 
-/// The whole seconds of a span; none of a negative one.
+/// The whole seconds of a span; `None` when it is absent or negative.
 pub fn seconds(duration: Option<&prost_types::Duration>) -> Option<u64> {
     duration.and_then(|duration| u64::try_from(duration.seconds).ok())
 }
@@ -147,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cell_cannot_write_to_the_terminal() {
+    fn control_characters_in_a_table_cell_are_escaped() {
         let rows = [["a\u{1b}[2J\nb".to_owned()]];
         assert_eq!(table(["ID"], &rows), "ID\na\\u{1b}[2J\\nb\n");
         assert_eq!(escape("snö 雪"), "snö 雪");

@@ -1,10 +1,10 @@
-//! A text that nobody shall see.
+//! Text that must never be shown.
 
 use std::fmt;
 
 use zeroize::Zeroizing;
 
-/// A text that must not be shown: wiped from memory when dropped.
+/// Text that must not be shown. It is wiped from memory when dropped.
 pub struct Secret(Zeroizing<String>);
 
 impl Secret {

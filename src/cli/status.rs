@@ -8,10 +8,11 @@ use tonic_types::StatusExt;
 use crate::cli::error::Error;
 use crate::cli::output;
 
-/// The error that a call's status amounts to. `url` and `origin` are where the
-/// call went and where its credentials were found.
+/// The error to print for a call's status. `url` is where the call went, `origin` where its credentials
+/// were found.
 pub fn explain(status: &Status, url: &str, origin: &str) -> Error {
-    // A status that came over the wire has no source; one that this side made of a broken connection has.
+    // A status that came over the wire has no source. One that tonic made on this side of a broken
+    // connection has.
     if let Some(source) = status.source() {
         return no_connection(url, origin, source);
     }
@@ -55,7 +56,7 @@ pub fn explain(status: &Status, url: &str, origin: &str) -> Error {
     }
 }
 
-/// The error that there is no connection, or that it broke.
+/// The error for a connection that could not be made, or that broke.
 pub fn no_connection(url: &str, origin: &str, source: &(dyn StdError + 'static)) -> Error {
     // The innermost cause is the one that names the trouble: "connection refused", not "transport error".
     let mut cause = source;
@@ -68,7 +69,7 @@ pub fn no_connection(url: &str, origin: &str, source: &(dyn StdError + 'static))
     )
 }
 
-/// The domain of the reasons that this program knows.
+/// The `ErrorInfo` domain of the reasons that this program knows.
 const DOMAIN: &str = "countersign.dev";
 
 enum Kind {
@@ -90,7 +91,7 @@ fn classify(code: Code) -> (Kind, &'static str) {
         Code::Unauthenticated => (Kind::Refused, "UNAUTHENTICATED"),
         Code::Unavailable => (Kind::Unreachable, "UNAVAILABLE"),
         Code::DeadlineExceeded => (Kind::Unreachable, "DEADLINE_EXCEEDED"),
-        // This is how a deadline that passed at the server arrives (tonic).
+        // tonic's server answers CANCELLED when the caller's deadline has passed there.
         Code::Cancelled => (Kind::Unreachable, "CANCELLED"),
         Code::Ok => (Kind::Failed, "OK"),
         Code::Unknown => (Kind::Failed, "UNKNOWN"),
@@ -207,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wait_that_the_server_names_is_passed_on() {
+    fn a_retry_delay_from_the_server_is_passed_on() {
         let mut details = ErrorDetails::with_retry_info(Some(Duration::from_secs(3)));
         details.set_error_info("RATE_LIMITED", DOMAIN, HashMap::new());
         let line = refused(Code::ResourceExhausted, "too many requests", details);
@@ -215,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn silence_a_refusal_and_a_fault_of_the_server_differ() {
+    fn no_answer_and_a_fault_of_the_server_have_different_errors() {
         let explained = |code| explain(&Status::new(code, "m"), URL, "op.toml");
         for code in [Code::Unavailable, Code::DeadlineExceeded, Code::Cancelled] {
             assert!(matches!(explained(code), Error::Unreachable(_)), "{code:?}");

@@ -45,7 +45,7 @@ pub fn type_name(value: &toml::Value) -> &'static str {
 /// The known name that was most likely meant, if any is near.
 fn nearest<'a>(name: &str, known: &[&'a str]) -> Option<&'a str> {
     const NEAR: f64 = 0.66;
-    // One measure knows swapped letters, the other names that were cut short.
+    // Damerau-Levenshtein recognises swapped letters, Jaro-Winkler names that were cut short.
     let similarity = |candidate: &str| {
         strsim::normalized_damerau_levenshtein(name, candidate)
             .max(strsim::jaro_winkler(name, candidate))
@@ -69,7 +69,7 @@ mod tests {
     }
 
     #[test]
-    fn a_misspelt_key_gets_the_nearest_and_a_strange_one_all() {
+    fn a_misspelt_key_is_answered_with_the_nearest_known_key_and_a_strange_one_with_all() {
         let path = Path::new("c.toml");
         assert_eq!(
             line(&unknown_key("client_sceret", &KNOWN, path)),

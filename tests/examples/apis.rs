@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use crate::shop::{Shop, call};
 
 #[test]
-fn expired_sessions_go_when_an_admin_script_may_clean_up() {
+fn an_admin_script_with_the_scope_removes_expired_sessions_and_others_are_refused() {
     let shop = Shop::open();
     let cleanup = shop.client("cleanup", &["admin=admin:cleanup,admin:read"]);
     let server = shop.serve("admin_api", "admin", &[]);
@@ -28,7 +28,7 @@ fn expired_sessions_go_when_an_admin_script_may_clean_up() {
 }
 
 #[test]
-fn a_partner_reads_all_customers_page_by_page_and_nobody_else_any() {
+fn a_partner_reads_all_customers_page_by_page_and_nobody_else_reads_any() {
     let shop = Shop::open();
     let crm = shop.client("crm", &["customers=read:customers", "orders=read:customers"]);
     let server = shop.serve("customers_api", "customers", &[]);

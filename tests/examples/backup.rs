@@ -20,18 +20,18 @@ fn data(sandbox: &Sandbox) {
     }
 }
 
-/// What to do at once, with these credentials and that storage.
+/// The arguments of a backup that is made at once.
 fn now<'a>(credentials: &'a str, storage: &'a Server) -> Vec<&'a str> {
     vec!["--now", "--credentials", credentials, "--storage", &storage.url, "--data", "data"]
 }
 
 #[test]
-fn the_days_data_is_kept_under_the_name_of_the_client() {
+fn a_backup_is_stored_under_the_name_of_its_client() {
     let shop = Shop::open();
     data(&shop.sandbox);
     let credentials = shop.client("nightly-backup", &["storage=backup:write"]);
     let storage = shop.serve("storage_api", "storage", &["--store", "store"]);
-    // Twice the same: a night that is repeated does no harm.
+    // Run twice: repeating a night's backup does no harm.
     for _ in 0..2 {
         let end = shop.run("nightly_backup", &now(&credentials, &storage));
         assert_eq!((end.code, end.stdout.as_str()), (Some(0), ""), "{end:?}");
@@ -45,7 +45,7 @@ fn the_days_data_is_kept_under_the_name_of_the_client() {
     assert_eq!(listing(&day), ["orders.csv", "stock.csv"]);
     assert_eq!(fs::read_to_string(day.join("orders.csv")).expect("it is there"), "1001,tea\n");
 
-    // What the storage takes a name to be is not a way out of it.
+    // A file name cannot lead out of the storage's directory.
     let token = shop.token(&credentials, "storage", "backup:write");
     for name in ["..%2F..%2Fescaped", ".hidden", "a%00b"] {
         let answer = call(&storage, &format!("PUT /backups/today/{name}"), Some(&token), "x");
@@ -94,7 +94,7 @@ async fn answer(State(moody): State<Arc<Moody>>, headers: HeaderMap) -> StatusCo
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_token_that_is_refused_is_replaced_once_and_a_storage_in_trouble_waited_for() {
+async fn a_refused_token_is_replaced_once_and_a_storage_in_trouble_is_asked_again() {
     let shop = Shop::open();
     data(&shop.sandbox);
     let credentials = shop.client("nightly-backup", &["storage=backup:write"]);
@@ -114,7 +114,8 @@ async fn a_token_that_is_refused_is_replaced_once_and_a_storage_in_trouble_waite
         StatusCode::TOO_MANY_REQUESTS,
     ]);
     assert_eq!(end.code, Some(0), "{end:?}");
-    // Put off, refused for its token, put off with another one, and taken; then the second file.
+    // The first file is put off, refused for its token, put off again with another token, and taken.
+    // The fifth request is the second file.
     assert_eq!(tokens.len(), 5);
     assert_eq!(tokens[0], tokens[1]);
     assert_ne!(tokens[1], tokens[2]);
@@ -129,7 +130,7 @@ async fn a_token_that_is_refused_is_replaced_once_and_a_storage_in_trouble_waite
 }
 
 #[test]
-fn without_now_it_waits_for_the_night() {
+fn a_backup_without_now_waits_for_two_o_clock() {
     let shop = Shop::open();
     data(&shop.sandbox);
     let credentials = shop.client("nightly-backup", &["storage=backup:write"]);
@@ -162,7 +163,7 @@ fn a_backup_that_gives_up_says_why_and_fails() {
         );
     }
 
-    // Nothing to keep is not all is well.
+    // An empty directory is an error: whoever was to put the data there has not.
     fs::create_dir(shop.sandbox.path("empty")).expect("it is not there yet");
     let mut args = now(&writer, &storage);
     *args.last_mut().expect("where the data is") = "empty";
@@ -182,7 +183,7 @@ fn a_backup_that_gives_up_says_why_and_fails() {
 }
 
 #[test]
-fn it_is_never_two_already() {
+fn the_wait_until_two_o_clock_is_from_one_second_to_one_day() {
     let (hour, day) = (3600, 24 * 3600);
     for (time, seconds) in [
         (0, 2 * hour),

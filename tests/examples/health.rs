@@ -3,7 +3,7 @@
 use crate::shop::Shop;
 
 #[test]
-fn whether_it_is_up_needs_no_token_and_whether_it_works_does() {
+fn a_liveness_check_needs_no_token_and_a_deep_check_does() {
     let shop = Shop::open();
     let checker = shop.client("checker", &["notification=messages:check"]);
     let stranger = shop.client("stranger", &["notification=messages:send"]);
@@ -15,7 +15,7 @@ fn whether_it_is_up_needs_no_token_and_whether_it_works_does() {
     let end = shop.run("health_check", &["--grpc", &grpc, "--http", &page]);
     assert_eq!(end.code, Some(0), "{end:?}");
     assert!(end.stdout.contains("ok      http") && end.stdout.contains("ok      grpc"), "{end:?}");
-    // Whoever issues the tokens can be asked in the same way.
+    // The token service itself can be checked in the same way.
     assert_eq!(shop.run("health_check", &["--grpc", &shop.url]).code, Some(0));
 
     let deep = |credentials: &str| {

@@ -23,7 +23,7 @@ fn worker(shop: &Shop, credentials: &str, notification: &Server, args: &[&str]) 
 }
 
 #[test]
-fn a_restart_of_the_token_service_loses_no_message_and_sends_none_twice() {
+fn no_message_is_lost_or_sent_twice_over_a_restart_of_the_token_service() {
     let mut shop = Shop::open();
     let credentials = shop.client("email-worker", &["notification=messages:send"]);
     let mut notification = shop.serve("notification_service", "notification", &[]);
@@ -31,14 +31,15 @@ fn a_restart_of_the_token_service_loses_no_message_and_sends_none_twice() {
     let first = worker(&shop, &credentials, &notification, &[]);
     notification.wait_for_output("from email-worker: message 2");
 
-    // The token at hand is good without those who issued it.
+    // The token at hand stays good while the token service is down.
     shop.kill_countersign();
     enqueue(&shop, 3..=4);
     notification.wait_for_output("from email-worker: message 4");
-    // Whatever it was about to do, it has not got to more than that.
+    // The worker is killed once it has logged its last message as sent, so that it has nothing half
+    // done.
     drain_log(first, "sent name=0004");
 
-    // One that starts now has no token, and waits for it.
+    // A worker that starts now has no token, and waits for one.
     enqueue(&shop, 5..=9);
     let mut second = worker(&shop, &credentials, &notification, &["--drain"]);
     second.wait_for_log("no token");
@@ -56,14 +57,14 @@ fn a_restart_of_the_token_service_loses_no_message_and_sends_none_twice() {
     assert_eq!(sent, expected);
 }
 
-/// Kills a worker once it has written this down.
+/// Kills a worker once its log holds this text.
 fn drain_log(mut worker: Server, text: &str) {
     worker.wait_for_log(text);
     worker.kill();
 }
 
 #[test]
-fn a_message_stays_in_the_queue_of_a_worker_that_may_not_send() {
+fn a_worker_that_may_not_send_leaves_the_message_in_the_queue() {
     let shop = Shop::open();
     let credentials = shop.client("email-worker", &["notification=messages:check"]);
     let notification = shop.serve("notification_service", "notification", &[]);

@@ -28,7 +28,7 @@ impl Shop {
         Self { sandbox, countersign: Some(countersign), url }
     }
 
-    /// Has an operator make a client. Its credentials file.
+    /// Makes a client, as the operator. Returns its credentials file.
     pub fn client(&self, id: &str, grants: &[&str]) -> String {
         let file = format!("{id}.toml");
         let mut args = vec!["client", "create", id, "--credentials", OPERATOR, "--out", &file];
@@ -49,7 +49,7 @@ impl Shop {
         self.countersign.take().expect("it runs").kill();
     }
 
-    /// Starts it again, where and with what it was.
+    /// Starts it again at the same address and with the same store.
     pub fn restart_countersign(&mut self) {
         let listen = self.url.replace("http://", "");
         let mut command = self.sandbox.program(PROGRAM);
@@ -57,7 +57,7 @@ impl Shop {
         self.countersign = Some(Server::start(&mut command));
     }
 
-    /// An example that has this to do.
+    /// The command that runs an example with these arguments.
     pub fn example(&self, name: &str, args: &[&str]) -> Command {
         let path = path_of(name);
         let mut command = self.sandbox.program(path.to_str().expect("the path is text"));
@@ -105,7 +105,7 @@ pub struct Answer {
     pub body: String,
 }
 
-/// `GET /customers`, with this token.
+/// Makes an HTTP request, such as `GET /customers`, with this token.
 pub fn call(server: &Server, request: &str, token: Option<&str>, json: &str) -> Answer {
     let authorization = token.map(|token| format!("Authorization: Bearer {token}\r\n"));
     let mut stream =
@@ -125,7 +125,7 @@ pub fn call(server: &Server, request: &str, token: Option<&str>, json: &str) -> 
     Answer { status, head: head.to_ascii_lowercase(), body: body.to_owned() }
 }
 
-/// Serves these routes in this process until the test is over. Where.
+/// Serves these routes in this process until the test is over. Returns the address.
 pub async fn serve(routes: Router) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
     let url = format!("http://{}", listener.local_addr().expect("it is bound"));

@@ -32,7 +32,7 @@ fn issuer() -> TestIssuer {
 }
 
 #[test]
-fn our_webhook_knows_the_provider_from_everyone_else() {
+fn our_webhook_takes_reports_from_the_provider_and_from_nobody_else() {
     let shop = Shop::open();
     let provider = shop.client(
         "acme-pay",
@@ -80,13 +80,13 @@ fn our_webhook_knows_the_provider_from_everyone_else() {
 
     let answer = report(&webhook, token(&provider, "shop-webhook", "payments:report").as_deref());
     assert_eq!(answer.status, 204, "{answer:?}");
-    // The first thing that it says to be paid.
+    // The refused reports printed nothing: this is the first line that says so.
     let line = webhook.wait_for_output("is paid");
     assert_eq!(line, "order 1001 is paid, 250 cents, says acme-pay");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_same_webhook_behind_another_issuer_refuses_what_has_expired_there() {
+async fn a_webhook_behind_another_issuer_refuses_bad_tokens_of_that_issuer() {
     let issuer = issuer();
     let jwks = issuer.bundle().to_jwks();
     let keys = serve(Router::new().route("/keys", get(|| async { jwks }))).await;
@@ -125,7 +125,7 @@ async fn issue(
     headers: HeaderMap,
     form: String,
 ) -> (StatusCode, Json<Value>) {
-    // Both encoded as in a form before they are joined (RFC 6749 §2.3.1).
+    // Id and secret are form-encoded before they are joined (RFC 6749 §2.3.1).
     let basic = format!("Basic {}", STANDARD.encode("shop-0815:their%3A+secret%2B"));
     if headers.get(AUTHORIZATION).is_none_or(|value| *value != basic) {
         let problem = json!({ "error": "invalid_client", "error_description": "who are you?" });
@@ -147,7 +147,7 @@ async fn event(State(provider): State<Arc<Provider>>, Json(event): Json<Value>) 
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn we_call_the_provider_with_a_token_of_its_own_issuer() {
+async fn webhook_sender_calls_the_provider_with_a_token_of_its_issuer() {
     let provider = Arc::new(Provider { issuer: issuer(), events: Mutex::default() });
     let guard =
         provider.issuer.guard(&[]).build().for_audience("acme-events".parse().expect("one"));

@@ -14,7 +14,7 @@ use tonic::{Code, Request};
 use crate::support::{POLICIES, PUBLIC, Rig, UNARY, UNDECLARED, audience, reason};
 
 #[tokio::test]
-async fn the_handler_learns_who_calls() {
+async fn a_handler_is_told_which_client_calls() {
     let mut rig = Rig::new();
     let token = rig.token();
     assert_eq!(rig.unary(UNARY, token.on(())).await.expect("admitted"), "order");
@@ -23,20 +23,20 @@ async fn the_handler_learns_who_calls() {
     assert_eq!(rig.unary(PUBLIC, token.on(())).await.expect("public"), "nobody");
 }
 
-/// Outside of a runtime, setting a timer panics.
+/// There is no tokio runtime here, so that setting a timer would panic.
 #[test]
 fn a_unary_call_that_is_over_at_once_sets_no_timer() {
     let mut rig = Rig::new();
     let token = rig.token();
     let call = pin!(rig.unary(UNARY, token.on(())));
     let Poll::Ready(answer) = call.poll(&mut Context::from_waker(Waker::noop())) else {
-        panic!("it waits");
+        panic!("the call is not ready at once");
     };
     assert_eq!(answer.expect("admitted"), "order");
 }
 
 #[tokio::test]
-async fn whatever_is_wrong_with_a_token_has_its_reason() {
+async fn each_fault_of_a_token_is_refused_with_its_own_reason() {
     type Spoil = fn(TokenRequest<'_>) -> TokenRequest<'_>;
     let cases: [(Spoil, Code, &str); 8] = [
         (|token| token.scopes("echo:watch"), Code::PermissionDenied, "SCOPE_MISSING"),
@@ -74,7 +74,7 @@ async fn two_authorization_headers_are_refused_even_if_both_are_good() {
 }
 
 #[tokio::test]
-async fn revocation_reaches_a_token_that_is_remembered() {
+async fn a_token_that_was_admitted_before_is_refused_once_it_is_revoked() {
     let revocations: [fn(&Rig, &TestToken); 3] = [
         |rig, token| rig.issuer.revoke_token(token),
         |rig, _| rig.issuer.revoke_client("order"),
@@ -94,7 +94,7 @@ async fn revocation_reaches_a_token_that_is_remembered() {
 }
 
 #[tokio::test]
-async fn a_rotation_breaks_nothing() {
+async fn tokens_of_the_old_and_the_new_key_are_admitted_after_a_rotation() {
     let mut rig = Rig::new();
     let before = rig.token();
     rig.issuer.rotate_key();
@@ -105,7 +105,7 @@ async fn a_rotation_breaks_nothing() {
 }
 
 #[tokio::test]
-async fn the_audience_is_overridden_at_one_place() {
+async fn services_as_demands_another_audience_than_the_proto_names() {
     let issuer = TestIssuer::new();
     let guard = issuer.guard(&[]).services_as(&audience("echo-eu"), POLICIES).build();
     let mut rig = Rig::behind(issuer, guard);
@@ -116,7 +116,7 @@ async fn the_audience_is_overridden_at_one_place() {
 }
 
 #[tokio::test]
-async fn without_trust_nothing_is_verified_and_public_methods_still_answer() {
+async fn without_a_trust_bundle_only_public_methods_answer() {
     let issuer = TestIssuer::new();
     let (_bundles, bundle) = watch::channel(None);
     let guard = Guard::new(Trust::live(bundle, Default::default()), POLICIES);
@@ -127,7 +127,7 @@ async fn without_trust_nothing_is_verified_and_public_methods_still_answer() {
 }
 
 #[tokio::test]
-async fn an_unknown_key_is_refused_at_once_and_reported() {
+async fn a_token_with_an_unknown_key_is_refused_at_once_and_the_feeder_is_notified() {
     let issuer = TestIssuer::new();
     let missing = Arc::new(Notify::new());
     let (_bundles, bundle) = watch::channel(Some(Arc::new(issuer.bundle())));

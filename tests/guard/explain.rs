@@ -1,4 +1,4 @@
-//! What people who debug are shown.
+//! `Guard::explain`: what people who debug are shown.
 
 use countersign_mesh::guard::{Guard, Outcome};
 use countersign_mesh::testing::{TestIssuer, TokenRequest};
@@ -35,7 +35,7 @@ The call would be admitted."
 }
 
 #[test]
-fn everything_that_is_wrong_is_shown_at_once() {
+fn an_explanation_shows_everything_that_is_wrong_at_once() {
     let (issuer, guard) = rig();
     let token = issuer.token("order").audience("payment").scopes("echo:watch").expired().mint();
     issuer.revoke_token(&token);
@@ -54,7 +54,7 @@ fn everything_that_is_wrong_is_shown_at_once() {
 }
 
 #[test]
-fn the_verdict_is_that_of_a_call_and_the_token_is_never_shown() {
+fn an_explanation_agrees_with_a_call_and_never_shows_the_token() {
     type Spoil = fn(TokenRequest<'_>) -> TokenRequest<'_>;
     let cases: [(Spoil, &str, &str); 8] = [
         (|token| token.scopes(""), "scopes", "SCOPE_MISSING"),
@@ -84,7 +84,7 @@ fn the_verdict_is_that_of_a_call_and_the_token_is_never_shown() {
 }
 
 #[test]
-fn a_revoked_key_is_told_from_an_unknown_one() {
+fn an_explanation_tells_a_revoked_key_from_an_unknown_one() {
     let (issuer, guard) = rig();
     let token = issuer.token("order").audience("echo").scopes("echo:call").mint();
     issuer.revoke_key();
@@ -94,7 +94,7 @@ fn a_revoked_key_is_told_from_an_unknown_one() {
 }
 
 #[test]
-fn text_that_is_no_token_and_paths_that_are_no_methods_are_not_repeated() {
+fn an_explanation_does_not_repeat_text_that_is_no_token() {
     let (_, guard) = rig();
     let noise = guard.explain("hunter2", UNARY);
     assert!(noise.to_string().ends_with("refused: TOKEN_INVALID."));

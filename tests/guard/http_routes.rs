@@ -45,7 +45,7 @@ async fn body(response: Response<axum::body::Body>) -> String {
 }
 
 #[tokio::test]
-async fn a_route_takes_tokens_with_its_scopes_and_tells_the_others_why() {
+async fn a_route_admits_tokens_with_its_scopes_and_answers_others_as_rfc_6750_says() {
     let issuer = TestIssuer::new();
     let routes = routes(&issuer.guard(&[]).build().for_audience(audience("crm")));
     let order = || issuer.token("order").audience("crm").scopes("customers:read customers:list");
@@ -84,7 +84,7 @@ async fn a_route_takes_tokens_with_its_scopes_and_tells_the_others_why() {
 }
 
 #[tokio::test]
-async fn without_trust_a_route_is_unavailable() {
+async fn without_a_trust_bundle_a_route_answers_503() {
     let (_bundles, bundle) = watch::channel(None);
     let guard = Guard::new(Trust::live(bundle, Arc::default()), &[]).for_audience(audience("crm"));
     let token = TestIssuer::new().token("order").audience("crm").mint();
@@ -94,7 +94,7 @@ async fn without_trust_a_route_is_unavailable() {
 }
 
 #[tokio::test]
-async fn the_audience_of_routes_is_that_of_the_services_beside_them() {
+async fn routes_take_the_audience_of_the_services_beside_them() {
     let issuer = TestIssuer::new();
     let routes = routes(&issuer.guard(POLICIES).build());
     let token = issuer.token("order").audience("echo").scopes("customers:read customers:list");
@@ -103,7 +103,7 @@ async fn the_audience_of_routes_is_that_of_the_services_beside_them() {
 }
 
 #[tokio::test]
-async fn services_of_two_audiences_leave_that_of_routes_open() {
+async fn routes_beside_services_of_two_audiences_are_refused() {
     const OTHER: &[ServicePolicy] = &[ServicePolicy {
         service: "test.Other",
         audience: "other",

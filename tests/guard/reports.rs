@@ -92,7 +92,7 @@ impl Log {
 }
 
 #[tokio::test]
-async fn each_refusal_is_one_line_and_one_count() {
+async fn each_refusal_writes_one_log_line_and_counts_once() {
     let counts = Counts::default();
     let _recorder = metrics::set_default_local_recorder(&counts);
     let mut rig = Rig::new();
@@ -127,7 +127,7 @@ async fn each_refusal_is_one_line_and_one_count() {
 }
 
 #[tokio::test]
-async fn a_server_with_its_own_request_log_gets_no_second_line() {
+async fn without_refusal_log_a_refusal_writes_no_line() {
     let mut rig = Rig::with(|guard| guard.without_refusal_log());
     let (log, _subscriber) = Log::start();
     rig.unary(UNARY, Request::new(())).await.expect_err("no token");
@@ -135,7 +135,7 @@ async fn a_server_with_its_own_request_log_gets_no_second_line() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_stream_that_ends_is_told_of_once() {
+async fn a_stream_that_ends_in_both_directions_is_reported_once() {
     let counts = Counts::default();
     let _recorder = metrics::set_default_local_recorder(&counts);
     let mut rig = Rig::new();
@@ -186,7 +186,7 @@ async fn a_guard_that_only_reports_refuses_nothing_until_its_date() {
 }
 
 #[tokio::test]
-async fn what_is_only_reported_is_not_vouched_for_by_anyone_else() {
+async fn a_token_that_someone_else_verified_does_not_count_as_permitted() {
     let mut rig = Rig::with(|guard| guard.report_only_until(START + DAY));
     let token = rig.token();
     let verified =

@@ -1,4 +1,4 @@
-//! What becomes of calls while nobody knows what was revoked lately.
+//! What becomes of calls and streams while trust is stale: nobody knows what was revoked lately.
 
 use std::time::Duration;
 
@@ -23,13 +23,13 @@ async fn a_guard_that_fails_closed_refuses_calls_until_its_trust_is_fresh_again(
     let token = rig.token();
     assert_eq!(rig.unary(UNARY, token.on(())).await.expect("admitted"), "order");
     rig.issuer.set_freshness(Freshness::Stale);
-    // The one that it knows already, and another one.
+    // A token that the guard has verified already, and a new one.
     for token in [token, rig.token()] {
         let status = rig.unary(UNARY, token.on(())).await.expect_err("it is stale");
         assert_eq!((status.code(), reason(&status).as_str()), (Code::Unavailable, "TRUST_STALE"));
     }
     rig.unary(PUBLIC, Request::new(())).await.expect("public methods need no trust");
-    // A bundle that comes is not fresh because of that: whoever watches over it says so.
+    // A new bundle is not fresh by itself: only whoever feeds the freshness makes it so.
     rig.issuer.rotate_key();
     rig.unary(UNARY, rig.token().on(())).await.expect_err("it is stale");
     rig.issuer.set_freshness(Freshness::Fresh);
@@ -37,7 +37,7 @@ async fn a_guard_that_fails_closed_refuses_calls_until_its_trust_is_fresh_again(
 }
 
 #[tokio::test]
-async fn any_other_guard_goes_on() {
+async fn a_guard_that_serves_stale_goes_on() {
     let mut rig = Rig::new();
     rig.issuer.set_freshness(Freshness::Stale);
     assert!(!rig.issuer.trust().is_fresh());
@@ -49,7 +49,7 @@ async fn any_other_guard_goes_on() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn streams_in_flight_end_in_both_directions_and_only_where_it_fails_closed() {
+async fn streams_end_in_both_directions_when_a_guard_that_fails_closed_turns_stale() {
     let mut rig = Rig::with(fail_closed);
     let mut stream = rig.server_stream(SERVER_STREAM, rig.token().on(())).await.expect("admitted");
     next(&mut stream).await.expect("a message");
@@ -62,7 +62,10 @@ async fn streams_in_flight_end_in_both_directions_and_only_where_it_fails_closed
     next(&mut both).await.expect("a message");
     rig.issuer.set_freshness(Freshness::Stale);
     assert_eq!(rig.handler_error().await.code(), Code::Unavailable, "{BIDI}");
+}
 
+#[tokio::test(start_paused = true)]
+async fn streams_go_on_when_a_guard_that_serves_stale_turns_stale() {
     let mut rig = Rig::new();
     let mut stream = rig.server_stream(SERVER_STREAM, rig.token().on(())).await.expect("admitted");
     next(&mut stream).await.expect("a message");
@@ -72,7 +75,7 @@ async fn streams_in_flight_end_in_both_directions_and_only_where_it_fails_closed
 }
 
 #[tokio::test]
-async fn a_guard_that_only_reports_refuses_nothing() {
+async fn a_stale_guard_that_only_reports_refuses_nothing() {
     let until = START + Duration::from_secs(60);
     let mut rig = Rig::with(|guard| fail_closed(guard).report_only_until(until));
     rig.issuer.set_freshness(Freshness::Stale);

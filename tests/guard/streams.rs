@@ -67,7 +67,7 @@ async fn both_directions_of_a_stream_end() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn revocation_of_token_client_or_key_ends_streams_at_once() {
+async fn a_stream_ends_at_once_when_its_token_client_or_key_is_revoked() {
     let revocations: [fn(&Rig, &TestToken); 3] = [
         |rig, token| rig.issuer.revoke_token(token),
         |rig, _| rig.issuer.revoke_client("order"),
@@ -87,7 +87,7 @@ async fn revocation_of_token_client_or_key_ends_streams_at_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_revoked_between_admission_and_the_first_wait_is_noticed() {
+async fn a_revocation_between_admission_and_the_first_wait_ends_the_stream() {
     let mut rig = Rig::new();
     let token = rig.token();
     let mut stream = rig.server_stream(SERVER_STREAM, token.on(())).await.expect("admitted");
@@ -97,7 +97,7 @@ async fn what_is_revoked_between_admission_and_the_first_wait_is_noticed() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_change_of_trust_that_is_not_about_the_token_ends_nothing() {
+async fn a_change_of_trust_that_does_not_concern_the_token_ends_no_stream() {
     let mut rig = Rig::new();
     let started = Instant::now();
     let mut stream = rig.server_stream(SERVER_STREAM, rig.token().on(())).await.expect("admitted");
@@ -109,7 +109,7 @@ async fn a_change_of_trust_that_is_not_about_the_token_ends_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_service_may_opt_out() {
+async fn a_service_may_let_its_streams_outlive_their_tokens() {
     let mut rig = Rig::with(|guard| guard.streams_outlive_tokens("test.Echo"));
     let token = rig.token();
     let mut stream = rig.server_stream(SERVER_STREAM, token.on(())).await.expect("admitted");
@@ -118,7 +118,10 @@ async fn a_service_may_opt_out() {
     let waited = tokio::time::timeout(OVER * 2, stream.message()).await;
     assert!(waited.is_err(), "it goes on: {waited:?}");
     rig.unary(UNARY, token.on(())).await.expect_err("a new call is another matter");
+}
 
+#[tokio::test(start_paused = true)]
+async fn opting_out_one_service_leaves_others_whose_names_begin_alike() {
     let mut other = Rig::with(|guard| guard.streams_outlive_tokens("test.Ech"));
     let mut stream =
         other.server_stream(SERVER_STREAM, other.token().on(())).await.expect("admitted");
@@ -127,7 +130,7 @@ async fn a_service_may_opt_out() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_token_without_end_is_no_trouble() {
+async fn a_token_that_never_expires_ends_no_stream() {
     let mut rig = Rig::new();
     let forever =
         rig.issuer.token("order").audience("echo").scopes("echo:call").life(Duration::MAX);

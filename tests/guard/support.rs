@@ -1,4 +1,5 @@
-//! A service of all four kinds behind a guard, called in process: no socket, so time can stand still.
+//! A service with methods of all four kinds behind a guard. It is called in process, without a socket,
+//! so that time can stand still.
 
 use std::convert::Infallible;
 use std::error::Error;
@@ -47,7 +48,7 @@ pub const POLICIES: &[ServicePolicy] = &[ServicePolicy {
 /// The service. Unary methods answer with the caller's name; streams answer once and then wait.
 #[derive(Clone)]
 pub struct Echo {
-    /// What comes out of request streams, and when a response stream is dropped.
+    /// Tells the test what comes out of request streams, and when a response stream is dropped.
     seen: mpsc::UnboundedSender<Seen>,
 }
 
@@ -100,7 +101,7 @@ fn name_of_caller<T>(request: &Request<T>) -> String {
         .map_or_else(|| "nobody".to_owned(), |token| token.claims().client_id.to_string())
 }
 
-/// Only a guard that only reports leaves the token where it is.
+/// A guard in report-only mode lets a refused call through with its token.
 fn is_reported<T>(request: &Request<T>) -> bool {
     guard::caller(request.extensions()).is_none()
 }
@@ -243,13 +244,14 @@ impl Rig {
     }
 }
 
-/// What a future comes to. With tokio's clock paused, one that comes to nothing fails the test at once.
+/// The output of a future. With tokio's clock paused, a future that never completes fails the test at
+/// once.
 pub async fn in_time<F: Future>(future: F) -> F::Output {
     const LONG: Duration = Duration::from_secs(7 * 24 * 60 * 60);
-    tokio::time::timeout(LONG, future).await.expect("it comes to something")
+    tokio::time::timeout(LONG, future).await.expect("the future completes")
 }
 
-/// What a stream has next.
+/// The next message of a stream.
 pub async fn next(stream: &mut Streaming<String>) -> Result<Option<String>, Status> {
     in_time(stream.message()).await
 }

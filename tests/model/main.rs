@@ -1,11 +1,16 @@
-//! The protocol of keys and revocations, checked in every order that things can happen in.
+//! Model checking of the protocol of keys and revocations: every order in which things can happen is
+//! explored.
 //!
-//! The model has a store, replicas that crash and start, verifiers on the stream and such that poll, and
-//! a network that delays and loses. Its transitions call the real `KeyRing`, `RotationGate` and
-//! `TrustBundle`; what is modelled is who calls them when. Each way to break the service must be found.
+//! The model has a store, replicas that crash and start, verifiers that stream and verifiers that poll,
+//! and a network that delays and loses messages. Its transitions call the real `KeyRing`,
+//! `RotationGate` and `TrustBundle`; only who calls them, and when, is modelled.
 //!
-//! Replicas share what the gate knows, as they share the store. With one process a store, as it is today,
-//! that goes without saying.
+//! `world` is the state at one moment, `steps` says what can happen next, and the properties below must
+//! hold in every state. To show that the properties would notice, the service is also broken on
+//! purpose, in one way at a time (`Variant`): the checker must find each of these faults.
+//!
+//! Replicas share what the gate knows, as they share the store. Today one process serves a store, so
+//! that this holds by itself.
 
 #![allow(clippy::print_stdout, reason = "how much was explored is worth seeing")]
 
@@ -26,7 +31,7 @@ const ONE_SIGNER: &str = "an epoch has one signer";
 const GATED: &str = "only keys that passed the gate sign";
 const FORWARD: &str = "epochs never go backwards";
 const TOLD: &str = "a rotation that is blocked says by what";
-/// Not a promise, but that the model gets so far.
+/// Not promises: these states must be reachable, or the model explores nothing of interest.
 const NEW_KEY_ACCEPTED: &str = "a token of a later key is accepted";
 const LATE_REVOCATION: &str = "a revoked token is still accepted, for a while";
 const CONVERGES: &str = "once all goes well every verifier converges and a rotation goes through";
@@ -68,7 +73,7 @@ impl Model for Protocol {
                     })
             }),
             Property::always(CONVERGES, |protocol: &Self, world: &World| {
-                // From some states only: each takes a run of its own.
+                // Checked for a sample of the states only, since each check simulates a run of its own.
                 sampled(world) || protocol.converges(world)
             }),
             Property::sometimes(NEW_KEY_ACCEPTED, |_, world: &World| {
@@ -88,9 +93,9 @@ fn sampled(world: &World) -> bool {
     !(verifiers + world.store.epoch + u64::from(world.left.ticks)).is_multiple_of(4)
 }
 
-/// The promise, to all that keep up: on the stream, or back within the window for it; pollers that keep
-/// no key set for longer than they may. The exception is stated: a key that signs because the one before it was
-/// revoked.
+/// The promise to every verifier that keeps up. A streaming verifier keeps up if it is connected, or
+/// comes back within the reconnect window; a poller, if it keeps no key set for longer than it may. The
+/// stated exception is a key that signs because the one before it was revoked.
 fn valid_is_accepted(world: &World) -> bool {
     let good = |issued: &&world::Issued| {
         issued.revoked_at.is_none()
@@ -106,8 +111,8 @@ fn valid_is_accepted(world: &World) -> bool {
     })
 }
 
-/// The bound: a step for those on the stream to a replica that is up to date, the longest staleness for
-/// those that fail closed, the token's life for all.
+/// The bound on late acceptance: one step for a verifier that streams from a replica which is up to
+/// date, the maximum staleness for one that fails closed, and the token's life for all.
 fn revoked_is_refused(world: &World) -> bool {
     world.tokens.iter().all(|issued| {
         let Some(revoked_at) = issued.revoked_at else { return true };
@@ -150,7 +155,8 @@ const NOTHING: Budget = Budget {
     breaks: 0,
 };
 
-/// Explores all of it and holds it against every property. With `MODEL_FULL` set it goes on for longer.
+/// Explores every state within the budget and checks every property. `MODEL_FULL` makes the budget
+/// larger.
 fn check(name: &str, kinds: &[Kind], replicas: usize, budget: Budget) {
     let budget = match std::env::var_os("MODEL_FULL") {
         Some(_) => Budget { ticks: budget.ticks + 1, tokens: budget.tokens + 1, ..budget },
@@ -173,7 +179,7 @@ fn check(name: &str, kinds: &[Kind], replicas: usize, budget: Budget) {
     }
 }
 
-/// Finds what is wrong with a broken service.
+/// Asserts that the checker finds what is wrong with a broken service.
 fn assert_found(variant: Variant, kinds: &[Kind], budget: Budget, expected: &'static str) {
     let checker = Protocol::new(variant, kinds, 1, budget)
         .checker()
@@ -187,61 +193,61 @@ fn assert_found(variant: Variant, kinds: &[Kind], budget: Budget, expected: &'st
 }
 
 #[test]
-fn streams_crashes_and_rotations() {
+fn every_promise_holds_with_a_stream_crashes_and_rotations() {
     let budget = Budget { ticks: 2, rotations: 2, tokens: 1, crashes: 1, breaks: 1, ..NOTHING };
     check("one replica, one stream", &[STREAM], 1, budget);
 }
 
 #[test]
-fn two_streams_and_revocations() {
+fn every_promise_holds_with_two_streams_and_revoked_tokens() {
     let budget = Budget { ticks: 1, rotations: 1, tokens: 1, token_revocations: 1, ..NOTHING };
     check("one replica, two streams", &[CAREFUL, FAST], 1, budget);
 }
 
 #[test]
-fn revoked_keys() {
+fn every_promise_holds_with_a_stream_and_a_revoked_key() {
     let budget = Budget { ticks: 2, rotations: 1, tokens: 1, key_revocations: 1, ..NOTHING };
     check("one replica, a revoked key", &[CAREFUL], 1, Budget { breaks: 1, ..budget });
 }
 
 #[test]
-fn two_replicas() {
+fn every_promise_holds_with_two_replicas() {
     let budget = Budget { ticks: 1, rotations: 1, tokens: 1, token_revocations: 1, ..NOTHING };
     check("two replicas, one stream", &[CAREFUL], 2, Budget { crashes: 1, ..budget });
 }
 
 #[test]
-fn pollers_and_rotations() {
+fn every_promise_holds_with_a_poller_and_rotations() {
     let budget = Budget { ticks: 5, rotations: 2, tokens: 1, ..NOTHING };
     check("one replica, one poller", &[Kind::Poller], 1, budget);
 }
 
 #[test]
-fn pollers_and_crashes() {
+fn every_promise_holds_with_a_poller_and_a_crash() {
     let budget = Budget { ticks: 4, rotations: 2, tokens: 1, crashes: 1, ..NOTHING };
     check("one replica, one poller, a crash", &[Kind::Poller], 1, budget);
 }
 
 #[test]
-fn no_gate_is_found() {
+fn the_checker_finds_a_rotation_without_a_gate() {
     let budget = Budget { rotations: 2, tokens: 1, ..NOTHING };
     assert_found(Variant::NoGate, &[STREAM], budget, VALID_IS_ACCEPTED);
 }
 
 #[test]
-fn one_interval_of_publishing_before_is_found_to_be_too_short() {
+fn the_checker_finds_that_one_poll_interval_of_pre_publishing_is_too_short() {
     let budget = Budget { ticks: 3, rotations: 2, tokens: 1, ..NOTHING };
     assert_found(Variant::PrePublishOneInterval, &[Kind::Poller], budget, VALID_IS_ACCEPTED);
 }
 
 #[test]
-fn a_key_dropped_early_is_found() {
+fn the_checker_finds_a_key_that_is_dropped_early() {
     let budget = Budget { ticks: 2, rotations: 1, tokens: 1, ..NOTHING };
     assert_found(Variant::KeyDroppedEarly, &[STREAM], budget, VALID_IS_ACCEPTED);
 }
 
 #[test]
-fn publishing_before_persisting_is_found() {
+fn the_checker_finds_publishing_before_persisting() {
     let budget = Budget { rotations: 1, tokens: 2, token_revocations: 1, crashes: 1, ..NOTHING };
     assert_found(Variant::PublishBeforePersist, &[STREAM], budget, ONE_SIGNER);
     assert_found(Variant::PublishBeforePersist, &[STREAM], budget, FORWARD);

@@ -17,18 +17,18 @@ use crate::world::{
     issuer, key,
 };
 
-/// How the service is built. All but the first are broken, each in one way.
+/// How the service is built. All variants but the first are broken, each in one way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Variant {
     /// As it is.
     Sound,
-    /// Rotations ask no gate.
+    /// Rotations do not ask the gate.
     NoGate,
-    /// Whoever polls is given exactly the time that it may keep a key set.
+    /// Rotations wait for pollers only as long as these may keep a key set, without the margin.
     PrePublishOneInterval,
     /// A retired key is dropped before its last token has expired.
     KeyDroppedEarly,
-    /// What changed is shown before it is durable.
+    /// A change is published before it is durable.
     PublishBeforePersist,
 }
 
@@ -45,19 +45,19 @@ pub enum Step {
     RevokeActiveKey,
     /// An operator revokes a token.
     RevokeToken(usize),
-    /// Keys whose time is over go.
+    /// Keys that have expired are dropped.
     Maintain,
-    /// What was shown too early is written down.
+    /// What was published too early becomes durable.
     Persist,
     /// A replica reads the store, and shows what it has read.
     Publish(usize),
-    /// A replica ends without a word, and loses all but the store.
+    /// A replica crashes, and loses everything but the store.
     Crash(usize),
     /// A replica starts.
     Start(usize),
     /// A verifier opens a stream to a replica, or asks it for its key set.
     Connect(usize, usize),
-    /// What is under way to a verifier arrives there.
+    /// The next message to a verifier arrives.
     Deliver(usize),
     /// An acknowledgement arrives.
     DeliverAck(usize),
@@ -78,7 +78,7 @@ impl Protocol {
         Self { variant, kinds: kinds.to_vec(), replicas, budget, tokens: Mutex::default() }
     }
 
-    /// All that may happen now; [`Protocol::after`] says whether it does.
+    /// All steps that may be possible now; [`Protocol::after`] decides whether they are.
     pub fn steps(&self, world: &World) -> Vec<Step> {
         let left = &world.left;
         let mut steps = Vec::with_capacity(16);
@@ -114,7 +114,7 @@ impl Protocol {
         steps
     }
 
-    /// What comes of a step. None when it cannot happen.
+    /// The world after a step; `None` when the step cannot happen.
     pub fn after(&self, world: &World, step: Step) -> Option<World> {
         let mut next = world.clone();
         match step {
@@ -169,7 +169,7 @@ impl Protocol {
             .entry((kid.to_string(), world.now.as_unix(), number))
             .or_insert_with(|| Arc::new(signed(&replica.held, world.now, number)));
         let token = Arc::clone(token);
-        // Its key may have been revoked, and the replica not know it yet.
+        // The key may have been revoked without the replica knowing it yet.
         let revoked = world.store.revocations.key(kid.as_str());
         world.signers.insert((epoch, kid));
         world.tokens.push(Issued { token, epoch, revoked_at: revoked.then_some(world.now) });
@@ -234,7 +234,7 @@ impl Protocol {
         self.commit(world, committed)
     }
 
-    /// Written down; from then on it can be published.
+    /// Makes a change durable, after which it can be published. A broken variant publishes first.
     fn commit(&self, world: &mut World, committed: Committed) -> Option<()> {
         let committed = Arc::new(Committed { epoch: world.store.epoch + 1, ..committed });
         if self.variant == Variant::PublishBeforePersist {
@@ -246,8 +246,9 @@ impl Protocol {
         Some(())
     }
 
-    /// From here on all goes well: every replica runs, and every message arrives. True when then all verifiers
-    /// get to hold what the store does, and a rotation goes through within some minutes.
+    /// Lets everything go well from here on: every replica runs, and every message arrives. True if all
+    /// verifiers then come to hold what the store holds, and a rotation goes through within some
+    /// minutes.
     pub fn converges(&self, world: &World) -> bool {
         let mut world = world.clone();
         world.left = Budget { ticks: 20, rotations: 1, ..world.left };
@@ -257,7 +258,7 @@ impl Protocol {
                 let Some(rotated) = self.after(&world, Step::Rotate) else { return false };
                 world = rotated;
                 self.settle(&mut world);
-                // Who polls asks again by then.
+                // By then every poller has asked again.
                 for _ in 0..3 {
                     if world.tick().is_none() {
                         return false;
@@ -282,7 +283,7 @@ impl Protocol {
             run(Step::Publish(replica));
         }
         for verifier in 0..self.kinds.len() {
-            // What was under way before; then a stream that stays, or one more poll.
+            // First what was under way before, then a new stream or one more poll.
             while run(Step::Deliver(verifier)) {}
             run(Step::Connect(verifier, 0));
             while run(Step::Deliver(verifier)) {}
@@ -314,7 +315,8 @@ fn signed(held: &Committed, now: Timestamp, number: usize) -> VerifiedToken {
 
 impl World {
     fn writer(&self) -> Option<()> {
-        // What is shown and not written yet is the writer's one thing under way.
+        // The writer does one thing at a time: while a change is published but not durable, it starts
+        // no other.
         (self.replicas[0].up_since.is_some() && self.unwritten.is_none()).then_some(())
     }
 
@@ -340,7 +342,7 @@ impl World {
     }
 
     fn tick(&mut self) -> Option<()> {
-        // The writer shows at once what it has committed, unless it crashes before.
+        // The writer publishes what it has committed before any time passes, unless it crashes.
         let writer = &self.replicas[0];
         let shown = writer.held.epoch == self.store.epoch && self.unwritten.is_none();
         if writer.up_since.is_some() && !shown {
@@ -353,7 +355,8 @@ impl World {
             let Some(link) = &verifier.link else { continue };
             let under_way = link.down.iter().map(|message| message.sent_at);
             if under_way.chain(link.up.iter().map(|(_, at)| *at)).any(late) {
-                // What took longer than the deadline for acknowledgements came too late: it is let go.
+                // A message that took longer than the deadline for acknowledgements is too late: the
+                // server drops the verifier.
                 verifier.link = None;
                 if verifier.kind != Kind::Poller {
                     verifier.on_its_own = true;
@@ -366,7 +369,7 @@ impl World {
         let up_since: BTreeSet<Timestamp> =
             self.replicas.iter().filter_map(|replica| replica.up_since).collect();
         for verifier in &mut self.verifiers {
-            // While nothing is up nobody can come back, and nothing changes either.
+            // While no replica is up nobody can come back, and nothing changes either.
             let Some(up_since) = up_since.first() else { continue };
             let may_be_away = match verifier.kind {
                 Kind::Stream { .. } if verifier.link.is_some() => continue,
@@ -392,7 +395,7 @@ impl World {
         Some(())
     }
 
-    /// Shows a state to all who watch a replica.
+    /// Publishes a state to all verifiers that stream from a replica.
     fn show(&mut self, replica: usize, committed: &Arc<Committed>) {
         if let Some(gate) = self.gate.as_mut().filter(|_| replica == 0) {
             gate.publish(&committed.ring, committed.epoch);
@@ -450,17 +453,18 @@ impl World {
         let writer = self.writer();
         let one = &mut self.verifiers[verifier];
         let poller = one.kind == Kind::Poller;
-        // A poller asks again when what it has may be kept no longer.
+        // A poller asks again only when its key set may be kept no longer.
         let keeps = poller && one.bundle.is_some() && self.now < one.as_of + JWKS_MAX_AGE;
         if one.link.is_some() || keeps {
             return None;
         }
         let held = Arc::clone(&self.replicas[replica].held);
-        // A replica that has not read yet what the verifier has reads first.
+        // A replica that is behind the verifier must read the store first.
         if !poller && held.epoch < one.epoch() && self.store.epoch >= one.epoch() {
             return None;
         }
-        // Whoever is served is known to have been, before it is.
+        // That someone listens becomes durable before it is served: after a crash the gate must still
+        // wait for it.
         let mut listeners = self.store.listeners;
         if poller {
             listeners.polled = true;

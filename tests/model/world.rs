@@ -1,5 +1,5 @@
-//! What there is at one moment: a store, replicas of the service, verifiers, and what is under way between
-//! them. Keys, gate and bundles are the real ones; time goes in steps of [`TICK`].
+//! The state at one moment: a store, replicas of the service, verifiers, and what is under way between
+//! them. Keys, gate and bundles are the real ones. Time moves in steps of [`TICK`].
 
 use std::collections::{BTreeSet, VecDeque};
 use std::hash::{Hash, Hasher};
@@ -11,7 +11,8 @@ use countersign_mesh::claims::{Issuer, Kid, Timestamp};
 use countersign_mesh::keys::{KeySet, SigningKey};
 use countersign_mesh::trust::{Revocations, TrustBundle, TrustDelta, VerifiedToken};
 
-/// The step of time, in seconds: whatever is due within a shorter time happens in any order within one.
+/// The step of time, in seconds. Whatever is due within a shorter time happens within one step, in any
+/// order.
 pub const TICK: u64 = 30;
 
 /// How long tokens live here. Shorter than real ones, so that they end within a few steps.
@@ -20,14 +21,14 @@ pub const TOKEN_LIFE: Duration = Duration::from_secs(2 * TICK);
 /// How long a replica signs after it last reached the store.
 pub const LEASE: Duration = Duration::from_secs(TICK);
 
-/// How far a verifier's clock may be off, and what it allows for.
+/// How far a verifier's clock may be off, and the leeway that it allows.
 pub const LEEWAY: Duration = Duration::from_secs(TICK);
 
 /// How long a token can outlive the retirement of its key, by the formula of the authority.
 pub const TAIL: Duration =
     Duration::from_secs(LEASE.as_secs() + TOKEN_LIFE.as_secs() + 5 + 1 + LEEWAY.as_secs());
 
-/// How old what it has may be before a verifier that fails closed refuses everything.
+/// How old its information may be before a verifier that fails closed refuses everything.
 pub const MAX_STALENESS: Duration = Duration::from_secs(2 * TICK);
 
 /// What is durable.
@@ -43,7 +44,7 @@ pub struct Committed {
 #[derive(Debug, Clone)]
 pub struct Replica {
     pub up_since: Option<Timestamp>,
-    /// What it has read, and shows.
+    /// What it has read from the store, and publishes.
     pub held: Arc<Committed>,
     /// When it last reached the store.
     pub reached_at: Timestamp,
@@ -53,21 +54,21 @@ pub struct Replica {
 pub struct Verifier {
     pub kind: Kind,
     pub bundle: Option<Arc<TrustBundle>>,
-    /// When what it has was last confirmed.
+    /// When the store last confirmed what it has.
     pub as_of: Timestamp,
     pub link: Option<Link>,
     /// When it lost its stream.
     pub left_at: Option<Timestamp>,
-    /// Nothing is promised to it until it has caught up with the store: it is new, or did not
+    /// Nothing is promised to this verifier until it has caught up with the store: it is new, did not
     /// acknowledge in time, or stayed away for too long.
     pub on_its_own: bool,
-    /// An epoch older than its own came.
+    /// It was sent an epoch older than its own.
     pub led_back: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Kind {
-    /// On the trust stream. With a clock that is off by so many steps.
+    /// Holds a trust stream. Its clock is off by `skew` steps.
     Stream { fail_closed: bool, skew: i64 },
     /// Polls the JWKS, and takes whatever it gets.
     Poller,
@@ -79,11 +80,11 @@ pub struct Link {
     pub replica: usize,
     /// The epoch last sent.
     pub sent: u64,
-    /// The epoch acknowledged, as the service knows.
+    /// The epoch that the service knows to be acknowledged.
     pub acked: u64,
     /// On the way to the verifier, in order.
     pub down: VecDeque<Message>,
-    /// Acknowledgements on the way back, and since when.
+    /// Acknowledgements on the way back, with the time at which each was sent.
     pub up: VecDeque<(u64, Timestamp)>,
 }
 
@@ -102,7 +103,7 @@ pub struct Issued {
     pub revoked_at: Option<Timestamp>,
 }
 
-/// How much may still go wrong, or be done. Bounds the space.
+/// How much may still be done or go wrong. This bounds the number of states.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Budget {
     pub ticks: u8,
@@ -119,7 +120,7 @@ pub struct World {
     pub now: Timestamp,
     pub left: Budget,
     pub store: Arc<Committed>,
-    /// What a broken service has shown before it was durable.
+    /// What a broken service has published before it was durable.
     pub unwritten: Option<Arc<Committed>>,
     pub gate: Option<RotationGate>,
     pub replicas: Vec<Replica>,
@@ -129,7 +130,7 @@ pub struct World {
     pub signers: BTreeSet<(u64, Kid)>,
     /// Keys that the gate let sign.
     pub passed: BTreeSet<Kid>,
-    /// Keys that sign because the one before was revoked: no gate is asked.
+    /// Keys that sign because the key before them was revoked. The gate is not asked for these.
     pub promoted: BTreeSet<Kid>,
     /// Every key that was ever made.
     pub kids: Vec<Kid>,
@@ -226,7 +227,7 @@ impl Verifier {
     }
 }
 
-/// What tells two rings apart.
+/// Hashes what tells two rings apart.
 fn hash_ring(ring: &KeyRing, state: &mut impl Hasher) {
     for key in ring.keys() {
         (key.kid.as_str(), key.created_at.as_unix(), key.state as u8).hash(state);
@@ -303,7 +304,7 @@ impl World {
     }
 }
 
-/// Only to show paths: states are told apart by their fingerprints.
+/// Needed only to show paths. The checker itself tells states apart by their fingerprints.
 impl PartialEq for World {
     fn eq(&self, other: &Self) -> bool {
         let print = |world: &Self| {

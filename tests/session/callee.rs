@@ -1,4 +1,4 @@
-//! A service that is called: it remembers what it saw, and refuses the tokens that it is told to.
+//! A service that is called. It remembers what it saw, and refuses the tokens that the test names.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
@@ -116,7 +116,7 @@ impl Service<Request<Body>> for Callee {
     }
 }
 
-/// Makes a call with this body and deadline; gives its code.
+/// Makes a call with this body and deadline. Returns its gRPC code.
 pub async fn call_with(
     transport: &Authenticated<Callee>,
     path: &str,

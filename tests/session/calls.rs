@@ -14,7 +14,7 @@ use crate::callee::{Callee, LIST, PING, POLICIES, READ, WRITE, call, call_within
 use crate::countersign::{Answer, FakeCountersign, USUAL};
 
 #[tokio::test(start_paused = true)]
-async fn a_thousand_first_calls_cost_one_token_each_for_what_they_need() {
+async fn a_thousand_first_calls_fetch_one_token_for_each_set_of_scopes() {
     let countersign = FakeCountersign::new(Answer::Late(1));
     let callee = Callee::new();
     let transport = countersign.session().attach(callee.clone(), POLICIES);
@@ -34,7 +34,7 @@ async fn a_thousand_first_calls_cost_one_token_each_for_what_they_need() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn public_methods_carry_no_token_and_undeclared_ones_do_not_leave() {
+async fn calls_of_public_methods_carry_no_token_and_undeclared_ones_are_not_sent() {
     let countersign = FakeCountersign::new(USUAL);
     let callee = Callee::new();
     let transport = countersign.session().attach(callee.clone(), POLICIES);
@@ -45,7 +45,7 @@ async fn public_methods_carry_no_token_and_undeclared_ones_do_not_leave() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn another_audience_is_said_in_one_place() {
+async fn session_audience_asks_for_tokens_of_another_audience() {
     let countersign = FakeCountersign::new(USUAL);
     let callee = Callee::new();
     let eu = Audience::new("shop-eu").expect("an audience");
@@ -55,19 +55,19 @@ async fn another_audience_is_said_in_one_place() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_call_waits_no_longer_than_its_deadline() {
+async fn a_call_waits_for_its_token_no_longer_than_its_deadline() {
     let countersign = FakeCountersign::new(Answer::Nothing);
     let transport = countersign.session().attach(Callee::new(), POLICIES);
     let began = Instant::now();
     assert_eq!(call_within(&transport, READ, "100m").await, Code::Unavailable);
     assert!(began.elapsed() < Duration::from_millis(200), "{:?}", began.elapsed());
-    // Without a deadline it ends nevertheless.
+    // Without a deadline the wait ends, too.
     assert_eq!(call(&transport, READ).await, Code::Unavailable);
     assert!(began.elapsed() < Duration::from_secs(11), "{:?}", began.elapsed());
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_a_call_waited_is_taken_from_its_time() {
+async fn the_wait_for_a_token_shortens_the_timeout_that_is_sent() {
     let countersign = FakeCountersign::new(Answer::Late(2));
     let callee = Callee::new();
     let transport = countersign.session().attach(callee.clone(), POLICIES);
@@ -78,9 +78,9 @@ async fn what_a_call_waited_is_taken_from_its_time() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn calls_that_wait_for_a_token_do_not_keep_others_waiting() {
+async fn a_call_that_waits_for_a_token_does_not_hold_up_other_calls() {
     let countersign = FakeCountersign::new(Answer::Nothing);
-    // One call at a time.
+    // This callee takes one call at a time.
     let callee = tower::limit::ConcurrencyLimit::new(Callee::new(), 1);
     let transport = countersign.session().attach(callee, POLICIES);
     let request = |path: &str| {
@@ -96,7 +96,7 @@ async fn calls_that_wait_for_a_token_do_not_keep_others_waiting() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_refused_credential_is_said_at_once() {
+async fn a_call_fails_at_once_when_the_credential_is_refused() {
     for code in [Code::Unauthenticated, Code::PermissionDenied, Code::InvalidArgument] {
         let countersign = FakeCountersign::new(Answer::Error(code));
         let callee = Callee::new();
@@ -111,7 +111,7 @@ async fn a_refused_credential_is_said_at_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_interceptor_attaches_what_is_at_hand_and_has_the_rest_fetched() {
+async fn an_interceptor_attaches_a_token_at_hand_and_starts_to_fetch_a_missing_one() {
     let countersign = FakeCountersign::new(USUAL);
     let session = countersign.session();
     let interceptor = session.interceptor(rpc::POLICIES);
@@ -139,7 +139,7 @@ async fn an_interceptor_attaches_what_is_at_hand_and_has_the_rest_fetched() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_session_is_ready_when_it_can_call() {
+async fn a_session_is_ready_once_it_has_tokens_for_its_clients() {
     let countersign = FakeCountersign::new(Answer::Late(3));
     let session = countersign.session();
     let _client = session.attach(Callee::new(), POLICIES);

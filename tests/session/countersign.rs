@@ -1,4 +1,5 @@
-//! A Countersign in memory that answers as it is told, and counts. No sockets, so time can be paused.
+//! A Countersign in memory. It answers as the test tells it, and counts requests. It uses no sockets,
+//! so time can be paused.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -26,7 +27,7 @@ pub enum Answer {
     Token { expires_in: u64, refresh_in: u64 },
     /// The same after a while.
     Late(u64),
-    /// The usual token for this secret, and to any other after five seconds that it is wrong.
+    /// The usual token for this secret. Any other secret is refused after five seconds.
     Only(&'static str),
     /// An error.
     Error(Code),
@@ -64,7 +65,7 @@ impl FakeCountersign {
         self.state.lock().expect("no panic").asked.len()
     }
 
-    /// When.
+    /// When it was asked.
     pub fn asked_at(&self) -> Vec<Instant> {
         self.state.lock().expect("no panic").asked_at.clone()
     }

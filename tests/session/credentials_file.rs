@@ -6,14 +6,14 @@ use std::os::unix::fs::PermissionsExt;
 use countersign_mesh::session::{CredentialsError, OAuthEndpoint, SessionBuilder, SessionError};
 
 #[tokio::test]
-async fn a_credentials_file_of_the_command_line_is_enough_and_is_its_owners_only() {
+async fn a_session_starts_from_a_credentials_file_that_only_its_owner_can_read() {
     let dir = tempfile::tempdir().expect("a directory");
     let path = dir.path().join("order.toml");
     let text =
         "url = \"http://127.0.0.1:1\"\nclient_id = \"order\"\nclient_secret = \"csec_hush\"\n";
     let write = |text: &str, mode: u32| {
         fs::write(&path, text).expect("written");
-        fs::set_permissions(&path, Permissions::from_mode(mode)).expect("it is ours");
+        fs::set_permissions(&path, Permissions::from_mode(mode)).expect("the test owns the file");
     };
     let session = || SessionBuilder::from_credentials_file(&path)?.connect();
     let endpoint = || OAuthEndpoint::from_credentials_file(&path);
@@ -21,11 +21,12 @@ async fn a_credentials_file_of_the_command_line_is_enough_and_is_its_owners_only
     session().expect("all is there");
     write(&format!("{text}issuer = \"https://auth.example\"\n"), 0o600);
     session().expect("it may say whose keys are trusted");
-    // The same file leads to any issuer's token endpoint, whose names of clients are its own.
+    // The same kind of file works for any issuer's token endpoint, whose client ids follow rules of
+    // their own.
     write(&text.replace("order", "us@partner"), 0o400);
     endpoint().expect("all is there");
 
-    // As the command line reads it: the authorities are in a file beside it.
+    // As for the command line, the certificate authorities are in a file beside it.
     let with_ca = format!("{text}ca_file = \"ca.pem\"\n").replace("http:", "https:");
     write(&with_ca, 0o600);
     assert!(session().expect_err("it is not there").to_string().contains("ca.pem"));
@@ -37,7 +38,8 @@ async fn a_credentials_file_of_the_command_line_is_enough_and_is_its_owners_only
     session().expect("it says who vouches for the server");
     endpoint().expect("it says who vouches for the server");
 
-    // Whatever the command line proves itself with, a session does too; a token endpoint takes secrets.
+    // A session can use every kind of proof that the command line can; a token endpoint takes secrets
+    // only.
     let key = "-----BEGIN PRIVATE KEY-----\n\
         MC4CAQAwBQYDK2VwBCIEINTuctv5E1hK1bbY8fdp+K06/nwoy/HU++CXqI9EdVhC\n\
         -----END PRIVATE KEY-----\n"; // RFC 8410 section 10.3

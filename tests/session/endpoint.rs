@@ -1,4 +1,4 @@
-//! An HTTP server on a real socket that answers as it is told, and remembers what it was asked.
+//! An HTTP server on a real socket. It answers as the test tells it, and remembers what it was asked.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -11,7 +11,7 @@ use tokio_rustls::TlsAcceptor;
 #[derive(Clone)]
 pub struct FakeEndpoint {
     address: std::net::SocketAddr,
-    /// Status and head lines, and body; nothing means that it never answers.
+    /// Status and head lines, and body; `None` means that it never answers.
     answer: Arc<Mutex<Option<(String, String)>>>,
     seen: watch::Receiver<Vec<String>>,
 }
@@ -65,14 +65,17 @@ impl FakeEndpoint {
         self.seen.borrow().clone()
     }
 
-    /// Waits until there were so many requests.
+    /// Waits until it has seen so many requests.
     pub async fn until_seen(&self, count: usize) {
         let mut seen = self.seen.clone();
         let enough = seen.wait_for(|seen| seen.len() >= count);
-        drop(tokio::time::timeout(Duration::from_secs(20), enough).await.expect("they come"));
+        drop(
+            tokio::time::timeout(Duration::from_secs(20), enough).await.expect("the requests come"),
+        );
     }
 
-    /// Lets time pass until whoever asks has asked twice more: the answer to the first has been read.
+    /// Lets time pass until the client has asked twice more. By then it has read the answer to the
+    /// first of these.
     pub async fn pass_until_read(&self) {
         let enough = self.seen().len() + 2;
         let mut seen = self.seen.clone();
@@ -81,14 +84,15 @@ impl FakeEndpoint {
             if tokio::time::timeout(Duration::from_millis(20), soon).await.is_ok() {
                 return;
             }
-            // Less than anyone waits for an answer.
+            // Less than any client waits for an answer, so that none gives up.
             pass(Duration::from_secs(4)).await;
         }
         panic!("nobody asks");
     }
 }
 
-/// Lets time pass for a runtime whose sockets are real.
+/// Lets time pass although sockets are real: tokio's clock is paused only while it is moved, so that
+/// the network can keep up.
 pub async fn pass(duration: Duration) {
     tokio::time::pause();
     tokio::time::advance(duration).await;

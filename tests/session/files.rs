@@ -1,4 +1,4 @@
-//! The last good keys in a file.
+//! The trust file: the last good keys and revocations, kept for the next start.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
@@ -22,11 +22,11 @@ use crate::trust_stream::{Rig, later};
 
 fn write(path: &Path, bundle: &TrustBundle, mode: u32) {
     fs::write(path, bundle.to_jwks()).expect("written");
-    fs::set_permissions(path, Permissions::from_mode(mode)).expect("it is ours");
+    fs::set_permissions(path, Permissions::from_mode(mode)).expect("the test owns the file");
 }
 
 #[tokio::test]
-async fn a_service_starts_with_the_keys_of_its_last_run() {
+async fn a_restarted_service_verifies_with_the_keys_of_its_last_run() {
     let dir = tempfile::tempdir().expect("a directory");
     let path = dir.path().join("trust.json");
     let endpoint = FakeEndpoint::start(None).await;
@@ -56,7 +56,7 @@ async fn a_service_starts_with_the_keys_of_its_last_run() {
 }
 
 #[tokio::test]
-async fn a_file_that_is_not_to_be_believed_is_ignored() {
+async fn a_trust_file_that_cannot_be_believed_is_ignored() {
     let dir = tempfile::tempdir().expect("a directory");
     let path = dir.path().join("trust.json");
     let endpoint = FakeEndpoint::start(None).await;
@@ -78,12 +78,12 @@ async fn a_file_that_is_not_to_be_believed_is_ignored() {
     assert!(!believed(), "no keys");
     fs::remove_file(&path).expect("removed");
     fs::create_dir(&path).expect("made");
-    fs::set_permissions(&path, Permissions::from_mode(0o700)).expect("it is ours");
+    fs::set_permissions(&path, Permissions::from_mode(0o700)).expect("the test owns the file");
     assert!(!believed(), "a directory");
 }
 
 #[tokio::test]
-async fn a_file_that_cannot_be_written_does_not_keep_keys_from_being_used() {
+async fn keys_are_used_even_if_the_trust_file_cannot_be_written() {
     let endpoint = FakeEndpoint::start(None).await;
     endpoint.answers("200 OK", &bundle(ISSUER, 1, 1).to_jwks());
     let nowhere = Path::new("/nonexistent/trust.json");
@@ -92,7 +92,7 @@ async fn a_file_that_cannot_be_written_does_not_keep_keys_from_being_used() {
 }
 
 #[tokio::test]
-async fn a_file_needs_an_issuer_to_be_believed_for() {
+async fn a_trust_file_without_a_named_issuer_is_an_error() {
     let endpoint = FakeEndpoint::start(None).await;
     let refused = builder(&endpoint).trust_file("trust.json").connect();
     assert!(matches!(refused, Err(SessionError::TrustFileWithoutIssuer)), "{refused:?}");
@@ -128,7 +128,7 @@ async fn a_verifier_that_restarts_during_an_outage_forgets_no_revocation() {
     assert_eq!(fs::metadata(&path).expect("it is there").permissions().mode() & 0o777, 0o600);
     drop((watcher, rig));
 
-    // While nobody answers.
+    // A restart while Countersign does not answer.
     let (server, mut openings) = FakeTrust::new();
     let restart = || {
         let countersign = FakeCountersign::new(USUAL);
@@ -142,10 +142,10 @@ async fn a_verifier_that_restarts_during_an_outage_forgets_no_revocation() {
     let kept = trust.bundle().expect("from the file");
     assert_eq!((kept.epoch, revoked(&kept)), (6, (true, true, true)));
     assert_eq!(kept.revocations.client(&client("cron")).map(|cut| cut.before.as_unix()), Some(9));
-    // What has been in a file is not fresh: nobody knows what was revoked meanwhile.
+    // What comes from a file is not fresh: nobody knows what was revoked meanwhile.
     assert_eq!(call(&trust, 1).await, Code::Unavailable);
 
-    // It goes on where it was.
+    // The stream goes on where it was.
     let mut watcher = openings.next().await;
     assert_eq!((watcher.hello.have_epoch, &*watcher.hello.have_epoch_proof), (6, &*proof(6)));
     watcher.send(heartbeat(6));
@@ -153,7 +153,7 @@ async fn a_verifier_that_restarts_during_an_outage_forgets_no_revocation() {
     assert_eq!(call(&trust, 1).await, Code::Ok);
     drop((trust, watcher));
 
-    // What was damaged is not believed.
+    // A damaged file is not believed.
     let good = fs::read_to_string(&path).expect("it is there");
     for (from, to) in [("\"one\"", "\"\""), ("\"cron\"", "\"c c\""), ("\"clients\"", "\"x\"")] {
         fs::write(&path, good.replace(from, to)).expect("written");

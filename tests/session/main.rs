@@ -1,4 +1,8 @@
-//! A session and all that it keeps fresh, against issuers and callees that do as they are told.
+//! A session and all that it keeps fresh, against issuers and callees that do as the test tells them.
+//!
+//! `countersign` issues tokens in memory, `trust_server` hands trust streams to the test, `endpoint`
+//! speaks HTTP on a real socket, and `callee` is a service that is called. Most tests pause tokio's
+//! clock, so that minutes pass at once. Tests with real sockets move it by hand.
 
 mod callee;
 mod calls;

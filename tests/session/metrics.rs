@@ -1,4 +1,4 @@
-//! What a token source counts.
+//! The metrics of token sources and of trust.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -26,7 +26,7 @@ fn counted(snapshotter: &Snapshotter) -> HashMap<String, DebugValue> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn runway_refreshes_failures_and_waits_are_counted() {
+async fn a_token_source_reports_its_runway_refreshes_failures_and_waits() {
     let recorder = DebuggingRecorder::new();
     let snapshotter = recorder.snapshotter();
     let _guard = metrics::set_default_local_recorder(&recorder);
@@ -58,7 +58,7 @@ async fn runway_refreshes_failures_and_waits_are_counted() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_age_of_trust_and_what_was_lost_is_shown() {
+async fn a_session_reports_the_age_of_its_trust_and_lost_streams() {
     let recorder = DebuggingRecorder::new();
     let snapshotter = recorder.snapshotter();
     let _guard = metrics::set_default_local_recorder(&recorder);

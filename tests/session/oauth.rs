@@ -27,7 +27,7 @@ async fn token(source: &TokenSource, seconds: u64) -> Result<BearerToken, NoToke
 }
 
 #[tokio::test]
-async fn a_token_is_asked_for_as_the_standard_says() {
+async fn a_token_request_follows_rfc_6749() {
     let endpoint = FakeEndpoint::start(None).await;
     endpoint.answers("200 OK", TOKEN);
     let token = token(&source(&endpoint), 20).await.expect("a token");
@@ -51,7 +51,7 @@ async fn a_token_is_asked_for_as_the_standard_says() {
 }
 
 #[tokio::test]
-async fn it_is_refreshed_around_half_of_its_life() {
+async fn a_token_is_refreshed_around_half_of_its_life() {
     let endpoint = FakeEndpoint::start(None).await;
     endpoint.answers("200 OK", TOKEN);
     let source = source(&endpoint);
@@ -64,7 +64,7 @@ async fn it_is_refreshed_around_half_of_its_life() {
 }
 
 #[tokio::test]
-async fn a_refusal_is_said_at_once_and_holds_no_secret() {
+async fn a_refusal_fails_at_once_and_repeats_no_secret() {
     for (status, body) in [
         ("401 Unauthorized", r#"{"error":"invalid_client","error_description":"hush: hush+"}"#),
         ("400 Bad Request", r#"{"error":"unauthorized_client"}"#),
@@ -81,8 +81,8 @@ async fn a_refusal_is_said_at_once_and_holds_no_secret() {
 }
 
 #[tokio::test]
-async fn anything_else_is_tried_again() {
-    // A good one but for its size.
+async fn any_other_answer_without_a_token_is_tried_again() {
+    // A good answer but for its size.
     let large = TOKEN.replace('}', &format!(",\"padding\":\"{}\"}}", "a".repeat(256 * 1024)));
     for (status, body) in [
         ("503 Service Unavailable", ""),
@@ -109,7 +109,7 @@ async fn anything_else_is_tried_again() {
 }
 
 #[tokio::test]
-async fn an_endpoint_that_hangs_is_given_up() {
+async fn a_request_to_an_endpoint_that_hangs_is_given_up_and_made_again() {
     let endpoint = FakeEndpoint::start(None).await;
     endpoint.answers_nothing();
     let source = source(&endpoint);
@@ -120,7 +120,7 @@ async fn an_endpoint_that_hangs_is_given_up() {
 }
 
 #[tokio::test]
-async fn secrets_do_not_go_over_the_network_in_plaintext() {
+async fn a_plaintext_endpoint_off_this_machine_is_refused() {
     let secret = || ClientSecret::new("hush");
     let off = OAuthEndpoint::new("http://issuer.example/token", "me", secret());
     assert!(matches!(off, Err(SessionError::Plaintext(_))), "{off:?}");

@@ -51,7 +51,7 @@ async fn a_call_is_not_made_again_when_another_token_cannot_help() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_request_that_has_not_gone_out_as_a_whole_is_not_made_again() {
+async fn a_request_that_is_still_streaming_is_not_made_again() {
     let countersign = FakeCountersign::new(USUAL);
     let callee = refuses_the_first(Code::Unauthenticated, "TOKEN_EXPIRED").impatient();
     let transport = countersign.session().attach(callee.clone(), POLICIES);
@@ -64,7 +64,7 @@ async fn a_request_that_has_not_gone_out_as_a_whole_is_not_made_again() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_large_request_is_not_kept() {
+async fn a_large_request_is_not_made_again() {
     for (len, times) in [(64 * 1024, 2), (64 * 1024 + 1, 1)] {
         let countersign = FakeCountersign::new(USUAL);
         let callee = refuses_the_first(Code::Unauthenticated, "TOKEN_EXPIRED");
@@ -75,7 +75,7 @@ async fn a_large_request_is_not_kept() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_hundred_refused_calls_cost_one_token() {
+async fn a_hundred_calls_refused_together_fetch_one_new_token() {
     let countersign = FakeCountersign::new(Answer::Late(1));
     let callee = refuses_the_first(Code::Unauthenticated, "TOKEN_REVOKED");
     let transport = countersign.session().attach(callee.clone(), POLICIES);

@@ -1,4 +1,4 @@
-//! What a session makes of silence: how old what it knows may become, and what then.
+//! What a session makes of silence: how old its keys and revocations may become, and what happens then.
 
 use std::time::Duration;
 
@@ -54,7 +54,7 @@ async fn a_server_that_is_cut_off_from_its_store_makes_nothing_fresh() {
     assert_eq!(call(&rig.trust, 1).await, Code::Ok);
     pass(5).await;
     watcher.send(aged(heartbeat(4), 60));
-    // One that does not say how old its word is confirms nothing.
+    // A message that does not say how old its confirmation is confirms nothing.
     watcher.send(WatchTrustBundleResponse { age: None, ..heartbeat(4) });
     pass(1).await;
     assert_eq!(call(&rig.trust, 1).await, Code::Unavailable);
@@ -65,7 +65,7 @@ async fn a_server_that_is_cut_off_from_its_store_makes_nothing_fresh() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_stricter_of_both_limits_counts() {
+async fn the_shorter_of_the_servers_and_the_programs_limit_counts() {
     let strict = |builder: SessionBuilder| {
         builder.when_stale(WhenStale::FailClosed).max_staleness(Duration::from_secs(20))
     };
@@ -79,7 +79,7 @@ async fn the_stricter_of_both_limits_counts() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn after_a_long_outage_the_stream_is_back_within_the_servers_patience() {
+async fn after_a_long_outage_the_stream_comes_back_before_the_server_gives_up_on_it() {
     for refusal in [Code::Unavailable, Code::PermissionDenied] {
         let mut rig = Rig::new();
         let mut watcher = rig.openings.next().await;
@@ -87,14 +87,14 @@ async fn after_a_long_outage_the_stream_is_back_within_the_servers_patience() {
         rig.server.refuses(Some(Code::Unavailable));
         rig.countersign.answers(Answer::Error(refusal));
         watcher.fail(Code::Unavailable);
-        // Long enough for the token to have expired, and for everyone to be at their longest waits.
+        // Long enough for the token to expire, and for all waits to reach their longest.
         pass(3600).await;
         rig.server.refuses(None);
         rig.countersign.answers(USUAL);
         let back_at = Instant::now();
         rig.openings.next().await;
         let took = back_at.elapsed();
-        // Who was refused asks again every few minutes, and once is enough.
+        // A session that was refused asks again every few minutes, and once is enough.
         let patience = if refusal == Code::Unavailable { 16 } else { 301 };
         assert!(took < Duration::from_secs(patience), "{refusal:?}: {took:?}");
     }

@@ -48,7 +48,7 @@ async fn countersign() -> (u16, String) {
         let tls = tls.clone();
         async move { tls.accept(stream?).await }
     });
-    // One whose handshake failed must not end the server.
+    // A connection whose handshake fails must not end the server.
     let incoming = incoming.filter(Result::is_ok);
     let service = FakeCountersign::new(USUAL).service();
     tokio::spawn(Server::builder().add_service(service).serve_with_incoming(incoming));
@@ -67,7 +67,7 @@ async fn token(session: &Session) -> Result<BearerToken, NoToken> {
 }
 
 #[tokio::test]
-async fn a_session_speaks_tls_with_an_authority_that_it_is_given() {
+async fn a_session_trusts_a_server_by_the_authority_that_it_is_given() {
     let (port, certificate) = countersign().await;
     let session = builder(port).ca_certificate(certificate.as_bytes()).connect();
     token(&session.expect("an address")).await.expect("a token");
@@ -87,7 +87,7 @@ async fn a_session_speaks_tls_with_an_authority_that_it_is_given() {
 }
 
 #[tokio::test]
-async fn a_server_that_nobody_vouches_for_gets_no_secret() {
+async fn a_server_of_an_unknown_authority_gets_no_secret() {
     let (port, _) = countersign().await;
     let (_, other) = server(b"h2");
     let session = builder(port).ca_certificate(other.as_bytes()).connect().expect("an address");
@@ -101,7 +101,7 @@ async fn a_server_that_nobody_vouches_for_gets_no_secret() {
 }
 
 #[tokio::test]
-async fn keys_and_partners_tokens_come_over_tls_too() {
+async fn key_sets_and_tokens_of_other_issuers_come_over_tls_too() {
     let (tls, certificate) = server(b"http/1.1");
     let endpoint = FakeEndpoint::start(Some(tls)).await;
     endpoint.answers("200 OK", &bundle(ISSUER, 1, 1).to_jwks());

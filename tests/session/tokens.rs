@@ -14,7 +14,7 @@ use tonic::Code;
 use crate::callee::{Callee, POLICIES, READ, call, call_within};
 use crate::countersign::{Answer, FakeCountersign, USUAL, client};
 
-/// Time passes at once when it is paused.
+/// Lets time pass. With the clock paused that takes no time.
 async fn pass(seconds: u64) {
     tokio::time::sleep(Duration::from_secs(seconds)).await;
 }
@@ -56,7 +56,7 @@ async fn the_token_at_hand_serves_while_countersign_is_down() {
     let began = Instant::now();
     assert_eq!(call(&transport, READ).await, Code::Ok);
     assert_eq!(began.elapsed(), Duration::ZERO);
-    // Its tries are further and further apart, and half a minute at most.
+    // The tries are further and further apart, up to half a minute.
     let tries = countersign.asked();
     assert!((440 / 30..440 / 15 + 10).contains(&tries), "{tries}");
 
@@ -69,7 +69,7 @@ async fn the_token_at_hand_serves_while_countersign_is_down() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn those_that_fail_together_do_not_come_back_together() {
+async fn sources_that_fail_together_do_not_try_again_together() {
     let countersign = FakeCountersign::new(Answer::Error(Code::Unavailable));
     let sessions: Vec<_> = (0..20).map(|_| countersign.session()).collect();
     let _sources: Vec<_> = sessions.iter().map(source).collect();
@@ -80,7 +80,7 @@ async fn those_that_fail_together_do_not_come_back_together() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_credential_that_is_refused_is_tried_again_for_those_who_ask() {
+async fn a_refused_credential_is_tried_again_only_when_someone_asks() {
     let countersign = FakeCountersign::new(Answer::Error(Code::Unauthenticated));
     let session = countersign.session();
     let transport = session.attach(Callee::new(), POLICIES);
@@ -95,7 +95,7 @@ async fn a_credential_that_is_refused_is_tried_again_for_those_who_ask() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_issuer_that_says_nothing_of_use_is_not_asked_all_the_time() {
+async fn an_issuer_that_gives_no_sensible_times_is_not_asked_all_the_time() {
     for (answer, most) in [
         (Answer::Token { expires_in: 0, refresh_in: 0 }, 20),
         (Answer::Token { expires_in: 900, refresh_in: 0 }, 2),
@@ -112,7 +112,7 @@ async fn an_issuer_that_says_nothing_of_use_is_not_asked_all_the_time() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn everything_stops_with_the_last_handle() {
+async fn all_tasks_stop_with_the_last_handle_of_a_session() {
     let countersign = FakeCountersign::new(USUAL);
     let tasks = || Handle::current().metrics().num_alive_tasks();
     let before = tasks();
@@ -122,7 +122,7 @@ async fn everything_stops_with_the_last_handle() {
     assert_eq!(call(&transport, READ).await, Code::Ok);
     drop(session);
     pass(500).await;
-    // One for the calls, one for the trust stream, and the next of each.
+    // One token for the calls, one for the trust stream, and the next one of each.
     assert_eq!(countersign.asked(), 4, "a client is a handle too, and so is a guard's trust");
     assert!(tasks() > before);
 
@@ -133,7 +133,7 @@ async fn everything_stops_with_the_last_handle() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_fetch_under_way_stops_too() {
+async fn a_fetch_under_way_stops_with_the_last_handle() {
     let countersign = FakeCountersign::new(Answer::Nothing);
     let before = Handle::current().metrics().num_alive_tasks();
     let session = countersign.session();
@@ -146,7 +146,7 @@ async fn a_fetch_under_way_stops_too() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_secret_that_was_rolled_over_in_its_file_is_used_next() {
+async fn a_secret_that_is_replaced_in_its_file_is_used_for_the_next_token() {
     let dir = tempfile::tempdir().expect("a directory");
     let path = dir.path().join("secret");
     std::fs::write(&path, "csec_one\n").expect("written");
@@ -159,7 +159,7 @@ async fn a_secret_that_was_rolled_over_in_its_file_is_used_next() {
     pass(451).await;
     assert_eq!((countersign.asked(), countersign.last_secret()), (2, "csec_two".to_owned()));
 
-    // Half written, or away for a moment: not a secret to try.
+    // The file is half written, or gone for a moment: there is no secret to try.
     std::fs::write(&path, "\n").expect("written");
     pass(451).await;
     std::fs::remove_file(&path).expect("removed");
@@ -186,7 +186,7 @@ async fn a_secret_that_is_refused_while_its_file_is_replaced_is_tried_again_at_o
     assert_eq!(countersign.asked(), 2);
     assert!(began.elapsed() < Duration::from_millis(5100), "{:?}", began.elapsed());
 
-    // One that is what it was is not.
+    // A refused secret that has not changed is not tried again.
     let refusing = FakeCountersign::new(Answer::Only("csec_three"));
     let session = refusing.session_as(Credentials::from_file(client("order"), &path));
     let source = self::source(&session);
@@ -225,7 +225,7 @@ async fn a_private_key_signs_another_assertion_for_each_token() {
     let two = Assertion::parse(&countersign.last_assertion()).expect("an assertion");
     assert_ne!(one.id, two.id, "each is good once");
 
-    // Rolled over: the next token is asked for with the new one.
+    // The key is replaced: the next token is asked for with the new one.
     let other = PRIVATE_KEY.replace("INTu", "INTv");
     std::fs::write(&path, &other).expect("written");
     pass(451).await;

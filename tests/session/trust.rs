@@ -1,4 +1,4 @@
-//! Keys that keep themselves fresh, and whose they may be.
+//! Keys that are polled from a JWK Set: how often, and of which issuer.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -33,13 +33,13 @@ pub fn bundle(of: &str, epoch: u64, seed: u8) -> TrustBundle {
     TrustBundle { issuer: issuer(of), epoch, keys, revocations: Revocations::default() }
 }
 
-/// The session of a service whose Countersign is this endpoint, and has no trust stream for it.
+/// A builder of a session whose Countersign is this endpoint, without a trust stream.
 pub fn builder(endpoint: &FakeEndpoint) -> SessionBuilder {
     Session::builder(&endpoint.url(""), Credentials::new(client("shop"), "csec_hush"))
         .channel(FakeCountersign::new(USUAL).channel())
 }
 
-/// Waits until there are keys that this one is among.
+/// Waits until this key is among the known ones.
 pub async fn until_known(trust: &Trust, seed: u8) {
     let (kid, mut trust) = (key(seed).public().kid().clone(), trust.clone());
     let known = async {
@@ -73,7 +73,7 @@ pub async fn call(trust: &Trust, seed: u8) -> Code {
 }
 
 #[tokio::test]
-async fn unknown_keys_cost_one_fetch_a_second_whatever_the_traffic() {
+async fn calls_with_unknown_keys_cause_one_fetch_a_second_at_most() {
     let endpoint = FakeEndpoint::start(None).await;
     endpoint.answers("200 OK", &bundle(ISSUER, 1, 1).to_jwks());
     let trust = builder(&endpoint).connect().expect("loopback").trust();
@@ -100,7 +100,7 @@ async fn unknown_keys_cost_one_fetch_a_second_whatever_the_traffic() {
 }
 
 #[tokio::test]
-async fn keys_of_another_issuer_or_an_older_time_are_not_adopted() {
+async fn keys_of_another_issuer_or_an_older_epoch_are_not_accepted() {
     let endpoint = FakeEndpoint::start(None).await;
     endpoint.answers("200 OK", &bundle(ISSUER, 5, 1).to_jwks());
     let trust = builder(&endpoint).connect().expect("loopback").trust();
@@ -114,7 +114,7 @@ async fn keys_of_another_issuer_or_an_older_time_are_not_adopted() {
 }
 
 #[tokio::test]
-async fn a_newer_epoch_counts_even_if_its_keys_are_the_same() {
+async fn a_newer_epoch_is_accepted_even_if_its_keys_are_the_same() {
     let endpoint = FakeEndpoint::start(None).await;
     let trust = builder(&endpoint).connect().expect("loopback").trust();
     for (epoch, seed) in [(5, 1), (7, 1), (6, 2)] {
@@ -126,7 +126,7 @@ async fn a_newer_epoch_counts_even_if_its_keys_are_the_same() {
 }
 
 #[tokio::test]
-async fn an_issuer_that_is_named_is_demanded() {
+async fn keys_of_another_issuer_than_the_named_one_are_refused() {
     let endpoint = FakeEndpoint::start(None).await;
     endpoint.answers("200 OK", &bundle("https://other.test", 1, 1).to_jwks());
     let trust = builder(&endpoint).issuer(issuer(ISSUER)).connect().expect("loopback").trust();
@@ -136,7 +136,7 @@ async fn an_issuer_that_is_named_is_demanded() {
 }
 
 #[tokio::test]
-async fn keys_at_hand_are_used_on_while_countersign_is_down() {
+async fn keys_at_hand_stay_in_use_while_countersign_is_down() {
     let endpoint = FakeEndpoint::start(None).await;
     endpoint.answers("200 OK", &bundle(ISSUER, 1, 1).to_jwks());
     let trust = builder(&endpoint).connect().expect("loopback").trust();

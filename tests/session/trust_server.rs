@@ -65,7 +65,7 @@ impl FakeTrust {
         self.state.lock().expect("no panic").asked_at.clone()
     }
 
-    /// With which tokens.
+    /// The tokens with which it was asked.
     pub fn tokens(&self) -> Vec<String> {
         self.state.lock().expect("no panic").tokens.clone()
     }
@@ -101,7 +101,7 @@ impl TrustService for FakeTrust {
     }
 }
 
-/// Far longer than anything takes. Time that is paused passes at once.
+/// Far longer than anything takes. With the clock paused it takes no time.
 const LONG: Duration = Duration::from_secs(60 * 60);
 
 impl Openings {
@@ -187,7 +187,7 @@ fn message(epoch: u64, event: Event) -> WatchTrustBundleResponse {
     }
 }
 
-/// What comes with an epoch.
+/// The proof that comes with an epoch.
 pub fn proof(epoch: u64) -> Vec<u8> {
     format!("proof of {epoch}").into_bytes()
 }

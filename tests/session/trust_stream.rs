@@ -34,7 +34,7 @@ impl Rig {
         let countersign = FakeCountersign::new(USUAL);
         let (server, openings) = FakeTrust::new();
         let channel = countersign.channel_beside(&server);
-        // Nobody is at the address: there is no JWK Set.
+        // Nobody listens at this address, so there is no JWK Set to poll.
         let credentials = Credentials::new(client("shop"), "csec_hush");
         let builder = Session::builder("http://127.0.0.1:1", credentials).channel(channel);
         let session = configure(builder).connect().expect("a loopback address");
@@ -56,7 +56,7 @@ impl Rig {
         self.trust.bundle().map(|bundle| bundle.epoch)
     }
 
-    /// Lets the stream go on until the verifier has let go of it.
+    /// Waits until the verifier has dropped the stream.
     async fn until_dropped(&self, mut watcher: Watcher) {
         assert_eq!(watcher.ack().await, None);
     }
@@ -80,7 +80,7 @@ pub async fn beat(watcher: &Watcher, epoch: u64, seconds: u64) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_snapshot_counts_once_its_last_part_is_here() {
+async fn a_snapshot_takes_effect_when_its_last_part_has_come() {
     let mut rig = Rig::with(|builder| builder.verifier_name("pod-7"));
     let mut watcher = rig.openings.next().await;
     assert_eq!(rig.server.tokens(), ["Bearer 1/countersign/trust:watch"]);
@@ -103,19 +103,19 @@ async fn a_delta_adds_revocations_and_replaces_keys() {
     watcher.send(snapshot(4, and_token(keys(1), "one", later()), true));
     assert_eq!(watcher.ack().await, Some(4));
     watcher.send(delta(4, 6, and_client(keys(2), "order", later(), later())));
-    // Whoever reads the ack may rely on it.
+    // By the time of the acknowledgement, guards see what it acknowledges.
     assert_eq!(watcher.ack().await, Some(6));
     assert!(rig.knows_token("one") && rig.knows_client("order"));
     assert_eq!(call(&rig.trust, 1).await, Code::Unauthenticated);
     assert_eq!(call(&rig.trust, 2).await, Code::Unauthenticated, "revoked");
-    // What has expired is not kept.
+    // A revocation of a token that has expired is not kept.
     watcher.send(delta(6, 7, and_token(keys(2), "old", 1_000)));
     assert_eq!(watcher.ack().await, Some(7));
     assert!(!rig.knows_token("old"));
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_lost_stream_goes_on_where_it_was() {
+async fn a_new_stream_goes_on_at_the_epoch_of_the_lost_one() {
     let mut rig = Rig::new();
     let mut watcher = rig.openings.next().await;
     watcher.bring(4, 1).await;
@@ -127,7 +127,8 @@ async fn a_lost_stream_goes_on_where_it_was() {
     assert_eq!(watcher.ack().await, Some(5));
     assert!(rig.knows_token("one"));
 
-    // Nothing new: it is acknowledged all the same, so that a server knows after its restart.
+    // An epoch without news is acknowledged all the same, so that a restarted server knows who holds
+    // it.
     watcher.fail(Code::Unavailable);
     let mut watcher = rig.openings.next().await;
     watcher.send(delta(5, 5, keys(1)));
@@ -153,7 +154,7 @@ async fn a_stream_that_falls_silent_is_lost_after_three_heartbeats() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn reconnecting_backs_off_with_jitter_and_within_the_servers_patience() {
+async fn reconnects_back_off_with_jitter_and_wait_15_seconds_at_most() {
     let mut rig = Rig::new();
     let mut watcher = rig.openings.next().await;
     watcher.bring(4, 1).await;
@@ -167,7 +168,7 @@ async fn reconnecting_backs_off_with_jitter_and_within_the_servers_patience() {
     assert!(asked_at[1] - lost_at <= Duration::from_millis(101), "{:?}", asked_at[1] - lost_at);
     assert!(waits.iter().skip(1).all(|wait| *wait < Duration::from_millis(15_100)), "{waits:?}");
     assert!(waits.len() > 40, "{waits:?}");
-    // Not all at once.
+    // The waits are spread.
     let late = &waits[10..];
     assert!(late.iter().any(|wait| wait.as_secs() < 7), "{late:?}");
     assert!(late.iter().any(|wait| wait.as_secs() >= 7), "{late:?}");
@@ -175,7 +176,7 @@ async fn reconnecting_backs_off_with_jitter_and_within_the_servers_patience() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_older_epoch_is_refused_and_ours_offered_again() {
+async fn an_older_epoch_is_refused_and_the_held_one_is_offered_again() {
     let mut rig = Rig::new();
     rig.openings.next().await.bring(9, 1).await;
     for older in [snapshot(8, keys(2), true), heartbeat(8), delta(7, 8, keys(2))] {
@@ -185,13 +186,13 @@ async fn an_older_epoch_is_refused_and_ours_offered_again() {
         rig.until_dropped(watcher).await;
         assert_eq!((rig.epoch(), call(&rig.trust, 2).await), (Some(9), Code::Unauthenticated));
     }
-    // A store that was restored as it should be is ahead of all that was before.
+    // A store that was restored properly is ahead of every earlier epoch.
     rig.openings.next().await.bring(1 << 32, 2).await;
     assert_eq!((rig.epoch(), call(&rig.trust, 2).await), (Some(1 << 32), Code::Ok));
 }
 
 #[tokio::test(start_paused = true)]
-async fn only_the_issuer_that_is_named_or_came_first_is_believed() {
+async fn only_the_named_issuer_or_the_first_to_come_is_believed() {
     let of_other = || WatchTrustBundleResponse {
         issuer: "https://other.test".to_owned(),
         ..snapshot(9, keys(2), true)
@@ -211,7 +212,7 @@ async fn only_the_issuer_that_is_named_or_came_first_is_believed() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn nonsense_changes_nothing() {
+async fn malformed_messages_end_the_stream_and_change_nothing() {
     let mut rig = Rig::new();
     rig.openings.next().await.bring(4, 1).await;
     let without_until = {
@@ -234,12 +235,12 @@ async fn nonsense_changes_nothing() {
         rig.until_dropped(watcher).await;
         assert_eq!((rig.epoch(), call(&rig.trust, 1).await), (Some(4), Code::Ok), "{nonsense:?}");
     }
-    // Parts of two things at once.
+    // Parts of two snapshots, mixed.
     let watcher = rig.openings.next().await;
     watcher.send(snapshot(5, keys(2), false));
     watcher.send(snapshot(6, keys(2), true));
     rig.until_dropped(watcher).await;
-    // What this version does not know is passed over.
+    // An event that this version does not know is ignored.
     let mut watcher = rig.openings.next().await;
     watcher.send(WatchTrustBundleResponse { event: None, ..heartbeat(4) });
     watcher.send(delta(4, 5, keys(2)));
@@ -247,7 +248,7 @@ async fn nonsense_changes_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_missed_something_asks_for_everything() {
+async fn a_verifier_that_missed_a_change_asks_for_a_snapshot() {
     for missed in [delta(6, 7, keys(2)), heartbeat(7)] {
         let mut rig = Rig::new();
         rig.openings.next().await.bring(4, 1).await;
@@ -263,7 +264,7 @@ async fn who_missed_something_asks_for_everything() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn everything_stops_with_the_last_handle() {
+async fn the_stream_stops_with_the_last_handle_of_its_trust() {
     let Rig { server, mut openings, session, trust, countersign } = Rig::new();
     let mut watcher = openings.next().await;
     watcher.bring(4, 1).await;
@@ -302,7 +303,8 @@ async fn a_stream_whose_tokens_are_revoked_twice_in_a_row_is_back_in_seconds() {
     watcher.bring(4, 1).await;
     let revoked_at = Instant::now();
     for epoch in [5, 6] {
-        // Refused until the next token is here; a source replaces one in five seconds.
+        // The server refuses until the next token is here. A source replaces a refused token once in
+        // five seconds.
         rig.server.refuses(Some(Code::Unauthenticated));
         let tokens = rig.countersign.asked();
         watcher.fail(Code::Unauthenticated);
@@ -317,7 +319,7 @@ async fn a_stream_whose_tokens_are_revoked_twice_in_a_row_is_back_in_seconds() {
 }
 
 #[tokio::test]
-async fn who_is_refused_the_stream_polls_until_it_is_not() {
+async fn a_session_that_is_refused_the_stream_polls_until_it_is_admitted() {
     let endpoint = FakeEndpoint::start(None).await;
     endpoint.answers("200 OK", &bundle(ISSUER, 5, 1).to_jwks());
     let countersign = FakeCountersign::new(Answer::Error(Code::PermissionDenied));
@@ -343,7 +345,7 @@ async fn who_is_refused_the_stream_polls_until_it_is_not() {
     assert_eq!(watcher.ack().await, Some(5));
     assert_eq!(session.health().fed_by, FedBy::Stream);
 
-    // An unknown key is no reason to fetch: the stream would have brought it.
+    // An unknown key causes no fetch: the stream would have brought it.
     let fetches = endpoint.seen().len();
     for _ in 0..30 {
         assert_eq!(call(&trust, 2).await, Code::Unauthenticated);
@@ -351,7 +353,7 @@ async fn who_is_refused_the_stream_polls_until_it_is_not() {
     }
     assert_eq!(endpoint.seen().len(), fetches);
 
-    // Without a stream keys come by polling again, and no revocation is forgotten over it.
+    // Without a stream, keys come by polling again, and no revocation is forgotten.
     server.refuses(Some(Code::PermissionDenied));
     endpoint.answers("200 OK", &bundle(ISSUER, 6, 2).to_jwks());
     watcher.fail(Code::Unavailable);
@@ -360,7 +362,7 @@ async fn who_is_refused_the_stream_polls_until_it_is_not() {
     let known = trust.bundle().expect("there is one");
     assert!(known.revocations.token(&TokenId::new("one").expect("an id")).is_some());
 
-    // What was revoked up to epoch 6 did not come with the keys of epoch 6.
+    // The polled keys of epoch 6 brought no revocations, so the stream goes on from epoch 5.
     server.refuses(None);
     tokio::time::pause();
     let mut watcher = openings.next().await;
@@ -374,7 +376,7 @@ async fn who_is_refused_the_stream_polls_until_it_is_not() {
 }
 
 #[tokio::test]
-async fn who_has_the_stream_never_polls_nor_while_it_is_lost() {
+async fn a_session_that_has_had_the_stream_does_not_poll_even_while_it_is_lost() {
     let endpoint = FakeEndpoint::start(None).await;
     endpoint.answers("200 OK", &bundle(ISSUER, 6, 2).to_jwks());
     let countersign = FakeCountersign::new(USUAL);
@@ -391,7 +393,7 @@ async fn who_has_the_stream_never_polls_nor_while_it_is_lost() {
     watcher.fail(Code::Unavailable);
     tokio::time::pause();
     for _ in 0..60 {
-        // A token with a key that it does not know is no reason either.
+        // A token with an unknown key causes no poll either.
         assert_eq!(call(&trust, 2).await, Code::Unauthenticated);
         pass(10).await;
         assert_eq!(call(&trust, 1).await, Code::Ok, "with what it has");
@@ -406,7 +408,7 @@ async fn who_has_the_stream_never_polls_nor_while_it_is_lost() {
 }
 
 #[tokio::test]
-async fn where_the_stream_does_not_come_up_in_time_polled_keys_are_a_beginning() {
+async fn a_session_whose_stream_does_not_come_up_in_time_starts_with_polled_keys() {
     let endpoint = FakeEndpoint::start(None).await;
     endpoint.answers("200 OK", &bundle(ISSUER, 4, 1).to_jwks());
     let countersign = FakeCountersign::new(USUAL);

@@ -20,7 +20,7 @@ fn session(variables: &[(&str, &str)]) -> Result<Session, SessionError> {
 }
 
 #[tokio::test]
-async fn the_environment_is_enough() {
+async fn a_session_starts_from_environment_variables_alone() {
     session(&[URL, ID, SECRET]).expect("all is there");
     let dir = tempfile::tempdir().expect("a directory");
     let file = |name: &str, text: &str| {
@@ -61,7 +61,7 @@ async fn a_credentials_file_takes_the_place_of_the_pieces() {
 }
 
 #[tokio::test]
-async fn what_is_missing_or_contradictory_is_named() {
+async fn a_missing_or_contradictory_variable_is_named_in_the_error() {
     let both = ("COUNTERSIGN_CLIENT_SECRET_FILE", "/secret");
     for (variables, part) in [
         (vec![ID, SECRET], "COUNTERSIGN_URL"),
@@ -107,7 +107,7 @@ async fn what_is_missing_or_contradictory_is_named() {
 }
 
 #[tokio::test]
-async fn plaintext_off_this_machine_must_be_asked_for() {
+async fn plaintext_off_this_machine_is_refused_unless_asked_for() {
     let off = ("COUNTERSIGN_URL", "http://issuer.example:9443");
     let refused = session(&[off, ID, SECRET]);
     assert!(matches!(refused, Err(SessionError::Plaintext(_))), "{refused:?}");
@@ -127,7 +127,7 @@ async fn plaintext_off_this_machine_must_be_asked_for() {
 }
 
 #[tokio::test]
-async fn what_becomes_of_stale_trust_is_the_owners_choice() {
+async fn when_stale_is_read_from_the_environment_and_defaults_to_serving() {
     let when_stale = |value| {
         let session = session(&[URL, ID, SECRET, ("COUNTERSIGN_WHEN_STALE", value)]);
         session.expect("all is there").trust().when_stale()

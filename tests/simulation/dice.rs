@@ -1,11 +1,11 @@
-//! Chance by a seed: SplitMix64.
+//! Random numbers from a seed: SplitMix64.
 
 use std::time::Duration;
 
 pub struct Dice(u64);
 
 impl Dice {
-    /// Of a seed, for one of those who roll.
+    /// A sequence for one user of the seed, independent of the others'.
     pub fn new(seed: u64, whose: u64) -> Self {
         let mut dice = Self(seed ^ whose.wrapping_mul(0xd6e8_feb8_6659_fd93));
         dice.next();
@@ -20,7 +20,7 @@ impl Dice {
         mixed ^ (mixed >> 31)
     }
 
-    /// One of so many.
+    /// A number from zero to below `many`.
     pub fn below(&mut self, many: u64) -> u64 {
         self.next() % many
     }
@@ -30,7 +30,7 @@ impl Dice {
         of[usize::try_from(index).expect("few")]
     }
 
-    /// A time between two, in milliseconds.
+    /// A duration between two numbers of milliseconds.
     pub fn millis(&mut self, from: u64, to: u64) -> Duration {
         Duration::from_millis(from + self.below(to - from))
     }

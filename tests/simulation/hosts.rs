@@ -34,7 +34,7 @@ use crate::oracle::{MAX_STALENESS, Oracle, Target, now};
 
 pub type Outcome = turmoil::Result;
 
-/// The service behind each guard: the least that there is.
+/// The service behind each guard: gRPC health checking, the smallest that there is.
 const METHODS: &[MethodPolicy] =
     &[MethodPolicy { path: "/grpc.health.v1.Health/Check", access: Access::Scopes(&["call"]) }];
 
@@ -56,7 +56,8 @@ pub async fn issuer(place: Place, clock: Clock, oracle: Oracle) -> Outcome {
     let kek: Kek = place.kek.parse().expect("its own text");
     let kek = kek.with_epoch_dir(place.directory.clone());
     let settings = Settings {
-        // Beyond the end: when a token is refreshed is the issuer's secret, and not by our seed.
+        // Longer than the simulation: the issuer spreads refreshes by randomness of its own, so that
+        // they would not follow from the seed.
         default_ttl: Duration::from_secs(4 * 60 * 60),
         max_staleness: MAX_STALENESS,
         writes: Writes::InPlace,
@@ -80,7 +81,7 @@ pub async fn service(
     oracle: Oracle,
 ) -> Outcome {
     let credentials = Credentials::new(name.parse()?, &secret);
-    // Nobody is at this address: keys come by the stream.
+    // Nobody listens at this address: keys come by the stream.
     let session = Session::builder("http://127.0.0.1:1", credentials)
         .channel(channel("issuer"))
         .when_stale(when_stale)
@@ -116,7 +117,7 @@ pub async fn service(
     Ok(())
 }
 
-/// Sees what a guard decides, when and where it does.
+/// Tells the oracle what a guard decides, and what the guard held at that moment.
 #[derive(Clone)]
 struct Watched<S> {
     inner: S,
@@ -143,7 +144,7 @@ where
         let token = header.and_then(|header| header.strip_prefix("Bearer ")).map(str::to_owned);
         let (name, oracle) = (self.name, self.oracle.clone());
         let answer = self.inner.call(request);
-        // The guard has decided by now.
+        // By now the guard has decided: it does so in `call`, before anything is awaited.
         let health = self.session.health();
         oracle.lock().look(name, &health);
         Box::pin(async move {
@@ -190,14 +191,14 @@ pub async fn client(
         let index = usize::try_from(dice.below(kept.len().try_into().expect("few"))).expect("few");
         let (which, token) = kept[index].clone();
         let mut callee = callees[which].clone();
-        // Not awaited: one that is cut off does not keep the client from calling the others.
+        // Not awaited: a service that is cut off must not keep the client from calling the others.
         tokio::spawn(async move {
             let _ = callee.check(bearing(&token, HealthCheckRequest::default())).await;
         });
     }
 }
 
-/// What all clients ever got.
+/// Every token that any client got.
 pub type Tokens = Arc<std::sync::Mutex<Vec<String>>>;
 
 async fn fetch(
@@ -249,7 +250,7 @@ pub struct Operator {
 }
 
 impl Operator {
-    /// Does this and that until everything is well again, then has a rotation go through.
+    /// Rotates and revokes at random until the troubles end, then tries until a rotation goes through.
     pub async fn run(mut self, troubles_end: Duration, end: Duration) -> Outcome {
         let issuer = channel("issuer");
         let mut key_revocations = 1;
@@ -260,7 +261,7 @@ impl Operator {
                 0..6 => drop(self.rotate(&issuer, &token).await),
                 6..10 => {
                     let known = self.tokens.lock().expect("no panic").clone();
-                    // One of the latest: the others have expired, most of them.
+                    // One of the latest tokens: most of the others have expired.
                     let latest = known.len().saturating_sub(10);
                     if known.len() > latest {
                         let target = Target::Token(self.pick(&known[latest..]));

@@ -1,14 +1,19 @@
 //! The real server, real sessions and real guards on a simulated network, in simulated time, by seeds.
 //!
 //! One issuer on its store, four guarded services, three clients and an operator. What goes wrong, and
-//! when, follows from the seed: links are cut, and held up, the issuer crashes and starts again on its
-//! store, messages take their time, and clocks are off. An oracle holds each decision of each guard
-//! against what Countersign promises, and in the end all must have converged.
+//! when, follows from the seed: links are cut or held up, the issuer crashes and starts again on its
+//! store, messages take their time, and clocks are off. An oracle checks each decision of each guard
+//! against what Countersign promises. In the end every guard must hold what the issuer holds.
 //!
-//! What is not simulated: the disk. The store writes in place, so that a commit takes no simulated
-//! time: on a thread of its own it would take as many steps as the machine happens to make meanwhile.
+//! `world` sets up one run and makes the trouble, `hosts` has those who take part, `network` connects
+//! them, `dice` draws from the seed, and `oracle` judges.
 //!
-//! CI runs a few seeds; `just simulate` many, `SIMULATION_SEEDS` of them. `SIMULATION_SEED` runs one.
+//! The disk is not simulated. The store writes on the calling thread, so that a commit takes no
+//! simulated time. On a thread of its own it would take as many simulated steps as the machine happens
+//! to make meanwhile, and runs could not be repeated.
+//!
+//! CI runs a few seeds. `just simulate` runs many, as `SIMULATION_SEEDS` says. `SIMULATION_SEED` runs
+//! one.
 
 mod dice;
 mod hosts;
@@ -21,7 +26,7 @@ use std::sync::Mutex;
 use crate::oracle::Counts;
 use crate::world::{Run, run};
 
-/// How many seeds without being told.
+/// How many seeds are run by default.
 const SEEDS: u64 = 10;
 
 fn number(variable: &str) -> Option<u64> {
@@ -29,7 +34,7 @@ fn number(variable: &str) -> Option<u64> {
 }
 
 #[test]
-fn what_is_promised_holds_whatever_the_seed() {
+fn every_promise_holds_whatever_the_seed() {
     let seeds = match number("SIMULATION_SEED") {
         Some(seed) => seed..seed + 1,
         None => 0..number("SIMULATION_SEEDS").unwrap_or(SEEDS),
@@ -58,7 +63,7 @@ fn what_is_promised_holds_whatever_the_seed() {
     });
     let total = total.into_inner().expect("no panic held it");
     if !alone {
-        // Otherwise nothing was put to the test.
+        // If none of these happened, nothing was put to the test.
         assert!(total.accepted > 0 && total.refused_revoked > 0, "{total:?}");
         assert!(total.rotations > 0 && total.rotations_blocked > 0, "{total:?}");
         assert!(total.refused_stale > 0 && total.faults > 0, "{total:?}");

@@ -1,4 +1,4 @@
-//! What Countersign promises, held against each thing that happens.
+//! Checks everything that happens against what Countersign promises.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
@@ -19,20 +19,20 @@ pub const MAX_STALENESS: Duration = Duration::from_secs(120);
 /// How far a host's clock may be off.
 pub const MAX_SKEW: u64 = 5;
 
-/// How long a link and the issuer must have been well for a verifier to count as connected: silence is
+/// How long a link and the issuer must have been well before a verifier counts as connected: silence is
 /// noticed after 15 seconds, the longest wait for another try is 15, and opening may take 20.
 const SETTLED: Duration = Duration::from_secs(60);
 
-/// How long a message may be held up: what nobody answered may still be done by then.
+/// How long a message may be held up. A request without an answer may still be carried out until then.
 const LONGEST_DELAY: Duration = Duration::from_secs(180);
 
-/// A second, and what a message takes on this network.
+/// The bound for a connected verifier: one second, and what messages take on this network.
 const CONNECTED_BOUND: Duration = Duration::from_millis(2000);
 
-/// Clocks tell whole seconds, and staleness counts from a time that they told.
+/// Clocks tell whole seconds, and staleness is counted from a time that one of them told.
 const ROUNDING: Duration = Duration::from_secs(2);
 
-/// All that happened, and what of it was wrong. One for all hosts.
+/// Everything that happened, and what of it was wrong. All hosts share one oracle.
 #[derive(Clone, Default)]
 pub struct Oracle(Arc<Mutex<Known>>);
 
@@ -40,9 +40,9 @@ pub struct Oracle(Arc<Mutex<Known>>);
 pub struct Known {
     tokens: HashMap<String, Token>,
     keys: BTreeMap<String, Revoked>,
-    /// Keys that sign because another was revoked: verifiers may have to learn of them.
+    /// Keys that sign because another was revoked. Verifiers need not hold these beforehand.
     promoted: BTreeSet<String>,
-    /// Of all tokens of a client so far.
+    /// Revocations of all tokens that a client had so far.
     cuts: Vec<(&'static str, Revoked)>,
     verifiers: BTreeMap<&'static str, Verifier>,
     issuer_up_since: Option<Duration>,
@@ -53,7 +53,7 @@ pub struct Known {
     pub counts: Counts,
 }
 
-/// How often what happened.
+/// How often each thing happened.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub struct Counts {
     pub accepted: u64,
@@ -81,7 +81,7 @@ impl Counts {
 
 /// A token that was issued.
 struct Token {
-    /// Among those of its client.
+    /// Its number among its client's tokens.
     number: usize,
     client: &'static str,
     kid: String,
@@ -90,8 +90,8 @@ struct Token {
     revoked: Revoked,
 }
 
-/// When a revocation was asked for, and when it was acknowledged: between the two, and when no answer
-/// came, nobody can tell.
+/// When a revocation was asked for, and when it was acknowledged. Between the two, or when no answer
+/// came, either decision of a guard is right.
 #[derive(Default, Clone, Copy)]
 struct Revoked {
     asked_at: Option<Duration>,
@@ -100,7 +100,7 @@ struct Revoked {
 
 struct Verifier {
     when_stale: WhenStale,
-    /// None while something is wrong with it.
+    /// `None` while something is wrong with the link.
     link_well_since: Option<Duration>,
     epoch: u64,
 }
@@ -133,8 +133,8 @@ impl Known {
         }
     }
 
-    /// What happened, in order. What did at the same time may have in any: in which order tokio wakes
-    /// tasks is not by our seed, and nothing may depend on it.
+    /// What happened, in order of time. What happened at the same time is sorted by its text: the order
+    /// in which tokio wakes tasks does not follow from the seed, and nothing may depend on it.
     pub fn sorted_trace(&mut self) -> Vec<String> {
         let mut trace = std::mem::take(&mut self.trace);
         trace.sort();
@@ -150,7 +150,7 @@ impl Known {
         self.violations.push(what.to_string());
     }
 
-    /// The one process at the store, or what was.
+    /// Notes that the issuer is up, and where its true state can be read.
     pub fn issuer_is_up(&mut self, at: Duration, authority: Weak<Authority>) {
         self.truth = authority;
         self.issuer_up_since = Some(at);
@@ -162,7 +162,7 @@ impl Known {
         self.note(at, "issuer has crashed");
     }
 
-    /// The link between a verifier and the issuer.
+    /// Notes since when the link between a verifier and the issuer is well; `None` if it is not.
     pub fn link(&mut self, verifier: &str, well_since: Option<Duration>) {
         if let Some(verifier) = self.verifiers.get_mut(verifier) {
             verifier.link_well_since = well_since;
@@ -178,7 +178,8 @@ impl Known {
     ) {
         let number = self.tokens.values().filter(|token| token.client == client).count();
         let got_at = now();
-        // On which side of a cut that was under way it fell, nobody can tell.
+        // If a revocation of all the client's tokens was under way, the token may be on either side of
+        // the cut.
         let cut = self.cuts.iter().find(|(whose, cut)| {
             let over = cut.done_at.or(cut.asked_at.map(|at| at + LONGEST_DELAY));
             *whose == client && over.is_some_and(|over| asked_at <= over)
@@ -221,7 +222,7 @@ impl Known {
         });
     }
 
-    /// `asked_at` is when: tokens that were got later are not meant, or may not be.
+    /// `asked_at` is when it was asked for: tokens that a client got later need not be revoked.
     pub fn revocation_done(&mut self, target: &Target, asked_at: Duration) {
         let at = now();
         self.counts.revocations += 1;
@@ -236,7 +237,7 @@ impl Known {
             if let Some((_, cut)) = self.cuts.last_mut() {
                 cut.done_at = Some(at);
             }
-            // Got meanwhile: on which side of the cut they fell, nobody can tell.
+            // Tokens that the client got meanwhile may be on either side of the cut.
             self.each(target, at, |revoked| {
                 revoked.asked_at.get_or_insert(asked_at);
             });
@@ -259,7 +260,7 @@ impl Known {
         }
     }
 
-    /// Looks at what a verifier has; it never goes backwards.
+    /// Looks at what a verifier has. Its epoch must never go backwards.
     pub fn look(&mut self, name: &'static str, health: &Health) {
         let verifier = self.verifiers.get_mut(name).expect("it is one");
         let (before, epoch) = (verifier.epoch, health.epoch.unwrap_or_default());
@@ -271,7 +272,7 @@ impl Known {
         }
     }
 
-    /// Whether a verifier has been connected all the time since, by any standard.
+    /// Whether a verifier has certainly been connected at that time and ever since.
     fn connected_since(&self, name: &str, since: Duration) -> bool {
         let link = self.verifiers[name].link_well_since;
         let well = |since_when: Option<Duration>| {
@@ -280,7 +281,7 @@ impl Known {
         well(link) && well(self.issuer_up_since)
     }
 
-    /// A guard has decided on a call with a token.
+    /// Judges the decision of a guard on a call with a token.
     pub fn decided(
         &mut self,
         name: &'static str,
@@ -371,7 +372,7 @@ impl Known {
         }
     }
 
-    /// Everything is well again, and has been for long enough.
+    /// Everything has been well for long enough: every verifier must hold the issuer's epoch.
     pub fn check_converged(&mut self, at: Duration) {
         let truth = self.true_epoch();
         let behind: Vec<_> = self

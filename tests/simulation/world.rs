@@ -26,26 +26,26 @@ const SERVICES: [(&str, WhenStale); 4] = [
 
 const CLIENTS: [&str; 3] = ["anna", "boris", "clara"];
 
-/// How much time a step is.
+/// How much simulated time one step is.
 const STEP: Duration = Duration::from_millis(40);
 
-/// How long a message takes at most, unless it is held.
+/// How long a message takes at most, in milliseconds, unless its link is held.
 const SLOWEST: u64 = 200;
 
-/// When nothing goes wrong any more.
+/// From here on nothing goes wrong any more.
 const TROUBLES_END: Duration = Duration::from_secs(8 * 60);
 
 /// Two minutes later all must be well.
 const END: Duration = Duration::from_secs(10 * 60);
 
-/// What came of a seed.
+/// What came of one run.
 pub struct Run {
     pub trace: Vec<String>,
     pub violations: Vec<String>,
     pub counts: Counts,
 }
 
-/// Runs a seed to its end.
+/// Runs the simulation of one seed to its end.
 pub fn run(seed: u64) -> Run {
     let directory = TempDir::new().expect("a temporary directory");
     let mut dice = Dice::new(seed, 0);
@@ -55,7 +55,8 @@ pub fn run(seed: u64) -> Run {
         .rng_seed(seed)
         .tick_duration(STEP)
         .simulation_duration(END * 2)
-        // Sessions poll for keys while they have no stream, where nobody listens.
+        // Sessions without a stream poll for keys with real sockets, at an address where nobody
+        // listens.
         .enable_tokio_io()
         .build();
 
@@ -147,11 +148,11 @@ struct Troubles {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
-    /// What is sent is lost.
+    /// Everything sent is lost.
     Cut,
-    /// What is sent from the first to the second is lost.
+    /// Everything sent in one of the two directions is lost.
     CutOneWay,
-    /// What is sent comes when it is over.
+    /// Everything sent is delivered when the trouble is over.
     Held,
 }
 
@@ -180,7 +181,8 @@ impl Troubles {
         self.oracle.lock().counts.faults += 1;
         match self.dice.below(10) {
             0 | 1 if self.down_until.is_none() => {
-                // Some are back at once, some stay away for longer than verifiers that fail closed wait.
+                // The issuer is back at once, or stays away for longer than verifiers that fail closed
+                // wait.
                 let down = self.dice.pick(&[100, 3_000, 20_000, 150_000]);
                 self.down_until = Some(at + Duration::from_millis(down));
                 sim.crash("issuer");
@@ -191,8 +193,8 @@ impl Troubles {
         }
     }
 
-    /// How long messages take from now on: by link, not by message, so that it does not depend on the
-    /// order in which a host sends within a step.
+    /// Draws how long messages take from now on. It is drawn for each link, not for each message, so
+    /// that it does not depend on the order in which a host sends within a step.
     fn slow_down(&mut self, sim: &Sim<'_>) {
         let services = SERVICES.map(|(name, _)| name);
         let mut hosts: Vec<&str> = services.iter().chain(&CLIENTS).copied().collect();

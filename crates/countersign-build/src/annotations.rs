@@ -1,4 +1,5 @@
-//! Reads the annotations of `countersign/v1/auth.proto` from compiled descriptors.
+//! Reads the annotations of `countersign/v1/auth.proto` from compiled descriptors. Both the build
+//! script's code generator and `countersign policy show` read them here, so that they agree.
 
 use std::fmt;
 
@@ -41,9 +42,10 @@ pub enum Rule {
 pub struct Declared {
     /// What is declared. A method that declares nothing is not in it.
     pub rule: ServiceRule,
-    /// What is not declared yet: methods that say nothing, an audience that nothing demands yet.
+    /// What is not declared yet: methods without an annotation, and an audience that such methods will
+    /// need.
     pub gaps: Vec<AnnotationError>,
-    /// What is declared and cannot be meant.
+    /// What is declared, but cannot be valid.
     pub mistakes: Vec<AnnotationError>,
 }
 
@@ -65,7 +67,7 @@ pub struct AnnotationError {
 pub enum Problem {
     /// A service that has methods with scopes, but no audience.
     AudienceMissing,
-    /// An audience with a character that no audience has, or too long.
+    /// An audience that has a character which no audience may have, or is too long.
     AudienceMalformed(String),
     /// Neither scopes nor `public`.
     RuleMissing,
@@ -158,7 +160,7 @@ fn read_service(
     let demands_tokens = declared.rule.methods.iter().any(|method| method.rule != Rule::Public);
     match audience.as_str() {
         "" if demands_tokens => declared.mistakes.push(error(Problem::AudienceMissing)),
-        // Whoever fills the gaps will need it.
+        // The methods that lack scopes will need an audience once they have some.
         "" if !declared.gaps.is_empty() => declared.gaps.push(error(Problem::AudienceMissing)),
         "" => {}
         malformed if !is_audience(malformed) => {
@@ -252,8 +254,8 @@ fn line(file: &FileDescriptor, path: &[i32]) -> usize {
         .map_or(0, |first| *first as usize + 1)
 }
 
-// The same alphabets as `claims::Scope` and `claims::Audience`, which this room cannot see;
-// `tests/codegen.rs` holds the two against each other.
+// The same alphabets as `claims::Scope` and `claims::Audience`, which this crate cannot see;
+// `tests/annotations.rs` holds the two against each other.
 
 fn is_scope(text: &str) -> bool {
     (1..=128).contains(&text.len())

@@ -44,7 +44,7 @@ pub struct Builder {
     undeclared: Undeclared,
 }
 
-/// What becomes of methods that declare nothing.
+/// What becomes of methods without an annotation.
 #[derive(Debug)]
 enum Undeclared {
     /// The build fails.
@@ -108,16 +108,17 @@ impl Builder {
         }
         let rules = rules(&compiler, &self.undeclared)?;
 
-        // Encoded by protox, not by prost, which knows nothing of the annotations.
+        // Encoded by protox: prost's own descriptor types drop the annotations.
         fs::write(&descriptors, compiler.encode_file_descriptor_set()).map_err(|error| {
             Error::one(format!("cannot write {}: {error}", descriptors.display()))
         })?;
 
-        // As tonic does wherever it runs `protoc` itself.
+        // tonic adds this when it runs `protoc` itself, and generated code needs it here as well.
         self.prost.type_attribute(".", "#[allow(clippy::all)]");
         let generator = Generator::new(self.tonic.clone().service_generator(), rules);
         self.prost.service_generator(Box::new(generator));
-        // Asked for clients or servers here, tonic would put its own generator in the place of ours.
+        // Neither clients nor servers are asked for here: tonic would put its own generator in the
+        // place of ours. Ours has tonic's inside, and writes both.
         self.tonic
             .out_dir(&out_dir)
             .build_client(false)
@@ -133,7 +134,7 @@ fn rules(compiler: &Compiler, undeclared: &Undeclared) -> Result<HashMap<String,
     let mut rules = HashMap::new();
     let mut problems = Vec::new();
     for (file, source) in pool.files().zip(compiler.files()) {
-        // The path, for people to click on.
+        // The path on disk, for people to click on, instead of the import path.
         let told = |error: AnnotationError| match source.path() {
             Some(path) => AnnotationError { file: path.display().to_string(), ..error }.to_string(),
             None => error.to_string(),

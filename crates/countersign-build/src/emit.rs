@@ -1,4 +1,4 @@
-//! Writes rules down as Rust.
+//! Writes rules as Rust source.
 
 use std::fmt::Write;
 

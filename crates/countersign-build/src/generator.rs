@@ -1,4 +1,4 @@
-//! Writes ours after tonic's.
+//! Writes our code after tonic's.
 
 use std::collections::HashMap;
 
@@ -38,7 +38,7 @@ impl ServiceGenerator for Generator {
             self.written.entry(module).or_default().push(service);
         }
         if buf.is_empty() {
-            // Prost forgets the files in which nothing stands, and then looks for them.
+            // prost drops the modules without content, and later fails to find their files.
             buf.push('\n');
         }
     }

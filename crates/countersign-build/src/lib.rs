@@ -24,7 +24,7 @@
 //!
 //! # Compile
 //!
-//! Neither `protoc` nor anything else is to be installed. In `Cargo.toml`:
+//! Neither `protoc` nor anything else has to be installed. In `Cargo.toml`:
 //!
 //! ```toml
 //! [dependencies]
@@ -62,7 +62,7 @@
 //! Server::builder().layer(guard).add_service(InventoryServer::new(shop)).serve(addr).await?;
 //! ```
 //!
-//! What tonic writes stands there byte for byte, as it always did. After it, for each service:
+//! The code that tonic writes stays as it is, byte for byte. After it stand, for each service:
 //!
 //! - `inventory_policy`: its `AUDIENCE`, all of its `SCOPES`, and its `POLICY`;
 //! - `InventoryServer::guarded(shop, &guard)`, for a server that guards only some of its services;
@@ -77,8 +77,8 @@
 //! A service that is deployed under another audience than its `.proto` names says so once on each
 //! side: `session.audience(..)` where clients are made, `GuardBuilder::services_as` for the guard.
 //!
-//! Services of imported files count too, once they have an annotation. One without any, someone
-//! else's perhaps, gets none of this: a guard refuses it.
+//! Services of imported files count too, once they have an annotation. An imported service without any,
+//! perhaps someone else's, gets none of this, and a guard refuses its calls.
 //!
 //! # Review
 //!
@@ -107,6 +107,17 @@
 //!         .compile(&["proto/inventory.proto", "proto/order.proto"], &["proto"])
 //! }
 //! ```
+//!
+//! # How it works
+//!
+//! 1. [`compile`](fn@compile), or a [`Builder`] with more options, opens the protos with protox. What they
+//!    import is found beside them, in this crate, or among Google's well-known types.
+//! 2. The annotations of every service become its rules. All gaps and mistakes are collected, and fail the
+//!    build as one [`Error`].
+//! 3. tonic's generator writes each service. Around it stands ours, which adds the policy, the client and
+//!    the server that go with the rules, at the end of each package.
+//!
+//! A method without an annotation is never open: the build fails, or a guard refuses its calls.
 
 #[doc(hidden)]
 pub mod annotations;

@@ -35,8 +35,8 @@ pub fn open(protos: &[impl AsRef<Path>], includes: &[impl AsRef<Path>]) -> Resul
     Ok(compiler)
 }
 
-/// What Rust is written of: all files but the annotations, which nobody needs at run time, unless
-/// they were asked for.
+/// The files to generate Rust from: all but the annotations' own, which nobody needs at run time,
+/// unless it was asked for.
 pub fn to_generate(compiler: &Compiler) -> FileDescriptorSet {
     let unasked = compiler.files().any(|file| file.name() == AUTH_NAME && file.is_import());
     let mut files = compiler.file_descriptor_set();
@@ -57,8 +57,8 @@ impl FileResolver for Annotations {
     }
 }
 
-/// The compiler's words, with the path to click on, the service or method that they are about, and
-/// what to write instead when it is an annotation.
+/// The compiler's message, with the path to click on, the service or method that it is about, and, for
+/// an annotation, what to write instead.
 fn explain(error: &protox::Error, includes: &[PathBuf]) -> String {
     // Its `Debug` is `name:line:column: what is wrong`, as far as it knows them.
     let told = format!("{error:?}");
@@ -76,7 +76,7 @@ fn explain(error: &protox::Error, includes: &[PathBuf]) -> String {
     else {
         return format!("{place}:{rest}");
     };
-    // A file that is not even a tree has no elements: then the place must do.
+    // A file that does not even parse has no elements: then the place must do.
     let Ok(file) = File::open(name, &path) else {
         return format!("{place}:{line}:{column}:{problem}");
     };

@@ -22,8 +22,8 @@ impl AnnotatedService {
     pub fn new(name: String, rule: ServiceRule, written: &str) -> Self {
         let module = snake_case(&name);
         let has = |line: String| written.lines().any(|written| written.trim() == line);
-        // Tonic's builder does not tell what it was asked for; what it wrote does. A client without
-        // `connect` is one that is to do without tonic's transport.
+        // tonic's builder does not tell which options it was given, but its output does. A client
+        // without `impl .. <Channel>`, which has `connect`, is to do without tonic's transport.
         let has_client = has(format!("impl {name}Client<tonic::transport::Channel> {{"));
         let has_server = has(format!("pub mod {module}_server {{"));
         Self { name, module, rule, has_client, has_server }
@@ -127,7 +127,7 @@ fn all_scopes(rule: &ServiceRule) -> Vec<&str> {
     scopes
 }
 
-/// Tonic's own conversion, letter by letter.
+/// tonic's own conversion of names, letter by letter, so that we find its modules.
 fn snake_case(name: &str) -> String {
     let mut snake = String::new();
     for character in name.chars() {

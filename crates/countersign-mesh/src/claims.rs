@@ -2,6 +2,14 @@
 //!
 //! A [`Scope`] that exists is a valid scope: text becomes one of these types once, at the edge,
 //! and is never checked again.
+//!
+//! - [`Claims`] is the content of an access token (RFC 9068 §2.2).
+//! - [`ClientId`], [`Audience`], [`Scope`], [`TokenId`], [`Kid`] and [`Issuer`] are texts, each a
+//!   [`Name`] with a [`NameRule`] of its own. They are cheap to clone.
+//! - [`ScopeSet`] is the `scope` claim in its one canonical spelling, so that equal sets are equal text.
+//! - [`Timestamp`] counts whole seconds. Only the edges read a [`Clock`]; everything else takes `now`.
+//!
+//! An error of this room never repeats the text that it refuses: that may be a misplaced secret.
 
 mod clock;
 
@@ -99,7 +107,7 @@ impl<R: NameRule> Name<R> {
     /// Takes text that follows the rule.
     ///
     /// # Errors
-    /// When it does not.
+    /// When the text does not follow it.
     pub fn new(text: &str) -> Result<Self, InvalidName> {
         if !R::allows(text) {
             return Err(InvalidName { kind: R::KIND, allowed: R::ALLOWED });
@@ -379,12 +387,12 @@ impl Timestamp {
         self.0
     }
 
-    /// How long after an earlier time this is; zero when it is not.
+    /// How long this is after an earlier time; zero when it is not after it.
     pub fn since(self, earlier: Timestamp) -> Duration {
         Duration::from_secs(self.0.saturating_sub(earlier.0))
     }
 
-    /// This time less a duration, not before the epoch.
+    /// This time minus a duration, but no earlier than the epoch.
     pub fn before(self, duration: Duration) -> Timestamp {
         Self(self.0.saturating_sub(duration.as_secs()))
     }

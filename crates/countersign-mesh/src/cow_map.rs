@@ -1,14 +1,15 @@
 //! A hash map whose clones are cheap and share what they have in common.
 //!
-//! Readers hold a snapshot for as long as they like; a writer clones it, changes a few entries
-//! and publishes the result. A clone copies one pointer a shard, a change one shard.
+//! Readers hold a snapshot for as long as they like; a writer clones it, changes a few entries and
+//! publishes the result. A clone copies one pointer. The first change after it copies the list of
+//! shards, and each change the shard that it falls in, unless that is not shared.
 
 use std::borrow::Borrow;
 use std::collections::HashMap;
 use std::hash::{BuildHasher, Hash, RandomState};
 use std::sync::Arc;
 
-/// At a hundred thousand entries a shard holds four hundred: a change copies microseconds' worth.
+/// With a hundred thousand entries a shard holds about four hundred, which take microseconds to copy.
 const SHARDS: usize = 256;
 
 /// A hash map with copy-on-write shards.
@@ -58,8 +59,8 @@ impl<K: Hash + Eq + Clone, V: Clone> CowMap<K, V> {
     }
 
     fn shard<Q: Hash + ?Sized>(&self, key: &Q) -> usize {
-        // The second byte: the map within the shard uses the low bits of the same hash, and the top
-        // seven.
+        // Bits 48 to 55. The map within the shard uses the low bits of the same hash and the top seven,
+        // so these are still independent of both.
         (self.hasher.hash_one(key) >> 48) as usize % SHARDS
     }
 }

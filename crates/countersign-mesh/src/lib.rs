@@ -95,7 +95,7 @@
 //! | [`testing`] | an issuer for the tests of guarded services |
 //! | [`rpc`] | messages and clients of Countersign's own services |
 
-// Generated code names this crate as everyone else does.
+// Generated code refers to this crate by its name, here as in every other crate.
 extern crate self as countersign_mesh;
 
 pub mod claims;

@@ -1,12 +1,12 @@
-//! What calls and connections say of themselves.
+//! What calls and addresses say of themselves: a call's deadline, and whether a host is this machine.
 
 use std::net::IpAddr;
 use std::time::Duration;
 
 use http::HeaderMap;
 
-/// How long the caller of a gRPC method waits, if it says so: up to eight digits and a unit. What makes
-/// no sense is taken as nothing said, as tonic does.
+/// How long the caller of a gRPC method waits, if it says so in `grpc-timeout`: up to eight digits and
+/// a unit. A malformed value counts as none, as in tonic.
 pub fn grpc_timeout(headers: &HeaderMap) -> Option<Duration> {
     let value = headers.get("grpc-timeout")?.to_str().ok()?;
     let (count, unit) = value.split_at_checked(value.len().checked_sub(1)?)?;
@@ -22,7 +22,7 @@ pub fn grpc_timeout(headers: &HeaderMap) -> Option<Duration> {
     })
 }
 
-/// Whether a host is this machine: the only one that plaintext goes to without being asked for.
+/// Whether a host is this machine. Plaintext goes to no other host, unless someone asks for it.
 pub fn is_loopback(host: &str) -> bool {
     let address = host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
     address.map_or_else(

@@ -43,11 +43,11 @@
 //! assert_eq!(refusal(&token), Some(Refusal::TokenExpired));
 //! ```
 //!
-//! What the service does when it has not heard of Countersign for too long is seen with
-//! [`TestIssuer::set_freshness`].
+//! [`TestIssuer::set_freshness`] shows what a service does when it has not heard of Countersign for too
+//! long.
 //!
-//! A stream's end is a timer of tokio's: a test that waits for it pauses tokio's clock
-//! (`#[tokio::test(start_paused = true)]`) and advances that.
+//! A timer of tokio's ends streams. A test that waits for that pauses tokio's clock
+//! (`#[tokio::test(start_paused = true)]`) and advances it.
 
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -75,8 +75,8 @@ pub const START: Timestamp = Timestamp::from_unix(1_800_000_000);
 /// How long the tokens of a [`TestIssuer`] live unless told otherwise.
 pub const LIFE: Duration = Duration::from_secs(15 * 60);
 
-/// An issuer in the test's own process. The same test gets the same tokens, byte for byte: its keys
-/// are known to everyone.
+/// An issuer in the test's own process. A test gets the same tokens in each run, byte for byte. The
+/// keys are known to everyone.
 pub struct TestIssuer {
     bundle: watch::Sender<Option<Arc<TrustBundle>>>,
     freshness: watch::Sender<Freshness>,
@@ -87,7 +87,7 @@ pub struct TestIssuer {
 
 const HAS_BUNDLE: &str = "it has a bundle from the start";
 
-/// Its keys. The newest one signs.
+/// The keys of a [`TestIssuer`]. The newest one signs.
 struct Keys {
     minter: Minter,
     newest: PublicKey,
@@ -96,7 +96,7 @@ struct Keys {
     revoked: Vec<Kid>,
 }
 
-/// The key that no [`TestIssuer`] gets to, unless it rotates 253 times.
+/// The generation of a key that no [`TestIssuer`] gets to, unless it rotates 254 times.
 const STRANGER: u8 = u8::MAX;
 
 fn test_key(generation: u8) -> Arc<SigningKey> {
@@ -149,7 +149,7 @@ impl TestIssuer {
         Self { bundle, freshness, clock, keys: Mutex::new(keys), tokens: AtomicU64::new(0) }
     }
 
-    /// Its clock. It stands still until [`TestIssuer::advance`], or is set.
+    /// Its clock. It stands still until it is set, or moved by [`TestIssuer::advance`].
     pub fn clock(&self) -> Clock {
         self.clock.clone()
     }
@@ -159,13 +159,13 @@ impl TestIssuer {
         self.clock.set(self.clock.now() + duration);
     }
 
-    /// Trust in it that sees at once what it revokes.
+    /// Trust in this issuer. It sees at once what the issuer revokes.
     pub fn trust(&self) -> Trust {
         Trust::live(self.bundle.subscribe(), Arc::default())
             .with_freshness(self.freshness.subscribe(), WhenStale::default())
     }
 
-    /// Has the trust in it turn stale, as when Countersign has not been heard for too long, or fresh
+    /// Makes trust in this issuer stale, as when Countersign has not been heard for too long, or fresh
     /// again. It is fresh at first.
     ///
     /// ```
@@ -195,13 +195,13 @@ impl TestIssuer {
         TrustBundle::clone(&self.latest())
     }
 
-    /// The makings of a guard that knows these services, trusts this issuer and reads its clock.
+    /// A builder of a guard that knows these services, trusts this issuer and reads its clock.
     pub fn guard(&self, services: &[ServicePolicy]) -> GuardBuilder {
         Guard::builder(self.trust()).services(services).clock(self.clock())
     }
 
-    /// A token for a client, to be described further. As it stands it is for audience `test`, with no
-    /// scope, and lives for [`LIFE`] from now.
+    /// Begins a token for a client. Unless told otherwise it is for audience `test`, has no scope, and
+    /// lives for [`LIFE`] from now.
     ///
     /// # Panics
     /// When this is no client id.
@@ -233,8 +233,8 @@ impl TestIssuer {
         });
     }
 
-    /// Revokes all that a client has been issued so far, this second included: what it is issued
-    /// once the clock has moved is good.
+    /// Revokes all that a client has been issued so far, this second included. Tokens that it gets once
+    /// the clock has moved are good.
     ///
     /// # Panics
     /// When this is no client id.
@@ -326,7 +326,7 @@ impl TokenRequest<'_> {
         self
     }
 
-    /// Has expired, a minute longer ago than the leeway forgives.
+    /// Expired a minute longer ago than the leeway forgives.
     pub fn expired(mut self) -> Self {
         let ago = DEFAULT_LEEWAY + Duration::from_secs(60);
         self.claims.expires_at = self.issuer.clock.now().before(ago);
@@ -350,7 +350,7 @@ impl TokenRequest<'_> {
         self
     }
 
-    /// Signed, but with a key that nobody has heard of.
+    /// Signed with a key that nobody has heard of.
     pub fn signed_by_stranger(mut self) -> Self {
         self.signature = Signature::OfStranger;
         self
@@ -370,6 +370,7 @@ impl TokenRequest<'_> {
             Signature::Good => keys.minter.mint(&claims),
             Signature::OfStranger => Minter::new(test_key(STRANGER)).mint(&claims),
             Signature::Forged => {
+                // A well-formed signature of the right key, over other claims.
                 let other = Claims { token_id: TokenId::from_random([0; 12]), ..claims.clone() };
                 let (honest, other) = (keys.minter.mint(&claims), keys.minter.mint(&other));
                 let signature = other.expose().rsplit('.').next().unwrap_or_default();

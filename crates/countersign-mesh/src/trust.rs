@@ -1,4 +1,19 @@
 //! What a verifier needs to know, and what it asks of that knowledge.
+//!
+//! A [`TrustBundle`] is all of it: one issuer's public keys and its [`Revocations`], at one epoch.
+//!
+//! 1. The issuer keeps the latest bundle. For a verifier at an earlier epoch it makes a [`TrustDelta`]
+//!    with [`TrustBundle::since`]: only what changed, and only for the audiences that the verifier
+//!    serves. A snapshot is a delta from epoch 0.
+//! 2. The verifier begins with [`TrustBundle::from_snapshot`] and goes on with [`TrustBundle::apply`],
+//!    which refuses a delta that leaves a gap or leads back ([`WrongEpoch`]).
+//! 3. [`TrustBundle::verify`] turns the text of a token into a [`VerifiedToken`]; nothing else makes one.
+//!    [`TrustBundle::recheck`] looks again at one that was verified before: its expiry, its key and
+//!    revocations, but not its signature.
+//! 4. [`TrustBundle::expire`] forgets revocations of tokens that have expired anyway. Both sides do that
+//!    by themselves.
+//!
+//! Epochs never go backwards, and no step revives a token that was revoked.
 
 mod delta;
 mod revocations;
@@ -22,7 +37,7 @@ pub struct TrustBundle {
     pub epoch: u64,
     /// The keys that tokens may be signed with.
     pub keys: KeySet,
-    /// What is rejected although signed by one of them.
+    /// What is rejected although one of these keys has signed it.
     pub revocations: Revocations,
 }
 
@@ -34,7 +49,7 @@ struct PublishedKeys<'a> {
 }
 
 impl TrustBundle {
-    /// The keys as a JWK Set (RFC 7517 §5), with two members more, which others pass over: `issuer`,
+    /// The keys as a JWK Set (RFC 7517 §5) with two more members, which other readers ignore: `issuer`,
     /// whose keys they are, and `epoch`.
     pub fn to_jwks(&self) -> String {
         let published =
@@ -42,7 +57,8 @@ impl TrustBundle {
         serde_json::to_string(&published).expect("names, a number and keys are always JSON")
     }
 
-    /// Reads what [`TrustBundle::to_jwks`] wrote. There are no revocations in it.
+    /// Reads what [`TrustBundle::to_jwks`] wrote. A JWK Set holds no revocations, so the bundle has
+    /// none.
     ///
     /// # Errors
     /// When it is no JWK Set to trust, or does not name issuer and epoch.
@@ -117,7 +133,7 @@ mod tests {
         bundle.verify(token, Audiences::Any, NOW, LEEWAY)
     }
 
-    /// Holds what both ways of looking at a token say against what they should.
+    /// Asserts what the bundle says of a token, both at first sight and when it was verified before.
     #[track_caller]
     fn assert_told(revocations: Revocations, token: &str, expected: Result<(), Rejection>) {
         let verified = check(&bundle(Revocations::default()), token).expect("good when unrevoked");
@@ -139,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn a_revoked_client_is_rejected_with_all_issued_before_the_cut() {
+    fn a_revoked_clients_tokens_are_rejected_when_issued_before_the_cut() {
         let cut = ClientRevocation::new(after(6), after(90_000));
         let mut revocations = Revocations::default();
         revocations.revoke_client(client("order"), cut);
@@ -177,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn a_token_verified_before_expires_all_the_same() {
+    fn a_token_that_was_verified_before_still_expires() {
         let bundle = bundle(Revocations::default());
         let verified = check(&bundle, &token_of(key(1), "order", NOW)).expect("a good token");
         assert_eq!(bundle.recheck(&verified, after(929), LEEWAY), Ok(()));

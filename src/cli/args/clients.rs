@@ -268,7 +268,7 @@ mod tests {
     }
 
     #[test]
-    fn an_update_does_not_contradict_itself() {
+    fn flags_of_an_update_that_contradict_each_other_are_refused() {
         assert!(parses("countersign client update a --disable --description x"));
         for bad in [
             " --disable --enable",
@@ -282,7 +282,7 @@ mod tests {
     }
 
     #[test]
-    fn a_client_without_a_secret_has_nowhere_to_put_one() {
+    fn no_secret_excludes_the_flags_that_are_about_a_secret() {
         assert!(parses("countersign client create a --no-secret"));
         assert!(!parses("countersign client create a --no-secret --out f"));
         assert!(!parses("countersign client create a --no-secret --secret-ttl 1d"));

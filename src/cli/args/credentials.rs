@@ -133,7 +133,7 @@ mod tests {
     use crate::cli::args::Cli;
 
     #[test]
-    fn a_credential_is_of_one_kind_and_only_a_secret_goes_to_a_file() {
+    fn a_credential_has_exactly_one_kind_and_only_a_secret_can_be_written_to_a_file() {
         let parses = |flags: &str| {
             let line = format!("countersign client credential add cron {flags}");
             Cli::try_parse_from(line.split_whitespace()).is_ok()

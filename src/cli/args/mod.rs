@@ -158,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn the_tree_is_consistent() {
+    fn clap_finds_no_fault_with_the_tree_of_commands() {
         Cli::command().debug_assert();
     }
 

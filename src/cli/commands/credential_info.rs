@@ -6,10 +6,10 @@ use crate::cli::output;
 use crate::rpc;
 use crate::rpc::client_credential::Kind as KnownKind;
 
-/// What is known of a credential.
+/// A credential as it is shown.
 #[derive(Serialize)]
 pub struct CredentialInfo {
-    /// Names it among its client's.
+    /// Its id, unique among its client's credentials.
     pub credential_id: String,
     /// What it is: `secret`, `public_key` or `certificate_name`.
     pub kind: &'static str,

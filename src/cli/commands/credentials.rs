@@ -88,11 +88,11 @@ fn named(kind: CertificateNameKind, name: String) -> Name {
     }
 }
 
-/// No key takes more.
+/// The most that is read of a key file, in bytes: no key takes more.
 const MAX_FILE: u64 = 16 * 1024;
 
 fn read(path: &Path) -> Result<PublicKey, Error> {
-    // Erased when dropped: it may be a private key, given by mistake.
+    // Erased when dropped: the file may hold a private key, given by mistake.
     let mut text = Zeroizing::new(String::new());
     File::open(path).and_then(|file| file.take(MAX_FILE).read_to_string(&mut text)).map_err(
         |error| {

@@ -51,7 +51,8 @@ pub async fn run(
     }
 }
 
-/// Rotates, and tries again while the server says that someone would refuse the next key's tokens.
+/// Rotates the keys. While the server answers that some verifier would refuse the next key's tokens,
+/// tries again until `patience` is over.
 async fn rotate(
     connection: &Connection,
     service: &mut KeyServiceClient<Connection>,
@@ -61,7 +62,7 @@ async fn rotate(
 ) -> Result<RotateKeysResponse, Error> {
     let began = Instant::now();
     loop {
-        // The same id each time: whichever try went through, the keys are rotated once.
+        // Every try carries the same request id: whichever of them succeeds, the keys are rotated once.
         let answer = service.rotate_keys(request.clone()).await;
         let Some(pause) = answer.as_ref().err().and_then(blocked_for) else {
             return connection.answer(answer);
@@ -75,7 +76,8 @@ async fn rotate(
     }
 }
 
-/// When it is worth trying again, if the rotation is only to wait.
+/// How long to wait before the next try, at least a second; `None` unless the refusal is
+/// `VERIFIERS_BEHIND`.
 fn blocked_for(status: &Status) -> Option<Duration> {
     status.get_details_error_info().filter(|info| info.reason == "VERIFIERS_BEHIND")?;
     let told = status.get_details_retry_info().and_then(|retry| retry.retry_delay);
@@ -133,7 +135,7 @@ struct Key {
     expire_time: Option<String>,
     revoke_time: Option<String>,
     verifiers_holding: i32,
-    /// For people, by the clock of this machine.
+    /// Shown to people only. It is counted by the clock of this machine.
     #[serde(skip)]
     age: Option<u64>,
 }

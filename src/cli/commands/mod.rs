@@ -55,5 +55,5 @@ impl<'a> Server<'a> {
     }
 }
 
-/// The most that a server gives at once.
+/// The largest page that the server returns.
 const PAGE_SIZE: i32 = 1000;

@@ -57,7 +57,7 @@ fn rules(path: &Path, output: &mut Output<'_>) -> Result<Vec<ServiceRule>, Error
     }
 }
 
-/// A policy table, made to be compared with another of its kind.
+/// A policy table, sorted by path so that two of them can be compared line by line.
 #[derive(Serialize)]
 struct Snapshot {
     methods: Vec<Method>,
@@ -119,7 +119,7 @@ impl Method {
 }
 
 impl View for Snapshot {
-    /// Not aligned: one longer line must not change all the others.
+    /// Not aligned: in a diff, one longer line must not change all the others.
     fn human(&self) -> String {
         let line = |method: &Method| match &method.audience {
             None => format!("{} public\n", method.path),

@@ -14,7 +14,7 @@ pub async fn read(client_id: String, connection: &Connection) -> Result<rpc::Cli
     Ok(answer.client.unwrap_or_default())
 }
 
-/// A span as protobuf has it.
+/// A span as a protobuf `Duration`.
 pub fn proto_duration(span: Duration) -> Result<prost_types::Duration, Error> {
     prost_types::Duration::try_from(span).map_err(|_| {
         Error::usage(

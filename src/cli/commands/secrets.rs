@@ -31,7 +31,7 @@ pub async fn run(
     delivery.rotate(&id, retire_when_idle, &server.connect(output).await?, output).await
 }
 
-/// Where a secret will go. Made before the secret is: it is shown only once.
+/// Where a secret will go. It is prepared before the server makes the secret, which is shown only once.
 pub struct Delivery {
     ttl: Option<Duration>,
     file: Option<(NewCredentialsFile, String)>,
@@ -57,7 +57,7 @@ impl Delivery {
         self.make(client_id, None, None, connection, output).await
     }
 
-    /// Makes a secret and delivers it, and says what becomes of those that the client has.
+    /// Makes a secret and delivers it, and says what becomes of the client's other secrets.
     async fn rotate(
         self,
         client_id: &str,
@@ -65,7 +65,8 @@ impl Delivery {
         connection: &Connection,
         output: &mut Output<'_>,
     ) -> Result<(), Error> {
-        // Read before the new one is made: nothing may go wrong between that and its delivery.
+        // Read the older secrets before the new one is made: no call that can fail may stand between
+        // making it and delivering it.
         let mut older = registered::read(client_id.to_owned(), connection).await?.credentials;
         older.retain(|known| {
             matches!(known.kind, Some(KnownKind::Secret(_))) && !has_expired(known)
@@ -143,7 +144,8 @@ fn show(
     output.show(&Shown { client_id, client_secret, credential: info, older_credentials })
 }
 
-/// The error that a secret was made but reached nobody, not even a reader that has left.
+/// The error for a secret that was made but reached nobody. A closed output counts too: its reader has
+/// left.
 fn lost(error: Error, client_id: &str, credential_id: &str) -> Error {
     let why = match error {
         Error::Closed => "nobody reads the output".to_owned(),
@@ -158,7 +160,8 @@ fn lost(error: Error, client_id: &str, credential_id: &str) -> Error {
     )
 }
 
-/// The server forgets such a secret as soon as there is a new one.
+/// Whether the secret has expired. The server forgets an expired secret as soon as a new one is made,
+/// so it is not listed.
 fn has_expired(secret: &rpc::ClientCredential) -> bool {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
     secret.expire_time.as_ref().is_some_and(|at| u64::try_from(at.seconds).unwrap_or(0) <= now)

@@ -106,7 +106,7 @@ fn inspect(args: &InspectArgs, stdin: &mut dyn Read, output: &mut Output<'_>) ->
 const NOTHING_VERIFIED: &str = "NOTHING WAS VERIFIED: anyone can write a token that says this. \
                                 Ask the server with `countersign token validate -`.";
 
-/// No token is longer; whatever is was meant for something else.
+/// The longest token that is read, in bytes. Anything longer is not a token.
 const TOKEN_MAX: u64 = 64 * 1024;
 
 fn read(source: &TokenSource, stdin: &mut dyn Read) -> Result<Secret, Error> {
@@ -144,11 +144,13 @@ fn read(source: &TokenSource, stdin: &mut dyn Read) -> Result<Secret, Error> {
 
 fn read_capped(source: &mut dyn Read) -> io::Result<Zeroizing<String>> {
     let mut text = Zeroizing::new(String::new());
+    // One byte more than allowed, so that the caller can tell a longer input from one of just that
+    // length.
     source.take(TOKEN_MAX + 1).read_to_string(&mut text)?;
     Ok(text)
 }
 
-/// A reason as a word for scripts and as words for people, and what to do.
+/// A reason as one word for scripts, as words for people, and with what to do next.
 fn why(reason: InactiveReason) -> (&'static str, &'static str, &'static str) {
     match reason {
         InactiveReason::Unspecified => {
@@ -173,7 +175,7 @@ fn why(reason: InactiveReason) -> (&'static str, &'static str, &'static str) {
     }
 }
 
-/// An issued token, shaped as OAuth does (RFC 6749 §5.1).
+/// An issued token, with the members of an OAuth token response (RFC 6749 §5.1).
 #[derive(Serialize)]
 struct Issued {
     access_token: String,
@@ -327,7 +329,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_too_much_and_bytes_are_no_token() {
+    fn empty_oversized_or_non_utf8_input_is_no_token() {
         for text in [&b" \n"[..], &vec![b'a'; 64 * 1024 + 1], &[0xff]] {
             assert!(matches!(from_stdin(text), Err(Error::Failed(_))));
         }

@@ -9,7 +9,7 @@ use crate::cli::output::Output;
 use crate::rpc::client_service_client::ClientServiceClient;
 use crate::rpc::{self, Grant, ResourceAlias, UpdateClientRequest};
 
-/// Reads a client, changes what the flags name, and gives the client back as the server has it then.
+/// Reads a client, changes what the flags name, and returns the client as the server has it afterwards.
 ///
 /// # Errors
 /// When somebody else changed it in between: the update names the `etag` of what was read.
@@ -39,7 +39,7 @@ pub async fn update(
     Ok(answer.client.unwrap_or_default())
 }
 
-/// The client with the changes made, and which of its fields they are.
+/// The client with the changes made, and the names of the changed fields for the update mask.
 fn changed(
     mut client: rpc::Client,
     args: UpdateArgs,
@@ -89,10 +89,11 @@ fn changed(
     Ok((client, paths))
 }
 
-/// The resources; those that name no audience mean the only one that the client serves.
+/// The resources as the server takes them. A resource that names no audience means the only one that
+/// the client serves.
 ///
 /// # Errors
-/// When it does not serve exactly one.
+/// When a resource names no audience and the client does not serve exactly one.
 pub fn resources(
     resources: Vec<ResourceArg>,
     serves: &[String],

@@ -11,7 +11,7 @@ use crate::cli::environment::Environment;
 use crate::cli::error::Error;
 use crate::cli::toml_file;
 
-/// The settings that were given as flags, as they were given.
+/// The settings that were given as flags, with their text as typed.
 pub type Flags = Vec<(&'static Setting, String)>;
 
 /// All places that a setting can come from.
@@ -22,7 +22,7 @@ pub struct Layers<'a> {
     path: PathBuf,
 }
 
-/// A setting's value as written, and by whom.
+/// A setting's value as written, and where it was found.
 #[derive(Debug)]
 pub struct Found {
     setting: &'static Setting,
@@ -93,7 +93,7 @@ impl<'a> Layers<'a> {
         Ok(Found { setting, text: setting.default.to_owned(), source: Source::Default })
     }
 
-    /// The value in the file as text, if it has the type that it should have there.
+    /// The file's value as text, if its TOML type is the one that the setting takes.
     fn text_of(&self, setting: &Setting, value: &Value) -> Result<String, Error> {
         match (setting.kind, value) {
             (Kind::Switch, Value::Boolean(value)) => Ok(value.to_string()),
@@ -137,7 +137,8 @@ impl Found {
             .ok_or_else(|| self.error(format!("is {:?}", self.text), format!("give {expected}")))
     }
 
-    /// The error that the value is not acceptable: it names the setting and where the value stands.
+    /// The error for a value that is not acceptable. It names the setting and where the value stands;
+    /// for a flag it is wrong usage.
     pub fn error(&self, problem: impl fmt::Display, next: impl Into<String>) -> Error {
         let problem = format!("{} {problem} (from {})", self.setting.key, self.source);
         match self.source {
@@ -158,13 +159,13 @@ impl fmt::Display for Source {
     }
 }
 
-/// Makes `log.format` of `[log] format`.
+/// Flattens tables into dotted keys: `format` in `[log]` becomes `log.format`.
 fn flatten(table: Table, prefix: &str, into: &mut BTreeMap<String, Value>) {
     for (key, value) in table {
         let key = format!("{prefix}{key}");
         match value {
             Value::Table(inner) if !inner.is_empty() => flatten(inner, &format!("{key}."), into),
-            // An empty table sets nothing, but its name must still be one.
+            // An empty table sets nothing, but its name must still be known.
             Value::Table(_)
                 if SETTINGS.iter().any(|setting| setting.key.starts_with(&format!("{key}."))) => {}
             leaf => {

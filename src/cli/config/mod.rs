@@ -1,6 +1,7 @@
 //! The server's configuration, read once and handed down as values.
 //!
-//! [`SETTINGS`](settings::SETTINGS) is the one list of what there is.
+//! [`SETTINGS`](settings::SETTINGS) is the one list of settings. The reference page is generated from
+//! it, and a test holds the flags of `serve` against it.
 
 pub mod layers;
 pub mod settings;
@@ -24,9 +25,9 @@ use crate::server::{LimitSettings, TlsFiles};
 pub struct ServeConfig {
     /// For whom it serves.
     pub mode: Mode,
-    /// Where to listen; on loopback, unless told otherwise in so many words.
+    /// Where to listen. Off loopback only with TLS, or when plaintext is allowed explicitly.
     pub listen: SocketAddr,
-    /// The files for TLS; plaintext without them.
+    /// The files for TLS. Without them the server speaks plaintext.
     pub tls: Option<TlsFiles>,
     /// Where the state is.
     pub store: StoreConfig,
@@ -44,9 +45,10 @@ pub struct ServeConfig {
     pub tokens_default_ttl: Duration,
     /// How long audit events are kept; more than nothing.
     pub audit_retention: Duration,
-    /// How long a key signs before the next one takes over by itself; none for never.
+    /// How long a key signs before the next one takes over by itself; `None` for never.
     pub keys_rotate_every: Option<Duration>,
-    /// How old what a verifier knows may become before one that fails closed refuses: 2 min to 24 h.
+    /// How old a verifier's keys and revocations may become before one that fails closed refuses calls:
+    /// 2 min to 24 h.
     pub trust_max_staleness: Duration,
     /// How many trust streams a client may have at a time.
     pub trust_max_streams: usize,
@@ -77,7 +79,7 @@ pub struct StoreConfig {
 pub enum Kek {
     /// In this file.
     File(PathBuf),
-    /// It was in `COUNTERSIGN_KEK`, and here it is.
+    /// The key itself, from `COUNTERSIGN_KEK`.
     Given(Secret),
 }
 
@@ -175,7 +177,8 @@ impl StoreConfig {
     }
 }
 
-/// Dev mode gives out credentials for plaintext, so TLS with it would only look like working.
+/// The TLS files, if they are given. Dev mode refuses them: the credentials files that it writes name
+/// an `http` address, so no command could reach a server with TLS.
 fn tls(layers: &Layers<'_>, mode: Mode) -> Result<Option<TlsFiles>, Error> {
     let given = |setting| -> Result<(Found, Option<PathBuf>), Error> {
         let found = layers.find(setting)?;
@@ -209,6 +212,7 @@ fn tls(layers: &Layers<'_>, mode: Mode) -> Result<Option<TlsFiles>, Error> {
 
 fn limits(layers: &Layers<'_>) -> Result<LimitSettings, Error> {
     let count = |setting| {
+        // The server counts requests and connections with semaphores, which cannot hold more permits.
         let most = Semaphore::MAX_PERMITS;
         layers.find(setting)?.parse_as("a whole number, 1 or more", |text| {
             text.parse().ok().filter(|count| (1..=most).contains(count))
@@ -233,7 +237,7 @@ fn limits(layers: &Layers<'_>) -> Result<LimitSettings, Error> {
 fn listen(layers: &Layers<'_>, mode: Mode, tls: bool) -> Result<SocketAddr, Error> {
     let found = layers.find(&settings::LISTEN)?;
     let address: SocketAddr = found.parse(|text| text.parse().ok())?;
-    // Read before it matters: a value that is wrong is wrong on loopback too.
+    // Parsed before it is needed, so that a malformed value is an error on loopback too.
     let insecure: bool =
         layers.find(&settings::INSECURE_PLAINTEXT)?.parse(|text| text.parse().ok())?;
 
@@ -274,7 +278,7 @@ fn store(layers: &Layers<'_>, mode: Mode, environment: &Environment) -> Result<S
     let epoch_dir = layers.find(&settings::EPOCH_DIR)?;
     let epoch_dir = match (&epoch_dir.source, &kek) {
         (Source::Default, Kek::File(kek)) => {
-            // A name without a directory is in this one.
+            // A bare file name has an empty parent; the file is in the current directory.
             let parent = kek.parent().filter(|parent| !parent.as_os_str().is_empty());
             parent.unwrap_or(Path::new(".")).to_owned()
         }
@@ -308,7 +312,7 @@ mod tests {
     ) -> Result<ServeConfig, String> {
         let directory = tempfile::tempdir().expect("the temp directory is writable");
         let path = directory.path().join("c.toml");
-        fs::write(&path, file).expect("it is ours");
+        fs::write(&path, file).expect("the test owns its directory");
         let variables: BTreeMap<String, String> = variables
             .iter()
             .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
@@ -327,7 +331,7 @@ mod tests {
     }
 
     #[test]
-    fn defaults_are_those_of_the_table() {
+    fn the_defaults_are_those_of_the_settings_table() {
         let config = from_file("").expect("defaults are valid");
         assert_eq!(config.listen.to_string(), settings::LISTEN.default);
         assert_eq!(config.store.data_dir, PathBuf::from("countersign-data"));
@@ -401,7 +405,7 @@ mod tests {
     }
 
     #[test]
-    fn values_have_their_bounds() {
+    fn values_outside_their_bounds_are_refused() {
         let ttl = |text: &str| from_file(&format!("[tokens]\ndefault_ttl = \"{text}\"\n"));
         assert!(ttl("1s").is_ok() && ttl("24h").is_ok());
         assert!(ttl("0s").is_err() && ttl("24h 1s").is_err() && ttl("900").is_err());
@@ -437,7 +441,7 @@ mod tests {
     }
 
     #[test]
-    fn plaintext_leaves_loopback_only_when_told_and_dev_never() {
+    fn plaintext_leaves_loopback_only_when_allowed_and_never_in_dev_mode() {
         let open = "listen = \"0.0.0.0:9443\"\n";
         assert!(from_file(open).expect_err("off loopback").contains("--insecure-plaintext"));
         assert!(from_file(&format!("{open}insecure_plaintext = true\n")).is_ok());
@@ -466,7 +470,7 @@ mod tests {
     }
 
     #[test]
-    fn tls_takes_a_certificate_and_its_key_and_leaves_loopback() {
+    fn tls_needs_a_certificate_with_its_key_and_may_then_leave_loopback() {
         let both = "listen = \"0.0.0.0:9443\"\n[tls]\ncert_file = \"c\"\nkey_file = \"k\"\n";
         let config = from_file(both).expect("all is there");
         let files = config.tls.expect("it is given");
@@ -493,7 +497,7 @@ mod tests {
     }
 
     #[test]
-    fn the_key_itself_comes_from_the_environment_and_excludes_the_file() {
+    fn the_key_encryption_key_comes_from_the_environment_or_a_file_but_not_both() {
         let given = [("COUNTERSIGN_KEK", "hush")];
         let config = load(Mode::Production, &[], &given, "").expect("one source");
         assert!(matches!(&config.store.kek, Kek::Given(kek) if kek.expose() == "hush"));

@@ -7,7 +7,7 @@ pub struct Setting {
     pub key: &'static str,
     /// Its environment variable.
     pub variable: &'static str,
-    /// What it is when nobody says otherwise, in words where it depends; empty if it is not set then.
+    /// Its default, in words where it depends on another setting; empty if there is none.
     pub default: &'static str,
     /// What kind of value it takes.
     pub kind: Kind,

@@ -13,8 +13,9 @@ use crate::cli::error::Error;
 use crate::cli::secret::Secret;
 use crate::store;
 
-/// A credentials file that is ours to write, made before the secret is, so that
-/// a secret shown only once has somewhere to go. Removed again unless kept.
+/// A new credentials file. A command creates it before the server makes the secret, so that a secret
+/// which is shown only once has somewhere to go. Dropping it removes the file, unless it was written or
+/// kept.
 pub struct NewCredentialsFile {
     path: PathBuf,
     file: File,
@@ -53,12 +54,12 @@ impl NewCredentialsFile {
         Ok(())
     }
 
-    /// The client exists: without this file nobody could speak for it.
+    /// Keeps the file. Called once the client exists: without the file nobody could authenticate as it.
     pub fn keep(mut self) {
         self.kept = true;
     }
 
-    /// Writes credentials of a client that is yet to be made, and waits until they are on disk.
+    /// Writes the credentials of a client that does not exist yet, and waits until they are on disk.
     pub fn fill(
         &mut self,
         url: &str,
@@ -85,8 +86,8 @@ impl NewCredentialsFile {
     }
 }
 
-/// Has a credentials file name another server, if it does not name it already. The file is replaced
-/// in one step: whoever reads it meanwhile gets the one or the other.
+/// Makes a credentials file name this server, unless it already does. The file is replaced atomically:
+/// whoever reads it meanwhile gets the old one or the new one.
 pub fn point_to(path: &Path, url: &str) -> Result<(), Error> {
     let file = CredentialsFile::read(path).map_err(|error| explain(&error))?;
     if file.url == url {
@@ -99,7 +100,7 @@ pub fn point_to(path: &Path, url: &str) -> Result<(), Error> {
         ));
     };
     let beside = path.with_extension("toml.new");
-    // Left over from a process that was killed in between, if it is there.
+    // A process that was killed before the rename may have left one, and `create` would refuse it.
     let _ = fs::remove_file(&beside);
     NewCredentialsFile::create(&beside)?.write(
         url,
@@ -117,7 +118,7 @@ pub fn point_to(path: &Path, url: &str) -> Result<(), Error> {
 impl Drop for NewCredentialsFile {
     fn drop(&mut self) {
         if !self.kept {
-            // Nothing of value is in it; that it stays is not worth an error.
+            // The file holds nothing of value, so a failure to remove it is not worth an error.
             let _ = fs::remove_file(&self.path);
         }
     }

@@ -1,4 +1,4 @@
-//! `serve --dev`: what is missing is made, and what to type next is printed.
+//! `serve --dev`: creates what is missing, and prints what to type next.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -26,14 +26,15 @@ pub(super) fn prepare(place: &Place, address: SocketAddr, now: Timestamp) -> Res
     place.prepare()?;
     match store::reserve(&place.database()) {
         Ok(reservation) => create(place, &reservation, &url(address), now),
-        // Another process has just made it. Whether it serves it, too, shows when it is opened.
+        // Another process has just created the store. Opening the store will show whether that process
+        // serves it, too.
         Err(StoreError::AlreadyExists(_)) => Ok(()),
         Err(error) => Err(store_error(error)),
     }
 }
 
-/// Makes the credentials name the address that is served now. Only once the store is open: until
-/// then another process may be serving it, and its credentials are in these files.
+/// Makes the credentials files name the address that is served now. Called only once the store is open:
+/// until then another process may be serving it, and the files rightly name that one's address.
 pub(super) fn point_credentials(place: &Place, address: SocketAddr) -> Result<(), Error> {
     for file in [DEMO, OPERATOR].map(|name| place.directory().join(name)) {
         if file.exists() {
@@ -57,7 +58,7 @@ fn create(
     let id = |text: &str| ClientId::new(text).expect("the names here are valid");
     let operator =
         NewClient::operator(id("operator"), "The operator", now).map_err(no_randomness)?;
-    // It calls itself, so that it can validate the tokens that it gets.
+    // The demo client serves the audience that it calls, so that it may validate its own tokens.
     let audience = "demo".parse().expect("a valid audience");
     let rule = GrantRule {
         audience,
@@ -68,12 +69,14 @@ fn create(
     let demo = NewClient::new(id("demo"), "For trying things out", grants, serves, now)
         .map_err(no_randomness)?;
 
-    // Without a store, what a start that was killed has left is of no use.
+    // There is no store yet, so these files can only be left from a start that was killed: their
+    // clients do not exist.
     for name in [DEMO, OPERATOR] {
         let _ = fs::remove_file(place.directory().join(name));
     }
     let kek = place.create_kek()?;
-    // The store comes last: where there is one, all that belongs to it is there, too.
+    // The store is created last, so that a store never exists without its key and its credentials
+    // files.
     let demo_file = credentials_file(&place.directory().join(DEMO), url, &demo)?;
     let operator_file = credentials_file(&place.directory().join(OPERATOR), url, &operator)?;
     host::init(reservation, &kek, &issuer, &[demo, operator], now).map_err(store_error)?;

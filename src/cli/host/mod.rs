@@ -1,4 +1,6 @@
-//! The commands that run where the store is, with the key-encryption key at hand.
+//! The commands that run where the store is, with the key-encryption key at hand. They open the
+//! database themselves, so none of them needs a token. `backup` and the `audit` commands also work
+//! while a server runs; the others need the store for themselves.
 
 mod dev;
 mod errors;
@@ -37,12 +39,13 @@ pub fn init(args: &InitArgs, store: StoreConfig, output: &mut Output<'_>) -> Res
     let now = Clock::system().now();
     let operator =
         NewClient::operator(operator_id, "The first operator", now).map_err(no_randomness)?;
-    // From here on nobody else makes or removes what is in these files.
+    // While the reservation is held, no other process creates a store here: the files below are ours
+    // alone.
     let reservation = store::reserve(&place.database()).map_err(store_error)?;
     let credentials = place.directory().join(format!("{}.toml", operator.id()));
     let url = args.url.clone().unwrap_or_else(|| format!("http://{}", settings::LISTEN.default));
     let kek = place.create_kek()?;
-    // The store comes last: where there is one, all that belongs to it is there, too.
+    // The store is created last, so that a store never exists without its key and its credentials file.
     let file = credentials_file(&credentials, &url, &operator)?;
     host::init(&reservation, &kek, &issuer, std::slice::from_ref(&operator), now)
         .map_err(store_error)?;
@@ -89,7 +92,7 @@ pub fn recover_operator(
     }
 }
 
-/// Proves the audit log, or names the first bad row.
+/// Verifies the chain of the audit log, or names the first bad row.
 pub fn verify_audit(
     args: &AuditVerifyArgs,
     store: StoreConfig,
@@ -163,7 +166,8 @@ fn operator_id(text: &str) -> Result<ClientId, Error> {
     ClientId::new(text).map_err(|error| Error::usage(error.to_string(), "correct --operator-id"))
 }
 
-/// The credentials of a client that is about to be made. Removed again unless they are kept.
+/// The credentials file of a client that is about to be made. Dropping it removes it, unless it was
+/// kept.
 fn credentials_file(
     path: &Path,
     url: &str,

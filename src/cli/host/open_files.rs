@@ -1,13 +1,16 @@
-//! How many files the process may have open: each connection is one.
+//! How many files the process may have open: each connection takes a file descriptor.
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-/// Files that are no connections: the store, the log, the keys, and some to spare.
+/// Descriptors for what is not a connection: the store, the log, the keys, and some to spare.
 const OTHERS: u64 = 64;
 
-/// How many of so many connections there are files for, once the soft limit has been raised as far as it
-/// goes. It is often 1024, for programs of long ago that cannot count further, and the hard one far above it.
-/// One connection over it could not be told that it is one too many: it would wait.
+/// Raises the soft limit of open files as far as `wanted` connections need, and returns how many of
+/// them fit.
+///
+/// The soft limit is often 1024, for old programs whose `select` cannot count further; the hard limit
+/// is far above it. The server must not reach the limit: without a free descriptor it cannot accept the
+/// connection that is one too many in order to close it, and that client would wait.
 pub fn connections(wanted: usize) -> usize {
     let limit = getrlimit(Resource::Nofile);
     let needed = u64::try_from(wanted).unwrap_or(u64::MAX).saturating_add(OTHERS);
@@ -31,12 +34,13 @@ pub fn connections(wanted: usize) -> usize {
     room
 }
 
-/// The soft limit that there should be; no limit is `None`.
+/// The soft limit to set: what is needed, at most the hard limit, never less than now. `None` means no
+/// limit.
 fn raised(soft: Option<u64>, hard: Option<u64>, needed: u64) -> Option<u64> {
     soft.map(|soft| soft.max(hard.map_or(needed, |hard| hard.min(needed))))
 }
 
-/// How many connections fit.
+/// How many connections fit, but at least one.
 fn room(wanted: usize, limit: Option<u64>) -> usize {
     let Some(limit) = limit else { return wanted };
     let room = usize::try_from(limit.saturating_sub(OTHERS)).unwrap_or(usize::MAX);

@@ -36,7 +36,8 @@ impl Place {
         }
     }
 
-    /// Makes the directory, for its owner only.
+    /// Creates the directory and its missing parents, for their owner only, and waits until their names
+    /// are on disk.
     pub(super) fn prepare(&self) -> Result<(), Error> {
         let directory = self.directory();
         let missing = directory.ancestors().take_while(|ancestor| !ancestor.exists());
@@ -48,8 +49,9 @@ impl Place {
         })
     }
 
-    /// The key-encryption key for a new store: the one that is there, or a new one. Once there it
-    /// stays, store or no store: another store may be sealed with it by then.
+    /// The key-encryption key for a new store: the existing one, or else a new one. A new key file is
+    /// never removed again, even if creating the store fails: another store may be sealed with it by
+    /// then.
     pub(super) fn create_kek(&self) -> Result<Kek, Error> {
         if let Some(path) = self.kek_file() {
             let written = if path.exists() {
@@ -58,7 +60,8 @@ impl Place {
                 let suffix = getrandom::u64().map_err(no_randomness)?;
                 write_kek(path, suffix, &Kek::generate().map_err(no_randomness)?)
             };
-            // Whoever wrote it: a store without the key that it is sealed with is of no use.
+            // Wait for the name to be on disk, even if another process wrote the file: a store is
+            // useless without the key that seals it.
             written.and_then(|()| store::sync_name(path)).map_err(|error| {
                 let problem =
                     format!("cannot write the key-encryption key to {}: {error}", path.display());
@@ -86,9 +89,9 @@ impl Place {
     }
 }
 
-/// Writes a key to a file of its own and gives that its name when it is complete: nobody reads half
-/// a key, and a start that is killed leaves none. Unlike a rename, a link never replaces the key of
-/// someone who was faster; theirs is as good.
+/// Writes the key to a temporary file, and links that to `path` once it is complete. Nobody reads half
+/// a key, and a process that is killed leaves none at `path`. Unlike a rename, a hard link never
+/// replaces the key of another process that was faster; that key is as good.
 fn write_kek(path: &Path, suffix: u64, key: &Kek) -> io::Result<()> {
     let mut beside = path.as_os_str().to_owned();
     beside.push(format!(".new-{suffix:016x}"));

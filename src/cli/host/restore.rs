@@ -1,4 +1,4 @@
-//! `backup` and `restore`: a copy of the store, and what it takes to go on from one.
+//! `backup` and `restore`: copies the store, and starts again from a copy.
 
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -39,7 +39,7 @@ pub fn restore(
     let place = Place::new(store);
     let kek = place.read_kek()?;
     place.prepare()?;
-    // Before anything is changed: afterwards there is no second chance to say it.
+    // Created before anything is changed: the report cannot be produced a second time.
     let out = args.out.as_deref().map(new_file).transpose()?;
     let now = Clock::system().now();
     let restored = host::restore(&place.database(), kek, args.from.as_deref(), now);
@@ -65,7 +65,7 @@ pub fn restore(
     )
 }
 
-/// What is wrong with a backup is said of that, not of the store in the place.
+/// Says of the backup what is wrong with it; the store in its place is not at fault.
 fn not_restored(error: HostError, from: Option<&Path>) -> Error {
     let Some(from) = from.map(|from| escape(&from.display().to_string())) else {
         return host_error(error);
@@ -103,12 +103,13 @@ impl View for BackedUp {
     }
 }
 
-/// What may have been revoked after the backup was made.
+/// The clients and credentials in the backup, for the operator to review: any of them may have been
+/// revoked after it was made.
 #[derive(Serialize)]
 struct ToReview {
     backup_epoch: u64,
     epoch: u64,
-    /// Where the store is that was there before.
+    /// Where the store was moved to that was there before.
     aside: Option<String>,
     clients: Vec<ClientToReview>,
 }

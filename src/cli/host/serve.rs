@@ -28,7 +28,8 @@ pub fn serve(config: ServeConfig, output: &mut Output<'_>) -> Result<(), Error> 
 
 async fn run(config: ServeConfig, output: &mut Output<'_>) -> Result<(), Error> {
     let clock = Clock::system();
-    // The port before the state: a second server on it finds out before it touches anything.
+    // Bind the port before touching the state: a second server on the same port fails before it changes
+    // anything.
     let listener = listen(config.listen).await?;
     let address = listener.local_addr().map_err(cannot_start)?;
     let tls = config.tls.map(|files| Tls::load(files, clock.now())).transpose();
@@ -70,7 +71,7 @@ async fn run(config: ServeConfig, output: &mut Output<'_>) -> Result<(), Error> 
         tracing::info!("stopping; a second signal ends at once");
         tokio::spawn(async move {
             stop.asked().await;
-            // 128 and the number of SIGINT, as shells say it.
+            // 128 plus the number of SIGINT (2), as shells report it.
             std::process::exit(130);
         });
     };
@@ -83,8 +84,9 @@ async fn run(config: ServeConfig, output: &mut Output<'_>) -> Result<(), Error> 
         .map_err(|error| Error::failed(error.to_string(), "see the log"))
 }
 
-/// One thread does more calls with a processor than several do with it each; more are for more load
-/// than one can take.
+/// A runtime with so many threads. With one it is `current_thread`, which serves more calls per
+/// processor than each thread of `multi_thread` does. Several threads are for more load than one
+/// processor can take.
 pub(super) fn runtime(workers: NonZeroUsize) -> Result<Runtime, Error> {
     let mut builder = match workers.get() {
         1 => Builder::new_current_thread(),

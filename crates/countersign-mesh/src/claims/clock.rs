@@ -1,4 +1,4 @@
-//! Clocks: what the time is, and how much of it has passed.
+//! Clocks: one that says what time it is, and one that says how much time has passed.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
@@ -6,12 +6,12 @@ use std::time::{Instant, SystemTime};
 
 use crate::claims::Timestamp;
 
-/// Where the edges read the time; everything within takes `now`.
+/// The clock that the edges read. Everything within takes `now` as an argument.
 #[derive(Debug, Clone)]
 pub struct Clock(Option<Arc<Fixed>>);
 
-/// Tells how long something takes, whoever sets the clock meanwhile: it begins with the clock's time,
-/// and then only goes on.
+/// Measures how long something takes, even if someone sets the clock meanwhile. It starts at that
+/// clock's time, and from then on moves only as time passes.
 #[derive(Debug, Clone)]
 pub struct SteadyClock {
     clock: Clock,
@@ -22,7 +22,7 @@ pub struct SteadyClock {
 #[derive(Debug)]
 struct Fixed {
     now: AtomicU64,
-    /// By how much it was set without time having passed.
+    /// By how much the clock was set without time passing: the sum of all steps, in seconds.
     stepped: AtomicI64,
 }
 
@@ -37,14 +37,16 @@ impl Clock {
         Self(Some(Arc::new(Fixed { now: AtomicU64::new(now.0), stepped: AtomicI64::new(0) })))
     }
 
-    /// Sets a fixed clock: time passes. The system's clock stays as it is.
+    /// Moves a fixed clock to this time, as if the time between had passed. The system's clock stays as
+    /// it is.
     pub fn set(&self, now: Timestamp) {
         if let Some(fixed) = &self.0 {
             fixed.now.store(now.0, Ordering::SeqCst);
         }
     }
 
-    /// Sets a fixed clock as one sets a clock that is wrong: no time passes.
+    /// Corrects a fixed clock to this time, as one corrects a clock that is wrong: no time passes, and
+    /// steady clocks do not move.
     pub fn step(&self, now: Timestamp) {
         if let Some(fixed) = &self.0 {
             let before = fixed.now.swap(now.0, Ordering::SeqCst);
@@ -52,7 +54,7 @@ impl Clock {
         }
     }
 
-    /// From now on, a clock that nobody sets.
+    /// A [`SteadyClock`] that starts now, at this clock's time.
     pub fn steady(&self) -> SteadyClock {
         SteadyClock { clock: self.clone(), began: Instant::now(), began_at: self.now() }
     }
@@ -61,7 +63,8 @@ impl Clock {
     pub fn now(&self) -> Timestamp {
         match &self.0 {
             Some(fixed) => Timestamp(fixed.now.load(Ordering::SeqCst)),
-            // A clock before 1970 reads as 1970; serving refuses to start on it, see `KeyRing`.
+            // A system clock that shows a time before 1970 reads as 1970. The server refuses to start
+            // with such a clock, see `KeyRing`.
             None => Timestamp(
                 SystemTime::now()
                     .duration_since(SystemTime::UNIX_EPOCH)
@@ -72,7 +75,8 @@ impl Clock {
 }
 
 impl SteadyClock {
-    /// The time, as far as it has passed. Not for dates: the clock may have been set since.
+    /// The time at which it started, plus the time that has passed. Not for dates: the other clock may
+    /// have been set since.
     pub fn now(&self) -> Timestamp {
         match &self.clock.0 {
             Some(fixed) => {

@@ -15,7 +15,8 @@ use crate::guard::report::Reports;
 use crate::token::{Audiences, Rejection};
 use crate::trust::{TrustBundle, VerifiedToken};
 
-/// How many verified tokens are remembered. Each bearer brings the same one many times.
+/// How many verified tokens are cached. A client sends the same token with many calls, and a cached
+/// token needs no second check of its signature.
 const CACHED_TOKENS: usize = 10_000;
 
 /// The proof that a guard let a call through: its token was good for the audience of the called method,
@@ -49,7 +50,7 @@ impl Permitted {
     }
 }
 
-/// All that a guard decides by. Shared by its clones and its calls.
+/// All that a guard decides by. Its clones and its calls share it.
 pub(super) struct Checks {
     pub(super) policies: PolicyTable,
     pub(super) trust: Trust,
@@ -71,7 +72,7 @@ impl Checks {
         Self { policies, trust, clock, leeway, reports, verified }
     }
 
-    /// Permits a call, if its token is one for this audience with these scopes.
+    /// Permits a call if its token is good, for this audience, and carries these scopes.
     pub(super) fn admit(
         &self,
         headers: &HeaderMap,
@@ -110,6 +111,7 @@ impl Checks {
     ) -> Result<Arc<VerifiedToken>, Rejection> {
         if let Some(known) = self.verified.get(token) {
             bundle.recheck(&known, now, self.leeway)?;
+            // The cache is keyed by the token alone, and one server may have several audiences.
             return if known.claims().audience == *audience {
                 Ok(known)
             } else {
@@ -118,13 +120,14 @@ impl Checks {
         }
         let audiences = Audiences::OneOf(std::slice::from_ref(audience));
         let verified = Arc::new(bundle.verify(token, audiences, now, self.leeway)?);
+        // Only good tokens are cached: those that anyone can make up push none out.
         self.verified.insert(token.into(), Arc::clone(&verified));
         Ok(verified)
     }
 }
 
-/// The one bearer token of a call (RFC 6750 §2.1). Two headers, or anything but one token in it,
-/// could be read differently by whoever stands before or behind us.
+/// The one bearer token of a call (RFC 6750 §2.1). Two headers, or a header with anything but one
+/// token, could be read differently by a proxy before us or a service behind us.
 fn bearer<'a>(headers: &'a HeaderMap, audience: &Audience) -> Result<&'a str, Refusal> {
     let mut values = headers.get_all(AUTHORIZATION).iter();
     let value =

@@ -1,4 +1,4 @@
-//! What a guard can be told beyond its trust and its services.
+//! The options of a guard beyond its trust and its services.
 
 use std::sync::Arc;
 
@@ -9,7 +9,7 @@ use crate::guard::live_trust::{Trust, WhenStale};
 use crate::guard::policy_table::{PolicyTable, ServicePolicy};
 use crate::guard::report::{RefusalLog, Reports};
 
-/// Makes a [`Guard`] of more than the usual.
+/// Builds a [`Guard`] with options.
 pub struct GuardBuilder {
     trust: Trust,
     policies: PolicyTable,
@@ -43,8 +43,8 @@ impl GuardBuilder {
         }
     }
 
-    /// Enforces the policies of these services. One that names what is no audience or no scope, as
-    /// generated ones never do, is left out: its calls are refused.
+    /// Enforces the policies of these services. A policy with a malformed audience or scope is left
+    /// out, so that its calls are refused; generated policies have none.
     pub fn services(mut self, services: &[ServicePolicy]) -> Self {
         services.iter().for_each(|service| self.policies.declare(service));
         self
@@ -65,7 +65,7 @@ impl GuardBuilder {
     }
 
     /// Lets the streams of a service, by its full name, go on when the token that opened them has
-    /// expired or is revoked. For services that look after that themselves.
+    /// expired or is revoked. For services that end such streams themselves.
     pub fn streams_outlive_tokens(mut self, service: &str) -> Self {
         self.outliving.push(service.to_owned());
         self
@@ -82,7 +82,7 @@ impl GuardBuilder {
         self
     }
 
-    /// What this guard does while its trust is stale, whatever the trust itself would have it do.
+    /// What this guard does while its trust is stale, instead of what the trust itself says.
     pub fn when_stale(mut self, when_stale: WhenStale) -> Self {
         self.trust = self.trust.treated(when_stale);
         self

@@ -98,7 +98,7 @@ impl Guard {
     pub fn explain(&self, token: &str, path: &str) -> Explanation {
         let mut explained = Explanation { checks: Vec::new(), refusal: None };
         let Some(method) = self.checks.policies.method(path) else {
-            // It may be anything that somebody pasted.
+            // The path is not repeated: it may be anything that somebody pasted.
             explained.fail("path", "nobody declared this method", Refusal::MethodUndeclared);
             return explained;
         };
@@ -207,7 +207,7 @@ fn explain_signature(
         Err(rejection) => rejection,
     };
     let refusal = Refusal::of(&rejection, audience);
-    // Where the token's own words are shown, `Debug` keeps control characters out.
+    // The token's own words are shown with `Debug`, which escapes control characters.
     match rejection {
         Rejection::IssuerMismatch => {
             let detail = format!("{issuer:?}; trusted is {}", bundle.issuer);
@@ -221,7 +221,7 @@ fn explain_signature(
             explained.pass("issuer", issuer);
             explained.fail("key", format!("{kid:?} is not among the issuer's keys"), refusal);
         }
-        // Neither time nor audience has been looked at, so only this is left.
+        // `signed` looks at neither time nor audience, so only the signature is left.
         Rejection::SignatureInvalid
         | Rejection::Malformed(_)
         | Rejection::Expired

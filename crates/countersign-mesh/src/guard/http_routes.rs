@@ -41,11 +41,13 @@ impl Guard {
     /// scopes. The audience is the one that [`Guard::for_audience`] says, else that of the services
     /// that the guard knows, if they are all of one.
     ///
-    /// Refusals are RFC 6750 §3: 401 with `WWW-Authenticate`, 403 `insufficient_scope`; and 503 while
-    /// there is no trust bundle, or only a stale one where that [counts](crate::guard::WhenStale). The body is a small JSON object; the [`Refusal`] is in the
-    /// extensions of the response. A response that has begun is not ended when its token is over.
+    /// Refusals follow RFC 6750 §3: 401 with `WWW-Authenticate`, or 403 `insufficient_scope`. While
+    /// there is no trust bundle, or only a stale one and the guard [fails
+    /// closed](crate::guard::WhenStale), the answer is 503. The body is a small JSON object; the
+    /// [`Refusal`] is in the extensions of the response. A response that has begun is not ended when
+    /// its token expires or is revoked.
     ///
-    /// When a scope is not one, or the audience is not clear, an error is logged here and every
+    /// When a scope is malformed, or the audience is not clear, an error is logged here and every
     /// request is refused with 404.
     ///
     /// ```
@@ -110,12 +112,12 @@ impl RequireScopes {
         response
     }
 
-    /// What the bearer is asked for (RFC 6750 §3). Audiences and scopes have neither quotes nor
-    /// backslashes in them.
+    /// The challenge in `WWW-Authenticate` (RFC 6750 §3). Audiences and scopes contain neither quotes
+    /// nor backslashes, so nothing has to be escaped.
     fn challenge(&self, refusal: &Refusal, error: &str) -> Option<HeaderValue> {
         let RouteDemand { audience, scopes, .. } = &**self.demand.as_ref()?;
         let challenge = match refusal {
-            // No error code for those who have not tried.
+            // RFC 6750 §3.1: no error code when the request brought no token at all.
             Refusal::TokenMissing { .. } => format!("Bearer realm=\"{audience}\""),
             Refusal::TokenInvalid
             | Refusal::TokenExpired

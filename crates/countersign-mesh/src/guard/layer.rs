@@ -1,4 +1,4 @@
-//! The layer itself.
+//! The tower layer: decides on each call, and hands it on or refuses it.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -21,13 +21,13 @@ use crate::guard::stream::{GuardedBody, Lease};
 
 /// Verifies and enforces: a tower [`Layer`] over a whole gRPC server. Cheap to clone.
 ///
-/// RefusalDetail calls get a gRPC status with `google.rpc.ErrorInfo`; the [`Refusal`] is in the extensions
-/// of the response, for layers that log. Accepted ones carry a [`Permitted`] in the
-/// extensions of the request, see [`caller`](crate::guard::caller), and no `authorization` any more.
+/// Refused calls get a gRPC status with `google.rpc.ErrorInfo`; the [`Refusal`] is in the extensions of
+/// the response, for layers that log. Admitted calls carry a [`Permitted`] in the extensions of the
+/// request, see [`caller`](crate::guard::caller), and no `authorization` header any more.
 #[derive(Clone)]
 pub struct Guard {
     pub(super) checks: Arc<Checks>,
-    /// What HTTP routes are of.
+    /// The audience of HTTP routes, if [`Guard::for_audience`] named one.
     pub(super) audience: Option<Audience>,
 }
 
@@ -38,7 +38,8 @@ impl Guard {
     }
 }
 
-/// What a call goes on with.
+/// What an admitted call goes on with: the proof for its handler, and the lease that its streams depend
+/// on.
 #[derive(Default)]
 struct Admitted {
     permitted: Option<Permitted>,
@@ -75,16 +76,19 @@ impl Guard {
         Ok(admitted)
     }
 
-    /// Prepares an admitted request: what is in it is proof, and the token goes no further.
+    /// Prepares an admitted request. The `Permitted` in it is this guard's own, and the token goes no
+    /// further.
     pub(super) fn hand_on<B>(request: &mut Request<B>, permitted: Option<Permitted>) {
         request.headers_mut().remove(AUTHORIZATION);
+        // A guard further out may have left one, which proves nothing about this method.
         request.extensions_mut().remove::<Permitted>();
         if let Some(permitted) = permitted {
             request.extensions_mut().insert(permitted);
         }
     }
 
-    /// Tells of a refusal, and whether it is one; if not, sees that the request proves nothing.
+    /// Reports a refusal, and says whether it is enforced. If it is not, the request goes on without a
+    /// [`Permitted`].
     pub(super) fn refuse<B>(
         &self,
         request: &mut Request<B>,
@@ -113,7 +117,7 @@ pub struct Guarded<S> {
     guard: Guard,
 }
 
-/// What is guarded keeps its name, so that a guarded service can be added to a server like any other.
+/// A guarded service keeps its name, so that it can be added to a server like any other.
 impl<S: NamedService> NamedService for Guarded<S> {
     const NAME: &'static str = S::NAME;
 }
@@ -344,7 +348,7 @@ mod tests {
     }
 
     #[test]
-    fn a_token_is_remembered_once_and_a_bad_one_never() {
+    fn a_good_token_is_remembered_once_and_a_bad_one_never() {
         let door = Door::new();
         let token = token();
         assert_eq!(
@@ -395,7 +399,7 @@ mod tests {
     }
 
     #[test]
-    fn a_remembered_token_is_refused_once_its_time_is_over() {
+    fn a_remembered_token_is_refused_once_it_has_expired() {
         let door = Door::new();
         assert_eq!(door.call_with(CHECK_STOCK, &token()), admitted());
         door.clock.set(NOW + Duration::from_secs(929));
@@ -432,7 +436,7 @@ mod tests {
     }
 
     #[test]
-    fn a_remembered_token_carries_no_more_scopes_than_it_does() {
+    fn the_scopes_of_a_remembered_token_are_still_checked() {
         let door = Door::new();
         for _ in 0..2 {
             let missing = Err(Refusal::ScopeMissing { scope: "stock:write".into() });
@@ -442,7 +446,7 @@ mod tests {
     }
 
     #[test]
-    fn one_bearer_token_is_read_and_nothing_else() {
+    fn only_a_single_well_formed_bearer_header_is_read() {
         let door = Door::new();
         let token = token();
         let bearer = format!("Bearer {token}");
@@ -468,14 +472,14 @@ mod tests {
     fn public_methods_take_no_token_and_hand_none_on() {
         let door = Door::new();
         assert_eq!(door.call(PING, &[]), Ok(None));
-        // Whatever a caller sends along is not looked at, so it cannot pass for verified.
+        // A token that a caller sends along is not looked at, so it cannot pass for verified.
         assert_eq!(door.call_with(PING, &token()), Ok(None));
         assert_eq!(door.call_with(PING, "rubbish"), Ok(None));
         assert_eq!(door.call("/grpc.health.v1.Health/Check", &[]), Ok(None));
     }
 
     #[test]
-    fn what_nobody_declared_is_refused_with_any_token() {
+    fn an_undeclared_method_is_refused_with_any_token() {
         let door = Door::new();
         for path in ["/inventory.v1.Inventory/Destroy", "/", "/inventory.v1.Inventory/checkstock"] {
             assert_eq!(door.call_with(path, &token()), Err(Refusal::MethodUndeclared), "{path}");

@@ -11,7 +11,7 @@ use crate::trust::TrustBundle;
 #[derive(Clone, Debug)]
 pub struct Trust {
     bundle: watch::Receiver<Option<Arc<TrustBundle>>>,
-    /// None when it is always as fresh as can be.
+    /// `None` when the bundle always counts as fresh.
     freshness: Option<watch::Receiver<Freshness>>,
     when_stale: WhenStale,
     key_missing: Arc<Notify>,
@@ -20,7 +20,7 @@ pub struct Trust {
 /// Whether what is known is recent enough to be relied on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Freshness {
-    /// The issuer has confirmed it within the longest time that it may be without.
+    /// The issuer has confirmed it recently enough: within the maximum staleness.
     Fresh,
     /// It has not.
     Stale,
@@ -29,19 +29,19 @@ pub enum Freshness {
 /// What a guard does while its trust is stale.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum WhenStale {
-    /// It goes on with what it knows: a revocation that it has not heard of counts for nothing until
-    /// the token expires. An issuer that is down brings nobody down.
+    /// It goes on with what it knows. A revocation that it has not heard of has no effect until the
+    /// token expires, but an issuer that is down brings nobody else down.
     #[default]
     ServeStale,
     /// It refuses calls with UNAVAILABLE `TRUST_STALE` and ends streams, until its trust is fresh
-    /// again: no token is accepted on older word than that.
+    /// again. No token is accepted on older information.
     FailClosed,
 }
 
 impl Trust {
-    /// Trust that is kept fresh by whoever holds the other half of the channel. It may begin with
-    /// none: then every token is refused as one that cannot be verified yet. `key_missing` is notified
-    /// of a token whose key the bundle does not have; ignoring it is fine.
+    /// Trust that is kept fresh by whoever holds the other half of the channel. The channel may begin
+    /// without a bundle: until one comes, every token is refused with UNAVAILABLE. `key_missing` is
+    /// notified when a token names a key that the bundle does not have; ignoring it is fine.
     pub fn live(
         bundle: watch::Receiver<Option<Arc<TrustBundle>>>,
         key_missing: Arc<Notify>,
@@ -49,9 +49,9 @@ impl Trust {
         Self { bundle, freshness: None, when_stale: WhenStale::default(), key_missing }
     }
 
-    /// The same, watched over by someone who says whether it is fresh, and with what to do while it is
-    /// not. When nobody holds the other half of this channel any more, the last word counts: who leaves
-    /// should say `Stale`.
+    /// The same trust, with a channel that says whether it is fresh, and what to do while it is not.
+    /// Once nobody holds the other half of that channel any more, its last value counts; whoever leaves
+    /// should send `Stale`.
     pub fn with_freshness(
         self,
         freshness: watch::Receiver<Freshness>,
@@ -81,8 +81,8 @@ impl Trust {
         self.when_stale
     }
 
-    /// Waits for the next bundle, or until the one at hand turns stale or fresh. Forever, when nothing
-    /// will change.
+    /// Waits for the next bundle, or until the one at hand turns stale or fresh. Waits forever when
+    /// nothing can change any more.
     pub async fn changed(&mut self) {
         let Self { bundle, freshness, .. } = self;
         let freshness = async {
@@ -97,7 +97,7 @@ impl Trust {
         }
     }
 
-    /// Whether nothing may be accepted by it. Reads no clock: whoever watches over it does.
+    /// Whether no token may be accepted now. Reads no clock: whoever feeds the freshness does.
     pub(super) fn fails_closed(&self) -> bool {
         match self.when_stale {
             WhenStale::ServeStale => false,
@@ -120,6 +120,7 @@ impl Trust {
 
 async fn next<T>(receiver: &mut watch::Receiver<T>) {
     if receiver.changed().await.is_err() {
+        // The other half is gone, and nothing will change: returning would make waiters spin.
         std::future::pending::<()>().await;
     }
 }

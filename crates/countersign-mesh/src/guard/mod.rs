@@ -59,20 +59,22 @@
 //!
 //! # HTTP routes
 //!
-//! [`Guard::require`] puts the same guard before axum routes, [`Guard::for_audience`] says of which audience they are.
+//! [`Guard::require`] puts the same guard before axum routes. [`Guard::for_audience`] says which
+//! audience those routes have.
 //!
 //! # Streams
 //!
-//! A stream, in whichever direction, ends when the token that opened it expires or it, its client or
-//! its key is revoked: the caller gets UNAUTHENTICATED with the reason, and the handler's request
-//! stream the same as an error. A unary call that was admitted is left to finish.
+//! A stream, in either direction, ends when the token that opened it expires, or when that token, its
+//! client or its key is revoked. The caller gets UNAUTHENTICATED with the reason, and the handler gets
+//! the same as an error of its request stream. A unary call that was admitted is left to finish.
 //! [`GuardBuilder::streams_outlive_tokens`] opts a service out.
 //!
 //! # Stale trust
 //!
-//! A guard that has not heard of its issuer for too long goes on with what it knows, unless
-//! [`GuardBuilder::when_stale`], or its [session](crate::session#staleness), says [`WhenStale::FailClosed`]:
-//! then it refuses calls with UNAVAILABLE `TRUST_STALE`, and ends streams with it.
+//! A guard that has not heard from its issuer for too long goes on with what it knows, unless
+//! [`GuardBuilder::when_stale`], or its [session](crate::session#staleness), says
+//! [`WhenStale::FailClosed`]: then it refuses calls with UNAVAILABLE `TRUST_STALE`, and ends streams
+//! with it.
 //!
 //! # Rolling it out
 //!
@@ -141,9 +143,9 @@ pub use self::policy_table::{Access, MethodPolicy, ServicePolicy};
 pub use self::refusal::{ERROR_DOMAIN, Refusal, RefusedClient};
 pub use self::stream::GuardedBody;
 
-/// Who calls, and with what: from the extensions of a request, tonic's `request.extensions()` or those of
-/// an HTTP request. None where no token is demanded, and where a guard in report-only mode would have
-/// refused the call.
+/// Who calls, and with what: from the extensions of a request, tonic's `request.extensions()` or those
+/// of an HTTP request. `None` when no token is demanded, and when a guard in report-only mode would
+/// have refused the call.
 ///
 /// The same [`Permitted`] is what axum's `Extension` extracts.
 pub fn caller(extensions: &Extensions) -> Option<&Permitted> {

@@ -51,13 +51,13 @@ pub(super) struct Method {
     pub(super) label: SharedString,
     /// What a call must bring.
     pub(super) demand: Demand,
-    /// Whether its streams go on when their token is over.
+    /// Whether its streams go on when their token has expired or is revoked.
     pub(super) streams: Streams,
-    /// How many calls were admitted. Looked up once, when the first one is.
+    /// Counts admitted calls. The counter is looked up once, with the first of them.
     pub(super) admitted: OnceLock<Counter>,
 }
 
-/// What becomes of streams whose token is over.
+/// What becomes of streams whose token has expired or is revoked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Streams {
     /// They end with it.
@@ -123,7 +123,7 @@ impl PolicyTable {
         self.public_services.push((format!("/{service}/"), method));
     }
 
-    /// Lets the streams of a service, declared already, outlive their tokens.
+    /// Lets the streams of a service outlive their tokens. The service must have been declared before.
     pub(super) fn outlive_tokens(&mut self, service: &str) {
         let prefix = format!("/{service}/");
         for (_, method) in self.methods.iter_mut().filter(|(path, _)| path.starts_with(&prefix)) {
@@ -140,7 +140,7 @@ impl PolicyTable {
         })
     }
 
-    /// The audience of all that is declared, if it is one and the same.
+    /// The audience of everything declared, if there is exactly one.
     pub(super) fn only_audience(&self) -> Option<&Audience> {
         let mut audiences = self.methods.values().filter_map(|method| match &method.demand {
             Demand::Nothing => None,
@@ -172,7 +172,7 @@ mod tests {
     ];
 
     #[test]
-    fn a_call_must_bring_what_is_declared_and_nothing_undeclared_is_found() {
+    fn a_declared_method_is_found_with_its_demand_and_no_other_path_is_found() {
         let mut table = PolicyTable::default();
         table.declare(&service("inventory", METHODS));
         assert!(matches!(demand_of(&table, "/inventory.v1.Inventory/Ping"), Some(Demand::Nothing)));
@@ -208,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_method_demands_stands_even_in_a_public_service() {
+    fn a_declared_method_keeps_its_demand_even_in_a_public_service() {
         let mut table = PolicyTable::default();
         table.declare_public("inventory.v1.Inventory");
         table.declare(&service("inventory", METHODS));

@@ -21,9 +21,10 @@ pub enum Refusal {
         /// The audience that it would have to name.
         audience: Audience,
     },
-    /// What is with the call is no token of the issuer: malformed, forged, twice, or not its time yet.
+    /// The call does not bring one valid token of the issuer: it is malformed, forged or not valid yet,
+    /// or there are two.
     TokenInvalid,
-    /// The token's time is over.
+    /// The token has expired.
     TokenExpired,
     /// The token's key is not known here.
     KeyUnknown,
@@ -45,8 +46,8 @@ pub enum Refusal {
     },
 }
 
-/// Whose call was refused, when its token was good but for its scopes. In the extensions of the
-/// response, beside the [`Refusal`], for layers that log.
+/// The client whose call was refused although its token was good, since a scope was missing. It is in
+/// the extensions of the response, beside the [`Refusal`], for layers that log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RefusedClient(pub ClientId);
 
@@ -142,7 +143,7 @@ impl Refusal {
     }
 }
 
-/// A refusal, and what the log may know of it and the caller need not.
+/// A refusal, with details for the log that the caller is not told.
 pub(super) struct RefusalDetail {
     pub(super) refusal: Refusal,
     /// Why exactly.

@@ -10,10 +10,11 @@ use crate::claims::{ClientId, Timestamp};
 use crate::guard::refusal::{Refusal, RefusalDetail};
 use crate::trust::VerifiedToken;
 
-/// Calls of paths that nobody declared go by this name in metrics: their own text has no bound.
+/// The `method` label of calls whose path nobody declared. Callers choose those paths, so there is no
+/// bound to them.
 pub(super) const UNDECLARED: SharedString = SharedString::const_str("undeclared");
 
-/// Calls of HTTP routes go by this name in metrics: their paths carry ids.
+/// The `method` label of calls of HTTP routes, whose paths carry ids.
 pub(super) const HTTP_ROUTE: SharedString = SharedString::const_str("http");
 
 /// How a guard reports.
@@ -31,7 +32,7 @@ pub(super) enum RefusalLog {
     LeftOut,
 }
 
-/// What becomes of what is not in order.
+/// What becomes of a call or a stream that does not pass.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Enforcement {
     /// It is refused.
@@ -71,24 +72,26 @@ impl Reports {
                     "the guard only reports, and refuses nothing"
                 );
             }
-            // Shown again with the first call: the program may install its recorder later than this.
+            // Set again with the first call: the program may install its metrics recorder after this.
             show(until, now);
             ReportOnly { until, shown: AtomicU8::new(0) }
         });
         Self { report_only, refusal_log }
     }
 
-    /// Until when nothing is refused, if that is not over.
+    /// Until when the guard only reports; `None` once it enforces. Sets the gauge when that has
+    /// changed.
     pub(super) fn only_until(&self, now: Timestamp) -> Option<Timestamp> {
         let ReportOnly { until, shown } = self.report_only.as_ref()?;
         let state = if now < *until { SHOWN_ON } else { SHOWN_OVER };
+        // The load alone is enough for nearly every call; the swap lets one call of many set the gauge.
         if shown.load(Ordering::Relaxed) != state && shown.swap(state, Ordering::Relaxed) != state {
             show(*until, now);
         }
         (now < *until).then_some(*until)
     }
 
-    /// What becomes of a call that is not in order.
+    /// What becomes of a call that does not pass.
     pub(super) fn enforcement(&self, now: Timestamp) -> Enforcement {
         match self.only_until(now) {
             Some(_) => Enforcement::Reported,
@@ -96,7 +99,7 @@ impl Reports {
         }
     }
 
-    /// Tells of a call that is, or would be, refused.
+    /// Reports a call that is, or would be, refused.
     pub(super) fn refused(
         &self,
         label: SharedString,
@@ -114,7 +117,7 @@ impl Reports {
         .increment(1);
         let client = refused.client.as_ref().map_or("", ClientId::as_str);
         let detail = refused.rejection.as_ref().map(tracing::field::debug);
-        // The path is the caller's own text; `Debug` keeps control characters out of the log.
+        // The path is the caller's own text. `Debug` escapes control characters in it.
         match (enforcement, self.refusal_log) {
             (Enforcement::Reported, _) => {
                 tracing::warn!(?path, reason, client, detail, "call would be refused")
@@ -128,7 +131,8 @@ impl Reports {
         }
     }
 
-    /// Tells of a call whose token is over while it streams. No request log knows of that.
+    /// Reports a stream whose token has expired or is revoked. A server's own request log does not show
+    /// that, so the line is always written.
     pub(super) fn ended(
         &self,
         label: SharedString,

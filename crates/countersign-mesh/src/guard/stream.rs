@@ -1,8 +1,8 @@
 //! Streams end when their token does.
 //!
-//! The bodies of an admitted call are wrapped. Nothing is allocated and no timer is set for a body
-//! that is over at once, as those of most unary calls are; one that waits, or goes on, is raced
-//! against the token's expiry every change of the trust bundle, and its becoming stale.
+//! The bodies of an admitted call are wrapped. Nothing is allocated and no timer is set for a body that
+//! is over at once, as those of most unary calls are; one that waits, or goes on, is raced against the
+//! token's expiry, every change of the trust bundle, and its turning stale.
 
 use std::error::Error;
 use std::future::Future;
@@ -26,17 +26,19 @@ use crate::guard::report::Enforcement;
 
 type BoxError = Box<dyn Error + Send + Sync>;
 
-/// A body with more frames than this is a stream, whether it has to wait or not.
+/// A body that has brought this many frames and is not over counts as a stream, even if it never had to
+/// wait.
 const UNARY_FRAMES: u8 = 2;
 
-/// What an admitted call goes on by: its token.
+/// What entitles an admitted call to go on: its token, for as long as that is good.
 pub(super) struct Lease {
     checks: Arc<Checks>,
     permitted: Permitted,
     label: SharedString,
-    /// When the token expires, by a clock that nobody sets; `None` when that is beyond what it counts.
+    /// When the token expires, by the monotonic clock; `None` when an `Instant` cannot count so far.
     expiry: Option<Instant>,
-    /// Both directions find it over; one of them tells that it would end, and that it does.
+    /// Both directions of a call find the token over. With these only one of them reports that the call
+    /// would end, and one that it does end.
     reported: AtomicBool,
     ended: AtomicBool,
 }
@@ -59,7 +61,7 @@ impl Lease {
         }
     }
 
-    /// Waits until the call must end, and says why. Forever, when it need not.
+    /// Waits until the call must end, and says why. Waits forever when it need not end.
     async fn over(self: Arc<Self>) -> Refusal {
         loop {
             let refusal = self.token_over().await;
@@ -68,6 +70,7 @@ impl Lease {
                 self.tell(&refusal, Enforcement::Enforced);
                 return refusal;
             };
+            // Report-only mode lets the stream go on. It is looked at again when that mode is over.
             self.tell(&refusal, Enforcement::Reported);
             tokio::time::sleep(until.since(now).max(Duration::from_secs(1))).await;
         }
@@ -82,7 +85,8 @@ impl Lease {
             }
         });
         loop {
-            // The clone may have seen less than there is; then it changes at once, and is asked again.
+            // The clone may have marked an older bundle as seen than it reads here. Then `changed`
+            // returns at once, and the loop looks once more.
             if trust.fails_closed() {
                 return Refusal::TrustStale;
             }
@@ -118,10 +122,10 @@ impl Lease {
 }
 
 pin_project! {
-    /// A body that ends when the token of its call expires or is revoked: a request's with an error
-    /// that is a [`tonic::Status`], a response's with that status in its trailers.
+    /// A body that ends when the token of its call expires or is revoked. A request's body ends with an
+    /// error that is a [`tonic::Status`], a response's with that status in its trailers.
     pub struct GuardedBody<B> {
-        // None once the token is over.
+        // `None` once the token is over.
         #[pin]
         inner: Option<B>,
         watch: Watch,
@@ -136,11 +140,11 @@ enum Direction {
 }
 
 enum Watch {
-    /// The body may end when it likes.
+    /// Nothing is watched: the body ends by itself.
     Off,
-    /// It has not waited yet.
+    /// No timer is set: the body has not had to wait yet.
     Unarmed { lease: Arc<Lease>, frames: u8 },
-    /// It is raced against this.
+    /// The body is raced against this future.
     Armed(Pin<Box<dyn Future<Output = Refusal> + Send>>),
 }
 
@@ -215,7 +219,8 @@ where
     ) -> Poll<Option<Result<Frame<B::Data>, BoxError>>> {
         let mut this = self.project();
         let Some(inner) = this.inner.as_mut().as_pin_mut() else { return Poll::Ready(None) };
-        // A stream that never has to wait ends too.
+        // A stream that always has a frame ready must end too, so a known stream is checked before its
+        // next frame.
         let mut over = Poll::Pending;
         if this.watch.is_stream() {
             over = this.watch.poll_over(cx);
@@ -230,7 +235,7 @@ where
             }
         }
         let Poll::Ready(refusal) = over else { return Poll::Pending };
-        // Whoever produces the body learns of it by its being dropped.
+        // Dropping the body tells its producer that the call is over.
         this.inner.set(None);
         *this.watch = Watch::Off;
         let status = refusal.to_status();

@@ -11,7 +11,7 @@ use zeroize::Zeroizing;
 
 use crate::keys::{PublicKey, SigningKey};
 
-/// Why text is not the key that it should be. It is never repeated: it may be a private key.
+/// Why text is not the key that it should be. The text is never repeated: it may be a private key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum InvalidKeyFile {
     /// A private key, where a public one should be.
@@ -38,8 +38,8 @@ impl fmt::Display for InvalidKeyFile {
 impl std::error::Error for InvalidKeyFile {}
 
 impl PublicKey {
-    /// Reads a public key: a SubjectPublicKeyInfo in PEM, as `openssl pkey -pubout` writes it, or one JWK.
-    /// It gets our name, whatever the JWK calls it.
+    /// Reads a public key: a SubjectPublicKeyInfo in PEM, as `openssl pkey -pubout` writes it, or one
+    /// JWK. Its `kid` is our own name for the key, whatever the JWK calls it.
     ///
     /// # Errors
     /// See [`InvalidKeyFile`].
@@ -60,8 +60,8 @@ impl PublicKey {
 }
 
 impl SigningKey {
-    /// Reads a private key: PKCS#8 in PEM, as `openssl genpkey -algorithm ed25519` writes it. With a
-    /// public key in it (RFC 8410 §7), that must be its own.
+    /// Reads a private key: PKCS#8 in PEM, as `openssl genpkey -algorithm ed25519` writes it. If the
+    /// file also holds a public key (RFC 8410 §7), that must be the private key's own.
     ///
     /// # Errors
     /// See [`InvalidKeyFile`].
@@ -86,20 +86,20 @@ impl SigningKey {
     }
 }
 
-/// RFC 8410 §4: all of a SubjectPublicKeyInfo but the key.
+/// The DER of a SubjectPublicKeyInfo up to the key (RFC 8410 §4).
 const PUBLIC_PREFIX: &[u8] = b"\x30\x2a\x30\x05\x06\x03\x2b\x65\x70\x03\x21\x00";
 
-/// RFC 8410 §7: all of a private key but the seed.
+/// The DER of a private key up to the seed (RFC 8410 §7).
 const PRIVATE_PREFIX: &[u8] = b"\x30\x2e\x02\x01\x00\x30\x05\x06\x03\x2b\x65\x70\x04\x22\x04\x20";
 
-/// The same, when the public key follows.
+/// The same, when a public key follows the seed.
 const PRIVATE_PREFIX_V2: &[u8] =
     b"\x30\x51\x02\x01\x01\x30\x05\x06\x03\x2b\x65\x70\x04\x22\x04\x20";
 
-/// What stands before the public key that follows.
+/// The tag, the length and the unused bits that precede that public key.
 const PUBLIC_ATTRIBUTE: &[u8] = b"\x81\x21\x00";
 
-/// The content of the one PEM block that the text is.
+/// The content of text that is one PEM block with this label, and nothing else.
 fn pem(text: &str, label: &str) -> Result<Zeroizing<Vec<u8>>, InvalidKeyFile> {
     let body = text
         .strip_prefix("-----BEGIN ")
@@ -113,7 +113,7 @@ fn pem(text: &str, label: &str) -> Result<Zeroizing<Vec<u8>>, InvalidKeyFile> {
 }
 
 fn from_jwk(text: &str) -> Result<[u8; 32], InvalidKeyFile> {
-    /// RFC 8037 §2. A member that stands twice is an error.
+    /// RFC 8037 §2. serde refuses a member that stands twice.
     #[derive(Deserialize)]
     struct Jwk<'a> {
         kty: &'a str,
@@ -153,7 +153,7 @@ mod tests {
         -----END PRIVATE KEY-----\n";
 
     #[test]
-    fn rfc_8410_section_10_keys() {
+    fn the_keys_of_rfc_8410_section_10_are_read() {
         let public = PublicKey::from_file_text(PUBLIC).expect("a public key");
         let private = SigningKey::from_file_text(PRIVATE).expect("a private key");
         assert_eq!(private.public(), &public);
@@ -177,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn a_jwk_is_a_public_key() {
+    fn a_jwk_is_read_as_a_public_key_under_our_name_for_it() {
         // RFC 8037 appendix A.2.
         let jwk = r#"{"kty":"OKP","crv":"Ed25519","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo","kid":"mine"}"#;
         let key = PublicKey::from_file_text(jwk).expect("a public key");
@@ -192,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_one_key_of_the_right_kind_is_refused() {
+    fn text_that_is_not_exactly_one_key_of_the_right_kind_is_refused() {
         let public = |text: &str| PublicKey::from_file_text(text).expect_err("refused");
         assert_eq!(public(PRIVATE), InvalidKeyFile::Private);
         assert_eq!(public(&format!("{PUBLIC}{PRIVATE}")), InvalidKeyFile::Private);

@@ -23,7 +23,7 @@ pub enum InvalidKeySet {
     Malformed,
     /// A key's `kid` is missing, malformed or used twice.
     BadKid,
-    /// An Ed25519 key that is no point to trust.
+    /// An Ed25519 key that is not a point of the curve, or one of low order.
     BadKey(Kid),
     /// No Ed25519 key for signatures in it.
     Empty,
@@ -65,7 +65,7 @@ struct JwkSet<'a> {
 }
 
 impl KeySet {
-    /// The key of a name.
+    /// The key with this `kid`.
     pub fn key(&self, kid: &str) -> Option<&PublicKey> {
         self.0.get(kid)
     }
@@ -118,7 +118,7 @@ impl KeySet {
     }
 }
 
-/// As the array of JWKs that a JWK Set has, in the order of their names.
+/// Serializes the `keys` array of a JWK Set, in the order of their names.
 impl Serialize for KeySet {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut keys: Vec<&PublicKey> = self.0.values().collect();
@@ -162,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn keys_of_other_kinds_are_passed_over() {
+    fn keys_of_other_kinds_are_ignored() {
         let foreign = r#"{"kty":"RSA","n":"x","e":"AQAB","kid":"rsa"}"#;
         let encryption = r#"{"kty":"OKP","crv":"Ed25519","x":"x","kid":"e","use":"enc"}"#;
         let ours = set(&[1]).to_jwks();
@@ -175,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bad_key_spoils_the_set() {
+    fn one_bad_ed25519_key_makes_the_whole_set_refused() {
         let weak = base64_url(&{
             let mut identity = [0; 32];
             identity[0] = 1;

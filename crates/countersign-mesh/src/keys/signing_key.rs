@@ -93,7 +93,7 @@ impl PublicKey {
         Ok(Self { kid, key })
     }
 
-    /// A key under our name for it.
+    /// A key under our own name for it: the start of its thumbprint.
     ///
     /// # Errors
     /// As for [`PublicKey::named`].
@@ -106,7 +106,8 @@ impl PublicKey {
     }
 
     fn named_by_thumbprint(key: ed25519_dalek::VerifyingKey) -> Self {
-        // 96 bits name a key as well as 256 do, and every token carries the name.
+        // 96 bits of the thumbprint tell keys apart as well as 256 do, and every token carries the
+        // name.
         let kid =
             Kid::new(&thumbprint(key.as_bytes())[..16]).expect("base64url is printable ASCII");
         Self { kid, key }
@@ -151,7 +152,7 @@ mod tests {
 
     /// RFC 8037 appendix A.1 to A.3: one key, its public half and its thumbprint.
     #[test]
-    fn rfc_8037_appendix_a_key_and_thumbprint() {
+    fn the_key_and_thumbprint_of_rfc_8037_appendix_a_are_reproduced() {
         use base64::Engine;
         let decode = |text: &str| -> [u8; 32] {
             base64::engine::general_purpose::URL_SAFE_NO_PAD

@@ -1,4 +1,4 @@
-//! From what a program knows to a session.
+//! Builds a session from what a program is told: variables, a credentials file, or values of its own.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -23,7 +23,7 @@ use crate::session::tokens::sources::TokenSources;
 use crate::session::trust::source::{Jwks, KeysOf, TrustSource};
 use crate::session::trust::verifier_name;
 
-/// How long Countersign may take for a token.
+/// How long Countersign may take to answer a request for a token.
 const LONGEST_ANSWER: Duration = Duration::from_secs(10);
 
 /// The variable that names a credentials file.
@@ -41,7 +41,7 @@ const IN_PLACE_OF_A_FILE: [&str; 8] = [
     "COUNTERSIGN_CLIENT_CERT_FILE",
 ];
 
-/// Makes a [`Session`] of what a program knows.
+/// Builds a [`Session`].
 #[derive(Debug, Clone)]
 pub struct SessionBuilder {
     url: String,
@@ -160,7 +160,7 @@ impl SessionBuilder {
         Self::of_credentials_file(&file)
     }
 
-    /// The same, of a file that has been read.
+    /// The same, from a file that has been read already.
     ///
     /// # Errors
     /// When a name in it is not one, or its authorities cannot be read.
@@ -183,28 +183,29 @@ impl SessionBuilder {
         self
     }
 
-    /// Believes servers whose certificate is signed by this authority, in PEM, instead of those that
-    /// the system believes.
+    /// Trusts servers whose certificate is signed by this authority, in PEM, instead of by one of the
+    /// system's.
     pub fn ca_certificate(mut self, pem: &[u8]) -> Self {
         self.ca = Some(pem.to_owned());
         self
     }
 
-    /// The issuer whose keys are trusted. Without it that is whoever the address leads to first, and
-    /// it stays that one. A [private key](Credentials::private_key_file) needs it: assertions are signed
-    /// for this issuer.
+    /// The issuer whose keys are trusted. Without it the session trusts the first issuer that it finds
+    /// at the address, and keeps to that one. A [private key](Credentials::private_key_file) needs it:
+    /// assertions are signed for this issuer.
     pub fn issuer(mut self, issuer: Issuer) -> Self {
         self.issuer = Some(issuer);
         self
     }
 
-    /// Keeps the latest keys and what is revoked in this file, so that a guard can start while
-    /// Countersign is down and forgets no revocation over it. Needs the [issuer](Self::issuer). The
-    /// file is believed if it is its owner's only, mode 0600, and of that issuer; what is older is
-    /// refused. It makes nothing fresh: a guard that fails closed refuses calls until Countersign has
-    /// been heard.
+    /// Keeps the latest keys and revocations in this file. With it a guard can start while Countersign
+    /// is down, and a restart forgets no revocation. Needs the [issuer](Self::issuer). The file is
+    /// believed if only its owner can read it (mode 0600) and it is of that issuer; afterwards nothing
+    /// older than it is accepted. The file makes nothing fresh: a guard that fails closed refuses calls
+    /// until Countersign has been heard.
     ///
-    /// It is written at most once a second: what came in the second before a crash is fetched again.
+    /// The file is written at most once a second. What came in the second before a crash is fetched
+    /// again.
     pub fn trust_file(mut self, path: impl Into<PathBuf>) -> Self {
         self.trust_file = Some(path.into());
         self
@@ -216,9 +217,10 @@ impl SessionBuilder {
         self
     }
 
-    /// How old keys and revocations may become before they are stale, where that is less than the
-    /// server says, or than five minutes where it says nothing. The stream confirms them every five
-    /// seconds, a poll once a minute: less than a few of those is an alarm at every hiccup.
+    /// How old keys and revocations may become before they are stale. The server's own limit counts
+    /// too, or five minutes where it says none: the shorter one applies. The stream confirms them every
+    /// five seconds, a poll once a minute; a limit shorter than a few of those raises an alarm at every
+    /// hiccup.
     pub fn max_staleness(mut self, longest: Duration) -> Self {
         self.max_staleness = Some(longest);
         self
@@ -231,20 +233,21 @@ impl SessionBuilder {
         self
     }
 
-    /// Asks for tokens and the trust stream over this channel, instead of one of the session's own.
-    /// The JWK Set is fetched from the address nevertheless.
+    /// Asks for tokens and the trust stream over this channel, instead of over one that the session
+    /// makes. The JWK Set is fetched from the address nevertheless.
     pub fn channel(mut self, channel: Channel) -> Self {
         self.channel = Some(channel);
         self
     }
 
-    /// Reads the time from this clock. Waits and the ages of keys are counted by tokio's.
+    /// Reads the time from this clock. Waits, and the age of keys and revocations, are counted by
+    /// tokio's clock.
     pub fn clock(mut self, clock: Clock) -> Self {
         self.clock = clock;
         self
     }
 
-    /// Spreads waits by this: a simulation gives a seed.
+    /// Takes the random part of waits from here. A simulation passes a seed.
     pub fn jitter(mut self, jitter: Jitter) -> Self {
         self.jitter = jitter;
         self
@@ -280,6 +283,7 @@ impl SessionBuilder {
         };
         let verifier_name = self.verifier_name.unwrap_or_else(verifier_name::of_host);
         let countersign = match (self.channel, proof) {
+            // A channel that the program has made presents a certificate itself, if there is one.
             (Some(channel), _) => {
                 Countersign::new(channel, self.credentials, self.issuer, self.clock)
             }
@@ -293,7 +297,8 @@ impl SessionBuilder {
                 match proof {
                     Proof::Certificate(certified) => {
                         let presenting = Presenting::new(uri, roots.clone(), LONGEST_ANSWER);
-                        // Now rather than with the first token: files that are no good are found.
+                        // Made now rather than with the first token, so that files which are no good
+                        // fail this call.
                         presenting.channel(&certified)?;
                         countersign.presenting(presenting)
                     }
@@ -312,7 +317,8 @@ impl SessionBuilder {
         }
     }
 
-    /// Connects now, and does nothing in the background: for a program that asks for something and ends.
+    /// Connects now, and does nothing in the background. For a program that asks for something and
+    /// ends.
     ///
     /// # Errors
     /// See [`LinkError`].

@@ -1,5 +1,5 @@
 //! A connection to Countersign without a session: nothing runs in the background, and nothing is tried
-//! twice. The command line speaks over one: it asks, prints and ends, and whoever waits for it wants to hear
+//! twice. The command line uses one: it asks, prints and ends, and whoever waits for it wants to hear
 //! at once that nobody answers.
 
 use std::fmt;
@@ -21,7 +21,7 @@ pub struct Link {
 /// Why there is no connection.
 #[derive(Debug)]
 pub enum LinkError {
-    /// There would be no session either.
+    /// The settings are no good: a session would fail in the same way.
     Session(SessionError),
     /// Nobody answers there.
     Unreachable(tonic::transport::Error),

@@ -1,4 +1,4 @@
-//! A workload's link to Countersign.
+//! The session itself: one link for tokens and for trust, shared by all of its clones.
 
 use std::fmt;
 use std::sync::{Arc, OnceLock};
@@ -22,8 +22,8 @@ use crate::session::trust::health::Health;
 use crate::session::trust::source::{LiveTrust, TrustSource};
 use crate::session::trust::stream::TrustStream;
 
-/// One for a process. Cheap to clone; everything that it keeps fresh stops when the last clone, and
-/// the last client that was made with it, is dropped.
+/// A workload's link to Countersign: one for a process. Cheap to clone. Everything that it keeps fresh
+/// stops when its last clone, and the last client that was made with it, is dropped.
 #[derive(Clone)]
 pub struct Session {
     shared: Arc<Shared>,
@@ -65,9 +65,9 @@ impl Session {
         Self { shared: Arc::clone(&self.shared), audience: Some(audience) }
     }
 
-    /// A channel to a service, with what this session has: its certificate authorities, HTTP/2
-    /// keepalive, and plaintext to this machine only unless the session may otherwise. It connects
-    /// when it is first used. A channel that the program makes itself will do as well.
+    /// A channel to a service, with the settings of this session: its certificate authorities, HTTP/2
+    /// keepalive, and plaintext to this machine only, unless the session allows more. It connects when
+    /// it is first used. A channel that the program makes itself will do as well.
     ///
     /// # Errors
     /// When the address is not one, or tokens would cross the network in plaintext.
@@ -82,8 +82,8 @@ impl Session {
         Authenticated::new(transport, self.outgoing(policies))
     }
 
-    /// The same as a tonic interceptor, which cannot wait: a call that comes before its token fails
-    /// with UNAVAILABLE, and has it fetched.
+    /// The same as a tonic interceptor, which cannot wait. A call that comes before its token fails
+    /// with UNAVAILABLE; the token is then being fetched.
     pub fn interceptor(&self, policies: &[ServicePolicy]) -> AuthInterceptor {
         AuthInterceptor::new(self.outgoing(policies))
     }
@@ -99,8 +99,8 @@ impl Session {
         self.live_trust().trust.clone()
     }
 
-    /// How well this session's guards are fed, for the service's own health endpoint. Asking has the
-    /// keys fetched from now on, as [`Session::trust`] does.
+    /// How well this session's guards are fed, for the service's own health endpoint. The first
+    /// question starts to fetch keys, as [`Session::trust`] does.
     pub fn health(&self) -> Health {
         self.live_trust().health()
     }
@@ -131,7 +131,8 @@ impl Session {
     pub async fn ready(&self, longest: Duration) -> Result<(), NoToken> {
         let deadline = Instant::now() + longest.min(MAX_TOKEN_LIFE);
         for (_, sources) in self.shared.tokens.needed_by_audience() {
-            // They are all being fetched by now: one wait after the other takes no longer.
+            // All of them are being fetched by now, so waiting for one after the other takes no longer
+            // than for the slowest.
             let (mut refused, mut issued) = (None, false);
             for source in &sources {
                 match source.token(deadline).await {

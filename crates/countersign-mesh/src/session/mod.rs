@@ -42,7 +42,7 @@
 //! cannot drive issuance. Everything stops when the last clone of the session, and the last client
 //! made with it, is dropped.
 //!
-//! [`Session::attach`] wraps any transport. Who wants tonic's own `with_interceptor` uses
+//! [`Session::attach`] wraps any transport. For tonic's own `with_interceptor` there is
 //! [`Session::interceptor`], which cannot wait and does not retry. A service that is deployed under
 //! another audience than its `.proto` says is called with [`Session::audience`]:
 //!
@@ -84,7 +84,7 @@
 //!
 //! # Guard a server
 //!
-//! The same session tells a [`Guard`](crate::guard::Guard) Countersign's keys, and what was revoked:
+//! The same session gives a [`Guard`](crate::guard::Guard) Countersign's keys and revocations:
 //! ```no_run
 //! use countersign_mesh::guard::Guard;
 //! # use countersign_mesh::session::Session;
@@ -96,24 +96,25 @@
 //! # }
 //! ```
 //!
-//! Both come by a stream, as they happen: Countersign sends everything once, then what changes, and
-//! every five seconds that nothing did. The guard acknowledges what it has, so that a rotation can wait
-//! for it. The session opens the stream with a token of its own, for audience `countersign` with scope
-//! `trust:watch`, which every client holds that serves an audience.
+//! Both come by a stream, as they happen: Countersign sends everything once, then what changes, and a
+//! heartbeat after every five seconds without a change. The session acknowledges each epoch that its
+//! guards have, so that a rotation can wait for it. The session opens the stream with a token of its
+//! own, for audience `countersign` with scope `trust:watch`, which every client holds that serves an
+//! audience.
 //!
 //! | When | The guard |
 //! |---|---|
 //! | nothing is known yet | refuses every token with UNAVAILABLE `TRUST_UNAVAILABLE` |
 //! | the stream is up | knows of a revocation within a second; does not fetch anything because of an unknown key |
-//! | nothing came for 15 seconds, or the stream broke off | goes on with what it knows, while the session opens another: after 0.1 seconds at most, then twice as long each time, up to 15 seconds, always any time up to that |
+//! | nothing came for 15 seconds, or the stream broke off | goes on with what it knows, while the session opens another. The wait before that is random: up to 0.1 seconds at first, up to twice as long after each failure, never more than 15 seconds |
 //! | what it knows is [stale](#staleness) | goes on, or refuses calls, as its owner chose |
 //! | the stream has not come up within 3 seconds of the start | begins with keys from the JWK Set, if that can be had, and polls it until the stream is up |
-//! | this client serves no audience, or this Countersign has no stream yet | is fed by polling the JWK Set alone: about once a minute, and once a second at most because of an unknown key; the stream is asked for again every few minutes |
-//! | a bundle comes of another issuer, or of an earlier epoch | does not believe it; that is an error in the log |
+//! | this client serves no audience, or this Countersign has no stream yet | is fed by polling the JWK Set alone: about once a minute, and because of unknown keys once a second at most. The stream is asked for again every few minutes |
+//! | a bundle comes from another issuer, or of an earlier epoch | does not believe it; the log says so as an error |
 //!
-//! Who has the stream does not poll, nor while it is lost: keys come with it when it is back, and
-//! every poll would have rotations wait for a minute and a half. Until a first stream is up, revocations
-//! are those of the trust file, or none.
+//! A session that has had the stream does not poll, not even while the stream is lost. Keys come with
+//! it when it is back, and every poll would make rotations wait for a minute and a half. Until a first
+//! stream is up, the known revocations are those of the trust file, or none.
 //!
 //! With a [trust file](SessionBuilder::trust_file) a service starts while Countersign is down, with the
 //! keys and the revocations of its last run. [`trust_in`] is for any other issuer that has a JWK Set.
@@ -122,15 +123,15 @@
 //!
 //! What a guard knows is stale once Countersign's store has not confirmed it for as long as the server
 //! says (`max_staleness`), or [the builder](SessionBuilder::max_staleness), whichever is less. A server
-//! that is cut off from its store confirms nothing. What is polled is confirmed by each fetch, of a
-//! session that has no stream, and stale after five minutes.
+//! that is cut off from its store confirms nothing. In a session that has no stream, each fetch of the
+//! JWK Set confirms what it brings, which is stale after five minutes.
 //!
 //! By default a guard goes on with stale trust: when Countersign is down, nothing else is. The price is
 //! that a revocation which it has not heard of counts for nothing until the token expires. With
 //! [`SessionBuilder::when_stale`] and [`FailClosed`](crate::guard::WhenStale::FailClosed) it refuses
-//! calls with UNAVAILABLE `TRUST_STALE`, those with tokens that it knows already too, and ends streams,
-//! until it has heard again. It then also refuses calls from its start until it has heard first: what is
-//! in a trust file is not fresh.
+//! calls with UNAVAILABLE `TRUST_STALE`, even with tokens that it has verified before, and ends
+//! streams, until it has heard again. It then also refuses calls from its start until it has heard for
+//! the first time: what is in a trust file is not fresh.
 //!
 //! Either way it says so: one line in the log each time, [metrics](#metrics), and
 //! [`Session::health`], for the service's own health endpoint:
@@ -152,7 +153,7 @@
 //! }
 //! ```
 //!
-//! Do that only where guards fail closed: others go on, and should be sent calls.
+//! Do that only where guards fail closed. Other guards go on, and should be sent calls.
 //!
 //! # Calls that are not gRPC, and other issuers
 //!

@@ -1,5 +1,5 @@
-//! Client assertions (RFC 7523 §3): JWTs with which a client proves that it has a private key. Here is
-//! their form only; who is believed is decided where the clients are.
+//! Client assertions (RFC 7523 §3): JWTs with which a client proves that it has a private key. This
+//! module knows only their form; the service decides which client's key it believes.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -23,13 +23,13 @@ use crate::token::format::{
 pub struct Assertion {
     signing_input: Box<[u8]>,
     signature: [u8; 64],
-    /// The name of the key that it says it is signed with.
+    /// `kid`: the key that the assertion says it is signed with.
     pub kid: Option<Box<str>>,
     /// `iss`.
     pub issuer: Box<str>,
     /// `sub`.
     pub subject: Box<str>,
-    /// `aud`: one, or each of several.
+    /// `aud`: one audience, or several.
     pub audiences: Vec<Box<str>>,
     /// `iat`.
     pub issued_at: Timestamp,
@@ -82,13 +82,13 @@ impl Assertion {
 }
 
 impl fmt::Debug for Assertion {
-    /// Without the signature: whoever has it all can be the client for a minute.
+    /// Leaves the signature out: whoever has the whole assertion can act as the client for a minute.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Assertion").field("subject", &self.subject).finish_non_exhaustive()
     }
 }
 
-/// Signs an assertion that `client_id` asks, for one request to `audience`: the issuer. It lives for
+/// Signs an assertion of `client_id` for one request to `audience`, which is the issuer. It lives for
 /// [`Assertion::MAX_LIFE`] from `now`; `nonce` must never have been used before.
 pub fn sign_assertion(
     key: &SigningKey,
@@ -130,7 +130,7 @@ pub fn sign_assertion(
     Token::issued(text)
 }
 
-/// What RFC 7519 §5.1 and the revision of RFC 7523 call them.
+/// The values of `typ`: that of RFC 7519 §5.1, and that of the revision of RFC 7523.
 const TYPES: [&str; 2] = ["JWT", "client-authentication+jwt"];
 
 struct AssertionClaims {
@@ -234,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_signed_is_what_is_read() {
+    fn an_assertion_reads_back_as_it_was_signed() {
         let assertion = Assertion::parse(&signed()).expect("an assertion");
         assert!(assertion.is_signed_by(key().public()));
         assert!(!assertion.is_signed_by(SigningKey::from_seed(&[2; 32]).public()));
@@ -251,12 +251,12 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_text_makes_it_panic(text in ".{0,200}") {
+        fn reading_an_assertion_never_panics(text in ".{0,200}") {
             let _ = Assertion::parse(&text);
         }
 
         #[test]
-        fn any_character_changed_is_refused(at in 0_usize..400, other in "[A-Za-z0-9_.-]") {
+        fn an_assertion_with_any_character_changed_is_refused(at in 0_usize..400, other in "[A-Za-z0-9_.-]") {
             let text = signed();
             let at = at % text.len();
             let mut changed = text.clone();

@@ -40,7 +40,7 @@ pub enum FormatError {
     BadSignature,
 }
 
-/// A token split and decoded, nothing of it believed yet.
+/// A token split and decoded. Nothing of it is believed yet.
 pub(super) struct Compact<'a> {
     /// What the signature is over.
     pub(super) signing_input: &'a [u8],
@@ -78,7 +78,8 @@ impl<'a> Compact<'a> {
         Ok(TokenHeader { kid: header.kid.ok_or(FormatError::BadHeader)? })
     }
 
-    /// The header of any JWS that we read: our algorithm, and no key but those that we know.
+    /// The header of any JWS that we read. It must name our algorithm, and must neither bring a key nor
+    /// point to one.
     pub(super) fn jose_header(&self) -> Result<Header<'_>, FormatError> {
         let header: Header<'_> =
             serde_json::from_slice(&self.header).map_err(|_| FormatError::BadHeader)?;
@@ -91,7 +92,7 @@ impl<'a> Compact<'a> {
         Ok(header)
     }
 
-    /// What is signed, as the claims of one profile or another.
+    /// The payload, as the claims of one profile or another.
     pub(super) fn claims<'p, C: Deserialize<'p>>(&'p self) -> Result<C, FormatError> {
         serde_json::from_slice(&self.payload).map_err(|_| FormatError::BadClaims)
     }
@@ -113,11 +114,12 @@ pub(super) struct Header<'a> {
     forbidden: bool,
 }
 
-/// The claims, and the one registered claim that bounds their time without being ours (`nbf`).
+/// The claims, and `nbf`: the one registered claim that we never write, but that bounds the token's
+/// time.
 pub(super) struct TimedClaims {
     /// The claims.
     pub(super) claims: Claims,
-    /// When they begin to hold, if another time than `iat`.
+    /// When they begin to hold (`nbf`), if the token says so.
     pub(super) not_before: Option<Timestamp>,
 }
 
@@ -216,7 +218,8 @@ pub(super) fn required<T, E: Error>(slot: Option<T>, name: &'static str) -> Resu
 #[derive(Deserialize)]
 pub(super) struct Text<'a>(#[serde(borrow)] pub(super) Cow<'a, str>);
 
-/// The members that we do not know, to see that none stands twice.
+/// The names of the members that we do not know, so that none stands twice. [`MAX_LEN`] keeps them few
+/// enough for a linear search.
 #[derive(Default)]
 pub(super) struct Members<'a>(Vec<Cow<'a, str>>);
 
@@ -230,7 +233,7 @@ impl<'a> Members<'a> {
     }
 }
 
-/// Any JSON whose objects have no member twice. Its content is passed over.
+/// Any JSON value whose objects have no member twice, at any depth. Its content is ignored.
 pub(super) struct UniqueMembers;
 
 impl<'de> Deserialize<'de> for UniqueMembers {
@@ -317,7 +320,7 @@ pub(super) fn encode_claims(claims: &Claims, token: &mut String) {
 }
 
 pub(super) fn encode(part: &impl Serialize, token: &mut String) {
-    // All but a few fit, and are not moved while they grow.
+    // Enough for all but a few, so that the buffer is not moved while it grows.
     let mut json = Vec::with_capacity(512);
     serde_json::to_writer(&mut json, part).expect("a struct of strings and numbers is always JSON");
     URL_SAFE_NO_PAD.encode_string(json, token);
@@ -330,7 +333,7 @@ pub struct UnverifiedToken {
     pub header: serde_json::Value,
     /// The payload.
     pub claims: serde_json::Value,
-    /// Whether a verifier would read it at all.
+    /// Whether a verifier would accept the token's form.
     pub format: Result<(), FormatError>,
 }
 

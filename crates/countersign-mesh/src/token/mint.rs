@@ -1,4 +1,5 @@
-//! Minting: claims to signed text. Whether they should be signed is decided before, in `policy`.
+//! Minting: from claims to signed text. The service's `policy` has decided before that they should be
+//! signed.
 
 use std::fmt;
 use std::sync::Arc;
@@ -27,7 +28,7 @@ impl Minter {
 
     /// Signs claims. The same claims give the same bytes: Ed25519 is deterministic.
     pub fn mint(&self, claims: &Claims) -> Token {
-        // Most tokens fit, and are not moved while they grow.
+        // Enough for most tokens, so that the buffer is not moved while it grows.
         let mut token = String::with_capacity(512);
         token.push_str(&self.header);
         token.push('.');
@@ -39,11 +40,12 @@ impl Minter {
     }
 }
 
-/// A signed token: whoever holds it is believed. Erased when dropped, never shown by `Debug`.
+/// A signed bearer token: whoever holds it is believed. It is erased when dropped, and `Debug` never
+/// shows it.
 pub struct Token(String);
 
 impl Token {
-    /// A token that an issuer has answered with.
+    /// A token with which an issuer has answered.
     pub fn issued(text: String) -> Self {
         Self(text)
     }
@@ -55,6 +57,7 @@ impl Token {
 
     /// The text, for the wire, without a copy.
     pub fn into_exposed(mut self) -> String {
+        // A field cannot be moved out of a type with a destructor, which now erases an empty text.
         std::mem::take(&mut self.0)
     }
 }

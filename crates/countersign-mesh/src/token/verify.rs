@@ -1,5 +1,5 @@
-//! Offline verification, its first half: from text that anyone could have sent to a token that its issuer
-//! signed.
+//! The first half of offline verification: from text that anyone could have sent to a token that its
+//! issuer signed.
 
 use std::time::Duration;
 
@@ -7,8 +7,9 @@ use crate::claims::{Audience, Claims, Issuer, Kid, Timestamp};
 use crate::keys::PublicKey;
 use crate::token::format::{Compact, FormatError, TimedClaims};
 
-/// A token that its issuer signed. Nothing else is known of it: it may be over, revoked, or for someone
-/// else. Only [`signed`] makes one, and only the trust room turns one into a `VerifiedToken`.
+/// A token that its issuer signed. Nothing else is known of it: it may have expired, be revoked, or be
+/// for someone else. Only [`signed`] makes one, and only the trust room turns one into a
+/// `VerifiedToken`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct SignedToken {
     claims: Claims,
@@ -45,9 +46,9 @@ pub enum Rejection {
     KeyUnknown,
     /// Its signature is not of the key that it names.
     SignatureInvalid,
-    /// Its time is over.
+    /// It has expired (`exp`).
     Expired,
-    /// Its time has not come.
+    /// It is not valid yet (`iat`, `nbf`).
     NotYetValid,
     /// It is for another audience.
     AudienceMismatch,
@@ -58,8 +59,8 @@ pub enum Rejection {
 /// Reads a token and checks that its issuer signed it, as strictly as RFC 8725 asks. `key_of` finds the
 /// key of a `kid`, or says why there is none.
 ///
-/// The issuer is looked at before the key, so that a `kid` has meaning only among its issuer's
-/// keys; everything else is believed only once the signature holds.
+/// The issuer is compared before the key is looked up: a `kid` has meaning only among its issuer's
+/// keys. Everything else is believed only once the signature holds.
 ///
 /// # Errors
 /// The first reason not to believe it.
@@ -78,6 +79,7 @@ pub(crate) fn signed<'k>(
     if !key.verifies(parts.signing_input, &parts.signature) {
         return Err(Rejection::SignatureInvalid);
     }
+    // A token cannot be valid before it was issued, whatever its `nbf` says.
     let not_before = not_before.map_or(claims.issued_at, |at| at.max(claims.issued_at));
     Ok(SignedToken { claims, kid: key.kid().clone(), not_before })
 }
@@ -98,7 +100,7 @@ impl SignedToken {
         &self.kid
     }
 
-    /// Whether its time has come and is not over, for a clock that may be off by `leeway`.
+    /// Whether it is valid at this time, for a clock that may be off by `leeway`.
     ///
     /// # Errors
     /// [`Rejection::Expired`] or [`Rejection::NotYetValid`].
@@ -126,7 +128,7 @@ impl SignedToken {
 }
 
 impl Claims {
-    /// Whether the token's time is over, for a clock that may be off by `leeway` (RFC 7519 §4.1.4).
+    /// Whether the token has expired, for a clock that may be off by `leeway` (RFC 7519 §4.1.4).
     pub fn has_expired(&self, now: Timestamp, leeway: Duration) -> bool {
         now >= self.expires_at + leeway
     }
@@ -208,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn headers_that_are_not_ours_are_refused() {
+    fn headers_that_a_verifier_must_not_accept_are_refused() {
         let cases = [
             (HEADER.replace("at+jwt", "JWT"), FormatError::BadType),
             (HEADER.replace("at+jwt", "application/at+jwt"), FormatError::BadType),
@@ -240,7 +242,7 @@ mod tests {
     }
 
     #[test]
-    fn claims_that_are_missing_twice_or_of_the_wrong_type_are_refused() {
+    fn missing_duplicate_or_mistyped_claims_are_refused() {
         for claim in ["iss", "sub", "client_id", "aud", "iat", "exp", "jti"] {
             let renamed = CLAIMS.replace(&format!("\"{claim}\":"), "\"other\":");
             assert_eq!(
@@ -294,7 +296,7 @@ mod tests {
     }
 
     #[test]
-    fn each_expectation_has_its_rejection() {
+    fn a_wrong_issuer_audience_key_or_signature_has_its_own_rejection() {
         let reject = |claims: String| check(&signed(HEADER, &claims)).expect_err("must be refused");
         assert_eq!(
             reject(CLAIMS.replace("https://issuer", "https://other")),
@@ -330,13 +332,13 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_bytes_make_it_panic(text in "\\PC*", header in "\\PC*", claims in "\\PC*") {
+        fn reading_a_token_never_panics(text in "\\PC*", header in "\\PC*", claims in "\\PC*") {
             let _ = check(&text);
             let _ = check(&signed(&header, &claims));
         }
 
         #[test]
-        fn any_bit_flipped_is_refused(at in 0usize..300, bit in 0u8..7) {
+        fn a_token_with_any_bit_flipped_is_refused(at in 0usize..300, bit in 0u8..7) {
             let token = signed(HEADER, CLAIMS);
             let mut bytes = token.clone().into_bytes();
             let at = at % bytes.len();
@@ -347,7 +349,7 @@ mod tests {
         }
 
         #[test]
-        fn claims_round_trip(
+        fn any_valid_claims_survive_minting_and_reading(
             client in "[A-Za-z0-9._~-]{1,64}",
             audience in "[A-Za-z0-9._~:/-]{1,255}",
             scopes in proptest::collection::vec("[!#-\\[\\]-~]{1,40}", 0..8),

@@ -9,11 +9,11 @@ use crate::trust::{ClientRevocation, Revocations, TokenRevocation, TrustBundle};
 /// What changed in a bundle after an epoch, as far as one verifier is told. A snapshot is what changed
 /// since epoch 0.
 ///
-/// That something was forgotten, since it has expired, is no change: verifiers see to that themselves
+/// Forgetting a revocation that has expired is no change: verifiers do that themselves
 /// ([`TrustBundle::expire`]).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TrustDelta {
-    /// The epoch that it builds on. A verifier that has a later one may take it on all the same.
+    /// The epoch that it builds on. A verifier at a later epoch may apply it all the same.
     pub from: u64,
     /// The epoch that it leads to.
     pub to: u64,
@@ -21,24 +21,24 @@ pub struct TrustDelta {
     pub keys: KeySet,
     /// All keys that are revoked, in the order of their names.
     pub revoked_keys: Vec<Kid>,
-    /// The tokens that were revoked, and until when that is to be remembered.
+    /// The tokens that were revoked, and until when each revocation is to be kept.
     pub tokens: Vec<(TokenId, Timestamp)>,
-    /// The clients whose tokens were revoked: those issued before the first time, to be remembered until
-    /// the second.
+    /// The clients whose tokens were revoked. The first time is the cut: tokens issued before it are
+    /// revoked. The second says until when the revocation is to be kept.
     pub clients: Vec<(ClientId, Timestamp, Timestamp)>,
 }
 
-/// A delta that does not follow on the bundle. It was not taken on.
+/// A delta that does not follow on the bundle. It was not applied.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum WrongEpoch {
-    /// It builds on an epoch that the verifier does not have: what happened before it would be missed.
+    /// It builds on a later epoch than the verifier's: what happened in between would be missed.
     Missed {
         /// What the verifier has.
         held: u64,
         /// What the delta builds on.
         from: u64,
     },
-    /// It leads back. Epochs never go backwards.
+    /// It leads to an earlier epoch. Epochs never go backwards.
     Backwards {
         /// What the verifier has.
         held: u64,
@@ -63,11 +63,12 @@ impl fmt::Display for WrongEpoch {
 impl std::error::Error for WrongEpoch {}
 
 impl TrustBundle {
-    /// For the issuer: what a verifier that serves these audiences and has an epoch lacks. It costs what
-    /// changed since, unless that is long ago.
+    /// For the issuer: what a verifier lacks that serves these audiences and is at `epoch`. The cost
+    /// grows with what changed since then, or with all revocations if that was too long ago.
     ///
-    /// The verifier must have served the same audiences at that epoch: of one that it serves only since,
-    /// it has not been told. Such a one needs everything, from epoch 0 on.
+    /// The verifier must have served the same audiences at that epoch. If it has come to serve another
+    /// audience since, it was never told of that one's revocations, and needs everything, from epoch 0
+    /// on.
     pub fn since(&self, epoch: u64, serves: &[Audience]) -> TrustDelta {
         let mut revoked_keys: Vec<Kid> = self.revocations.keys().cloned().collect();
         revoked_keys.sort_unstable();
@@ -89,7 +90,7 @@ impl TrustBundle {
         }
     }
 
-    /// For the verifier: the bundle that a snapshot is, a delta from epoch 0.
+    /// For the verifier: makes a bundle of a snapshot, which is a delta from epoch 0.
     pub fn from_snapshot(issuer: Issuer, snapshot: TrustDelta) -> Self {
         let mut bundle = Self {
             issuer,
@@ -101,7 +102,7 @@ impl TrustBundle {
         bundle
     }
 
-    /// For the verifier: takes on what changed.
+    /// For the verifier: applies what changed.
     ///
     /// # Errors
     /// When the delta builds on a later epoch than this bundle's, or leads to an earlier one. Nothing is
@@ -118,7 +119,7 @@ impl TrustBundle {
         Ok(())
     }
 
-    /// For the verifier: forgets what would be rejected as expired in any case.
+    /// For the verifier: forgets revocations of tokens that have expired anyway.
     pub fn expire(&mut self, now: Timestamp) {
         if self.revocations.has_expired(now) {
             self.revocations.expire(now);
@@ -155,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn a_delta_that_does_not_follow_changes_nothing() {
+    fn a_delta_that_does_not_follow_on_the_bundle_changes_nothing() {
         let mut held = bundle(5);
         let delta =
             |from, to| TrustDelta { from, keys: KeySet::default(), ..bundle(to).since(from, &[]) };

@@ -1,4 +1,4 @@
-//! What has been revoked, since which epoch, and who is told.
+//! What has been revoked, with which epoch, and which verifiers are told.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -6,7 +6,8 @@ use std::sync::Arc;
 use crate::claims::{Audience, ClientId, Kid, Timestamp, TokenId};
 use crate::cow_map::CowMap;
 
-/// How many of the latest revocations are found without looking at all of them.
+/// How many of the latest revocations are kept in the order of their epochs, so that a delta is made
+/// without a scan of all.
 const RECENT: usize = 1024;
 
 /// What has been revoked. Cheap to clone.
@@ -18,35 +19,36 @@ pub struct Revocations {
     recent: Recent,
 }
 
-/// One token.
+/// The revocation of one token.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TokenRevocation {
-    /// When it has expired everywhere, so that this may be forgotten.
+    /// When the token has expired everywhere, so that the revocation may be forgotten.
     pub until: Timestamp,
-    /// Whom the token is for; none when only its id was known: then everyone is told.
+    /// The token's audience; `None` when only its id was known: then every verifier is told.
     pub audience: Option<Audience>,
     /// The epoch that this came with.
     pub epoch: u64,
 }
 
-/// Everything issued to a client before a certain time.
+/// The revocation of everything issued to a client before a certain time.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ClientRevocation {
-    /// Tokens with an earlier `iat` are revoked; new ones carry this one or a later.
+    /// Tokens with an earlier `iat` are revoked; new tokens carry this `iat` or a later one.
     pub before: Timestamp,
-    /// When every one of them has expired, so that this may be forgotten.
+    /// When all of those tokens have expired, so that the revocation may be forgotten.
     pub until: Timestamp,
-    /// Whom those tokens can be for; none when that is not known: then everyone is told.
+    /// The audiences that those tokens can be for; `None` when they are not known: then every verifier
+    /// is told.
     pub audiences: Option<Arc<[Audience]>>,
     /// The epoch that this came with.
     pub epoch: u64,
 }
 
-/// The latest revocations, so that what is new costs what is new.
+/// The latest revocations, so that a delta costs only what is in it.
 #[derive(Debug, Clone, Default)]
 struct Recent {
     latest: Arc<VecDeque<Arc<Named>>>,
-    /// Of later epochs than this one, every revocation is among the latest.
+    /// Every revocation of a later epoch than this one is in `latest`.
     complete_after: u64,
 }
 
@@ -63,7 +65,7 @@ enum Name {
 }
 
 impl TokenRevocation {
-    /// Of a token of which no more is known than when it expires: everyone is told.
+    /// The revocation of a token of which only the expiry is known: every verifier is told.
     pub fn new(until: Timestamp) -> Self {
         Self { until, audience: None, epoch: 0 }
     }
@@ -73,7 +75,8 @@ impl TokenRevocation {
         self.audience.as_ref().is_none_or(|audience| serves.contains(audience))
     }
 
-    /// What is known after one revocation and then another; the first itself when that is all.
+    /// Combines this revocation of a token with a later one: the later `until` counts, and the audience
+    /// only if both name the same. When the later one adds nothing, the result is this one with its epoch.
     fn and(&self, later: Self) -> Self {
         let until = self.until.max(later.until);
         let audience = self.audience.clone().filter(|_| self.audience == later.audience);
@@ -85,7 +88,7 @@ impl TokenRevocation {
 }
 
 impl ClientRevocation {
-    /// Of a client whose audiences are not known: everyone is told.
+    /// The revocation of a client whose audiences are not known: every verifier is told.
     pub fn new(before: Timestamp, until: Timestamp) -> Self {
         Self { before, until, audiences: None, epoch: 0 }
     }
@@ -97,8 +100,9 @@ impl ClientRevocation {
             .is_none_or(|audiences| serves.iter().any(|served| audiences.contains(served)))
     }
 
-    /// What is known after one revocation and then another; the first itself when that is all. An
-    /// earlier cut revives nothing, and whoever was told of one is told of both.
+    /// Combines this revocation of a client with a later one: the later cut and the later `until` count, and
+    /// the audiences of both are told. When the later one adds nothing, the result is this one with its
+    /// epoch. An earlier cut revives nothing, and whoever was told of one revocation is told of both.
     fn and(&self, later: Self) -> Self {
         let audiences = self.audiences.clone().zip(later.audiences).map(|(known, more)| {
             let more: Vec<Audience> =
@@ -116,12 +120,12 @@ impl ClientRevocation {
 }
 
 impl Revocations {
-    /// What is known of a token, if it is revoked.
+    /// The revocation of a token, if it is revoked.
     pub fn token(&self, id: &TokenId) -> Option<&TokenRevocation> {
         self.tokens.get(id)
     }
 
-    /// What is revoked of a client, if anything.
+    /// The revocation of a client's tokens, if there is one.
     pub fn client(&self, id: &ClientId) -> Option<&ClientRevocation> {
         self.clients.get(id)
     }
@@ -136,8 +140,8 @@ impl Revocations {
         self.keys.iter().map(|(kid, ())| kid)
     }
 
-    /// Remembers a token as revoked until it would have expired anyway. What is known of it already
-    /// stays: it is never forgotten earlier, nor is anyone told less.
+    /// Revokes a token until it would have expired anyway. A second revocation of it never shortens the
+    /// first, nor narrows who is told.
     pub fn revoke_token(&mut self, id: TokenId, revocation: TokenRevocation) {
         let known = self.tokens.get(&id);
         let both = known.map_or_else(|| revocation.clone(), |known| known.and(revocation.clone()));
@@ -147,8 +151,9 @@ impl Revocations {
         }
     }
 
-    /// Remembers everything issued to a client before a time as revoked. Never revives: an earlier
-    /// time than the one known changes nothing, and audiences that were told are told again.
+    /// Revokes everything issued to a client before a time. Nothing is ever revived: an earlier time
+    /// than the known one leaves the known one in place, and audiences that were told before are told
+    /// again.
     pub fn revoke_client(&mut self, id: ClientId, revocation: ClientRevocation) {
         let known = self.clients.get(&id);
         let both = known.map_or_else(|| revocation.clone(), |known| known.and(revocation.clone()));
@@ -166,8 +171,8 @@ impl Revocations {
         }
     }
 
-    /// Revocations in the order that they were read in, which need not be that of their epochs: the
-    /// latest are found again.
+    /// Takes revocations as they were read from the store, in any order, and finds the latest of them
+    /// again.
     pub fn read(
         tokens: impl IntoIterator<Item = (TokenId, TokenRevocation)>,
         clients: impl IntoIterator<Item = (ClientId, ClientRevocation)>,
@@ -202,8 +207,8 @@ impl Revocations {
         let latest = self.recent.after(epoch);
         let all = latest.is_none().then(|| self.tokens.iter());
         let latest = latest.into_iter().flatten().filter_map(|named| match &named.name {
-            // One that was revoked once more, or has expired, stands there with an epoch that is not
-            // its own.
+            // A token that was revoked again is listed under its earlier epoch, too, and one that was
+            // forgotten is still listed. Only the entry with the epoch of the revocation itself counts.
             Name::Token(id) => {
                 let known = self.tokens.get(id).filter(|known| known.epoch == named.epoch);
                 known.map(|known| (id, known))
@@ -211,7 +216,7 @@ impl Revocations {
             Name::Client(_) => None,
         });
         let found = all.into_iter().flatten().chain(latest);
-        // Of revocations from before there were epochs, a snapshot tells.
+        // A snapshot also tells of revocations from before there were epochs, which have epoch 0.
         let later = move |known: &TokenRevocation| epoch == 0 || known.epoch > epoch;
         found.filter(move |(_, known)| later(known) && known.concerns(serves))
     }
@@ -236,13 +241,13 @@ impl Revocations {
         found.filter(move |(_, known)| later(known) && known.concerns(serves))
     }
 
-    /// Whether something in it would be rejected as expired in any case.
+    /// Whether it holds a revocation of what has expired anyway.
     pub fn has_expired(&self, now: Timestamp) -> bool {
         self.tokens.iter().any(|(_, token)| token.until <= now)
             || self.clients.iter().any(|(_, client)| client.until <= now)
     }
 
-    /// Forgets what would be rejected as expired in any case.
+    /// Forgets the revocations of what has expired anyway.
     pub fn expire(&mut self, now: Timestamp) {
         let tokens: Vec<TokenId> = self
             .tokens
@@ -268,7 +273,8 @@ impl Revocations {
 impl Recent {
     fn push(&mut self, epoch: u64, name: Name) {
         let latest = Arc::make_mut(&mut self.latest);
-        // They are told in the order of their epochs. Out of it, those before are found the long way.
+        // `after` relies on ascending epochs. When one comes out of order, deltas from before the last
+        // one are made by a scan of all.
         if let Some(last) = latest.back().filter(|last| last.epoch > epoch) {
             self.complete_after = self.complete_after.max(last.epoch);
         }
@@ -280,9 +286,10 @@ impl Recent {
         latest.push_back(Arc::new(Named { epoch, name }));
     }
 
-    /// What was revoked after an epoch, latest first; none when that is too long ago.
+    /// What was revoked after an epoch, latest first; `None` when that is too long ago.
     fn after(&self, epoch: u64) -> Option<impl Iterator<Item = &Named>> {
-        // The latest stand at the end: what is new costs no look at the others.
+        // The latest stand at the end: walking back from there, nothing that is known already is looked
+        // at.
         let latest = self.latest.iter().rev().map(Arc::as_ref);
         let complete = epoch > 0 && epoch >= self.complete_after;
         complete.then(|| latest.take_while(move |named| named.epoch > epoch))
@@ -331,7 +338,7 @@ mod tests {
     }
 
     #[test]
-    fn a_later_cut_is_told_to_whoever_was_told_of_the_earlier() {
+    fn a_later_cut_is_told_to_every_verifier_that_was_told_of_the_earlier() {
         let mut revocations = Revocations::default();
         let told = |revocations: &Revocations, whom: &str| {
             revocations.clients_since(1, &[audience(whom)]).count()
@@ -349,7 +356,7 @@ mod tests {
     }
 
     #[test]
-    fn a_token_revoked_once_more_is_kept_for_longer_and_told_to_no_fewer() {
+    fn revoking_a_token_again_keeps_it_for_longer_and_tells_no_fewer_verifiers() {
         let of = |until, name: Option<&str>, epoch| TokenRevocation {
             until: after(until),
             audience: name.map(audience),
@@ -369,7 +376,7 @@ mod tests {
     }
 
     #[test]
-    fn what_has_expired_is_forgotten_and_nothing_else() {
+    fn expired_revocations_are_forgotten_and_no_others() {
         let cut = |until| ClientRevocation::new(NOW, until);
         let token = |until| TokenRevocation::new(until);
         let mut revocations = Revocations::default();

@@ -57,14 +57,15 @@ impl TrustBundle {
         Ok(VerifiedToken { claims, kid })
     }
 
-    /// The first step of [`TrustBundle::verify`]: that our issuer signed it, with a key that is not revoked.
+    /// The first step of [`TrustBundle::verify`]: our issuer has signed it, with a key that it has not
+    /// withdrawn.
     ///
     /// # Errors
     /// The first reason not to believe it.
     pub(crate) fn signed(&self, token: &str) -> Result<SignedToken, Rejection> {
         crate::token::signed(token, &self.issuer, |kid| {
             self.keys.key(kid).ok_or_else(|| {
-                // Refused either way; the bearer is told which of two refusals it is.
+                // The token is refused either way. The bearer is told which refusal it is.
                 if self.revocations.key(kid) { Rejection::Revoked } else { Rejection::KeyUnknown }
             })
         })

@@ -55,8 +55,8 @@ where
     type Future = Pin<Box<dyn Future<Output = Result<Response<Body>, S::Error>> + Send>>;
 
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
-        // Each call waits for the transport itself, after it has its token: calls that wait for one
-        // must not hold places that others could use.
+        // Each call waits for the transport itself, after it has its token. Calls that wait for a token
+        // must not hold capacity that others could use.
         Poll::Ready(Ok(()))
     }
 
@@ -91,6 +91,7 @@ where
     };
     let (mut parts, body) = request.into_parts();
     let (body, kept) = record(body);
+    // For the second try: headers without the first token.
     let again = parts.clone();
     deadline.prepare(&mut parts.headers, &token);
     let first = Request::from_parts(parts, body);
@@ -118,7 +119,7 @@ impl Deadline {
         Self { at, is_the_callers: timeout.is_some() }
     }
 
-    /// Puts the token on a call, and what is left of its time.
+    /// Puts the token on a call, and what is left of its time: waiting for the token has taken some.
     fn prepare(&self, headers: &mut HeaderMap, token: &BearerToken) {
         headers.insert(AUTHORIZATION, token.header().clone());
         if self.is_the_callers {
@@ -128,8 +129,9 @@ impl Deadline {
     }
 }
 
-/// Whether another token may help: the callee's word that this one's time is over, or that its key is
-/// not known there or revoked. The callee has done nothing else with the call.
+/// Whether another token may help: the callee says that this one has expired or is revoked, or that its
+/// key is not known there. The callee's guard says so before its handler runs, so the call can safely
+/// be made again.
 fn is_token_trouble(response: &Response<Body>) -> bool {
     let Some(status) = Status::from_header_map(response.headers()) else { return false };
     status.code() == Code::Unauthenticated
@@ -139,7 +141,7 @@ fn is_token_trouble(response: &Response<Body>) -> bool {
         })
 }
 
-/// In milliseconds, of which eight digits are more than a day.
+/// A timeout in milliseconds. Eight digits of them are more than a day.
 fn to_grpc_timeout(timeout: Duration) -> HeaderValue {
     HeaderValue::try_from(format!("{}m", timeout.as_millis().clamp(1, 99_999_999)))
         .expect("digits and a letter are a header value")
@@ -150,7 +152,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_deadline_is_read_as_it_is_written() {
+    fn a_grpc_timeout_is_read_in_every_unit_and_written_in_milliseconds() {
         let of = |text: &'static str| {
             let mut headers = HeaderMap::new();
             headers.insert(GRPC_TIMEOUT, HeaderValue::from_static(text));

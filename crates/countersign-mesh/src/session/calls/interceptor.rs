@@ -1,4 +1,5 @@
-//! The same for tonic's own constructors: `InventoryClient::with_interceptor(channel, interceptor)`.
+//! Tokens for clients that are made with tonic's own constructors:
+//! `InventoryClient::with_interceptor(channel, interceptor)`.
 
 use std::sync::Arc;
 
@@ -8,8 +9,8 @@ use tonic::{GrpcMethod, Request, Status};
 
 use crate::session::calls::outgoing::OutgoingPolicy;
 
-/// Attaches the token that a call's method demands. It cannot wait: a call that comes before its
-/// token fails with UNAVAILABLE, and has it fetched.
+/// Attaches the token that a call's method demands. It cannot wait: a call that comes before its token
+/// fails with UNAVAILABLE; the token is then being fetched.
 #[derive(Clone)]
 pub struct AuthInterceptor(Arc<OutgoingPolicy>);
 

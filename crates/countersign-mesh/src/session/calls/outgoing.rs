@@ -35,7 +35,7 @@ impl Needs {
 }
 
 impl OutgoingPolicy {
-    /// A policy that names what is no audience or no scope is left out: its calls fail.
+    /// A method whose policy has a malformed audience or scope is left out, so that its calls fail.
     pub(crate) fn new(
         tokens: &Arc<TokenSources>,
         audience: Option<&Audience>,

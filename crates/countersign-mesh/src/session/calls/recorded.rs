@@ -1,4 +1,4 @@
-//! A request body that can be sent once more, if all of it went out and was small.
+//! A request body that can be sent a second time, if it was small and all of it went out.
 
 use std::collections::VecDeque;
 use std::pin::Pin;
@@ -9,7 +9,7 @@ use http_body::{Body as _, Frame, SizeHint};
 use tonic::Status;
 use tonic::body::Body;
 
-/// Larger requests are not kept for a second time.
+/// The largest request that is kept for a second try, in bytes.
 const MAX_KEPT: usize = 64 * 1024;
 
 /// A body that keeps what goes through it.
@@ -45,8 +45,8 @@ pub(crate) fn record(body: Body) -> (Body, Kept) {
 }
 
 impl Kept {
-    /// The same body again, if all of it was seen and it was small enough to be kept. What a client is
-    /// still streaming cannot be sent again.
+    /// The same body again, if all of it was seen and it was small enough to be kept. A request that
+    /// the client is still streaming cannot be sent again.
     pub(crate) fn replay(&self) -> Option<Body> {
         let recording = self.lock();
         (recording.complete && !recording.lost).then(|| Body::new(Replayed(recording.data.clone())))

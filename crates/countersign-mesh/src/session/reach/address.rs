@@ -21,14 +21,13 @@ pub(crate) enum Plaintext {
     Anywhere,
 }
 
-/// Whose word is taken for a server's certificate: that of one authority, or of those that the system
-/// trusts.
+/// The certificate authorities that may vouch for a server: those in a PEM text, or the system's.
 #[derive(Clone, Default)]
 pub(crate) struct Roots(Option<Arc<[u8]>>);
 
 /// An address to fetch something from: `https`, or `http` where plaintext may go.
 pub(crate) fn address(url: &str, plaintext: Plaintext) -> Result<Uri, SessionError> {
-    // Not quoted before it is known to hold no password.
+    // The URL is quoted only if it cannot hold a password.
     let shown = || if url.contains('@') { "[redacted]@".to_owned() } else { url.to_owned() };
     let uri: Uri = url.parse().map_err(|_| SessionError::BadUrl(shown()))?;
     let Some(authority) = uri.authority().filter(|authority| !authority.as_str().contains('@'))
@@ -54,10 +53,11 @@ pub(crate) fn server_address(url: &str, plaintext: Plaintext) -> Result<Uri, Ses
     Ok(uri)
 }
 
-/// A channel that connects when it is first used, and notices when its peer vanishes without a word.
+/// An endpoint for channels that notice when their peer vanishes without a word.
 pub(crate) fn channel(uri: Uri, roots: &Roots) -> Result<Endpoint, SessionError> {
     let is_https = uri.scheme_str() == Some("https");
     let endpoint = Channel::builder(uri)
+        // Without keepalive a partition may never be noticed: TCP alone reports no silent peer.
         .connect_timeout(Duration::from_secs(5))
         .http2_keep_alive_interval(Duration::from_secs(30))
         .keep_alive_timeout(Duration::from_secs(10))
@@ -94,7 +94,7 @@ impl Roots {
         }
     }
 
-    /// For fetches from this address; one in plaintext needs no authorities.
+    /// The TLS settings for fetches from this address. A plaintext address needs no authorities.
     pub(crate) fn for_http(&self, uri: &Uri) -> Result<ClientConfig, SessionError> {
         let store = match uri.scheme_str() {
             Some("https") => self.store()?,
@@ -152,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_address_is_refused_without_quoting_a_password() {
+    fn a_malformed_address_is_refused_without_quoting_its_password() {
         for url in ["127.0.0.1:1", "/x", "ftp://127.0.0.1", "h t", ""] {
             let refused = address(url, Plaintext::Anywhere);
             assert!(matches!(refused, Err(SessionError::BadUrl(_))), "{url}");
@@ -166,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn a_certificate_that_is_none_is_refused() {
+    fn pem_without_a_certificate_is_refused() {
         for pem in ["", "noise", "-----BEGIN CERTIFICATE-----\nAQID\n-----END CERTIFICATE-----\n"] {
             let refused = Roots::only(pem.as_bytes());
             assert!(matches!(refused, Err(SessionError::BadCertificate)), "{pem}");

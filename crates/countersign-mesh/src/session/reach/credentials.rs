@@ -1,5 +1,5 @@
-//! Who a service is, and what it proves that with. What is in a file is read when it is used, so that
-//! a secret or a key that was rolled over is picked up without a restart.
+//! Who a service is, and how it proves that. Files are read when they are used, so that a secret or a
+//! key that was rolled over is picked up without a restart.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -14,7 +14,8 @@ use crate::session::reach::credentials_file::{CredentialsFile, Proves};
 use crate::session::reach::error::{CredentialsError, CredentialsFileProblem};
 use crate::token::{Token, sign_assertion};
 
-/// A client's name, and its secret or where its private key is. `Debug` shows neither.
+/// A client's id, and what it proves that with: a secret, or the files of a private key or a
+/// certificate. `Debug` shows no secret.
 #[derive(Debug, Clone)]
 pub struct Credentials {
     client_id: ClientId,
@@ -28,7 +29,7 @@ enum Means {
     CertificateFiles { cert: PathBuf, key: PathBuf },
 }
 
-/// What goes to the issuer for one token.
+/// What proves who we are in one request for a token.
 pub(crate) enum Proof {
     /// The secret.
     Secret(Zeroizing<String>),
@@ -91,8 +92,8 @@ impl Credentials {
         Self { client_id, means: Means::CertificateFiles { cert: cert.into(), key: key.into() } }
     }
 
-    /// From `COUNTERSIGN_CLIENT_ID` and `COUNTERSIGN_CLIENT_SECRET`, or `_FILE`s of them, or
-    /// `COUNTERSIGN_CLIENT_KEY_FILE` in place of the latter, as `lookup` finds them. With
+    /// From `COUNTERSIGN_CLIENT_ID` and `COUNTERSIGN_CLIENT_SECRET`, or their `_FILE` forms, as
+    /// `lookup` finds them. `COUNTERSIGN_CLIENT_KEY_FILE` may take the place of the secret. With
     /// `COUNTERSIGN_CLIENT_CERT_FILE` beside it, the key is that of the certificate.
     pub(crate) fn from_variables(
         lookup: &dyn Fn(&str) -> Option<String>,
@@ -121,8 +122,8 @@ impl Credentials {
         }
     }
 
-    /// Whom a credentials file names, and the issuer if it names one. A secret is read from the file again
-    /// for each token.
+    /// The credentials in a credentials file, and the issuer if the file names one. A secret is read
+    /// from the file again for each token.
     pub(crate) fn from_credentials_file(
         file: &CredentialsFile,
     ) -> Result<(Self, Option<Issuer>), CredentialsError> {
@@ -144,7 +145,7 @@ impl Credentials {
         Ok((Self { client_id, means }, issuer))
     }
 
-    /// The secret, if it is another one by now than the one that was refused.
+    /// The current secret, if it differs by now from the one that was refused.
     pub(crate) fn newer_secret(&self, refused: &str) -> Option<Zeroizing<String>> {
         match &self.means {
             Means::Secret(secret) => secret.newer(refused),
@@ -157,7 +158,7 @@ impl Credentials {
         &self.client_id
     }
 
-    /// What proves the client's name to this issuer, once.
+    /// Makes a proof of who the client is, for one request to this issuer.
     pub(crate) fn prove(
         &self,
         issuer: Option<&Issuer>,
@@ -166,7 +167,8 @@ impl Credentials {
         match &self.means {
             Means::Secret(secret) => secret.read().map(Proof::Secret),
             Means::PrivateKeyFile(path) => {
-                // Never what the server calls itself: another's could have us sign for this one.
+                // The audience is never what the server calls itself: somebody else's server could give
+                // our issuer's name, and use there what we sign.
                 let issuer = issuer.ok_or(CredentialsError::KeyWithoutIssuer)?;
                 let key = SigningKey::from_file_text(&read_trimmed(path.clone())?)
                     .map_err(|error| CredentialsError::BadKey(path.clone(), error))?;
@@ -215,8 +217,8 @@ impl ClientSecret {
         }
     }
 
-    /// The secret, if it is another one by now than the one that was refused: its file was replaced while
-    /// that was under way.
+    /// The current secret, if it differs by now from the one that was refused: its file was replaced
+    /// while the request was under way.
     pub(crate) fn newer(&self, refused: &str) -> Option<Zeroizing<String>> {
         self.read().ok().filter(|secret| secret.as_str() != refused)
     }
@@ -247,7 +249,8 @@ pub(crate) fn variable(
     }
 }
 
-/// A file that is being written can be empty for a moment: that is not a secret to try.
+/// The trimmed text of a file. An empty file is an error: a file that is being written can be empty for
+/// a moment, and that is not a secret to try.
 fn read_trimmed(path: PathBuf) -> Result<Zeroizing<String>, CredentialsError> {
     let text = match std::fs::read_to_string(&path) {
         Ok(text) => Zeroizing::new(text),

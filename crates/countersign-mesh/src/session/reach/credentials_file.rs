@@ -26,8 +26,8 @@ const KEYS: [&str; 8] = [
     "ca_file",
 ];
 
-/// What a credentials file holds. Its names are those of some issuer, and not checked yet. `Debug` shows no
-/// secret.
+/// What a credentials file holds. Its names may be those of any issuer, and are not checked yet.
+/// `Debug` shows no secret.
 #[derive(Debug)]
 pub struct CredentialsFile {
     /// Where the file is.
@@ -44,7 +44,8 @@ pub struct CredentialsFile {
     pub ca_file: Option<PathBuf>,
 }
 
-/// What a credentials file names to prove who we are. Other files stand beside it, unless it says otherwise.
+/// What a credentials file names to prove who we are. Relative paths start at the directory of that
+/// file.
 pub enum Proves {
     /// A secret, in the file itself.
     Secret(Zeroizing<String>),
@@ -103,7 +104,7 @@ impl CredentialsFile {
         let required = |value: Option<String>, key: &'static str| {
             value.ok_or(CredentialsFileProblem::Lacks(key))
         };
-        // Beside the file, wherever it is read from.
+        // A relative path starts where the file is, not where the program runs.
         let beside = |file: String| path.parent().unwrap_or(Path::new("")).join(file);
         let (url, client_id) = (required(take("url")?, "url")?, take("client_id")?);
         let client_id = required(client_id, "client_id")?;
@@ -111,7 +112,8 @@ impl CredentialsFile {
         let named = [take("client_secret")?, take("private_key_file")?, take("client_cert_file")?];
         let proves = match (named, take("client_key_file")?) {
             ([Some(secret), None, None], None) => Proves::Secret(Zeroizing::new(secret)),
-            // Never what the server calls itself: another's could have us sign for this one.
+            // The audience is never what the server calls itself: somebody else's server could give our
+            // issuer's name, and use there what we sign.
             ([None, Some(_), None], None) if issuer.is_none() => {
                 return Err(CredentialsFileProblem::Lacks("issuer"));
             }
@@ -141,10 +143,10 @@ impl CredentialsFile {
         pem.map(Some).map_err(|error| CredentialsError::Unreadable(path.clone(), error))
     }
 
-    /// The secret in it, if that is what it proves who we are with.
+    /// The secret in the file, if a secret is what it names.
     ///
     /// # Errors
-    /// When it names something else.
+    /// When the file names another proof.
     pub(crate) fn into_secret(self) -> Result<Zeroizing<String>, CredentialsError> {
         match self.proves {
             Proves::Secret(secret) => Ok(secret),
@@ -163,7 +165,7 @@ impl CredentialsFile {
 pub fn read_private(path: &Path) -> Result<Zeroizing<String>, CredentialsError> {
     let unreadable = |error: io::Error| CredentialsError::Unreadable(path.to_owned(), error);
     let mut file = File::open(path).map_err(unreadable)?;
-    // Of the open file, not of the path, which could be another one by now.
+    // The mode of the open file, not of the path: another file could be there by now.
     let mode = file.metadata().map_err(unreadable)?.permissions().mode();
     if mode & 0o077 != 0 {
         return Err(CredentialsError::OpenToOthers(path.to_owned(), mode & 0o7777));
@@ -185,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_is_complete_or_says_what_is_wrong_without_quoting_the_secret() {
+    fn an_incomplete_file_is_refused_with_its_problem_but_without_its_secret() {
         let file = parse(COMPLETE).expect("it is complete");
         assert_eq!((file.url.as_str(), file.client_id.as_str()), ("http://127.0.0.1:1", "cron"));
         assert!(matches!(&file.proves, Proves::Secret(secret) if secret.as_str() == "csec_hush"));
@@ -203,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn exactly_one_thing_proves_who_we_are_and_its_files_are_beside_this_one() {
+    fn a_credentials_file_names_exactly_one_proof_and_relative_paths_start_beside_it() {
         let with = |more: &str| parse(&format!("url = \"u\"\nclient_id = \"c\"\n{more}"));
         let key = "private_key_file = \"c.key\"\n";
         let issuer = "issuer = \"https://issuer.test\"\n";

@@ -10,11 +10,11 @@ use crate::keys::InvalidKeyFile;
 pub enum SessionError {
     /// The credentials are missing or cannot be used.
     Credentials(CredentialsError),
-    /// The address is not one.
+    /// The address is malformed.
     BadUrl(String),
     /// The address would take secrets over the network in plaintext.
     Plaintext(String),
-    /// The certificate of the authority is not one.
+    /// The authority's certificate is not one in PEM.
     BadCertificate,
     /// The client certificate is not one in PEM, or the key is not its own.
     BadClientCertificate,
@@ -28,7 +28,7 @@ pub enum SessionError {
     BadIssuer,
     /// `COUNTERSIGN_WHEN_STALE` is neither `serve-stale` nor `fail-closed`.
     BadWhenStale,
-    /// A trust file is only believed for an issuer that is given.
+    /// A trust file is named, but no issuer: it is believed for a given issuer only.
     TrustFileWithoutIssuer,
 }
 
@@ -79,7 +79,7 @@ pub enum CredentialsError {
     BadClientId,
     /// A credentials file can be read by others than its owner; its mode.
     OpenToOthers(PathBuf, u32),
-    /// A credentials file is not one, and why.
+    /// A credentials file is malformed, and why.
     BadFile(PathBuf, CredentialsFileProblem),
     /// A file cannot be read.
     Unreadable(PathBuf, io::Error),
@@ -89,7 +89,7 @@ pub enum CredentialsError {
     BadKey(PathBuf, InvalidKeyFile),
     /// Both a secret and a private key are named.
     SecretAndKey,
-    /// An assertion is signed for a known issuer only.
+    /// A private key is named, but no issuer: assertions are signed for a given issuer only.
     KeyWithoutIssuer,
     /// A certificate is named without its key.
     CertificateWithoutKey,

@@ -26,7 +26,7 @@ const LONGEST_WAIT: Duration = Duration::from_secs(5);
 pub(crate) enum FetchProblem {
     /// The server did not answer, or not in time.
     Unreachable,
-    /// It answered with something else than a document.
+    /// It answered with another status than 200.
     Status(StatusCode),
     /// What it answered is too large, or broke off.
     Unreadable,

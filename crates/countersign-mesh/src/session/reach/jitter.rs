@@ -1,10 +1,10 @@
-//! Chance in waits, so that a fleet that was cut off together does not come back together.
+//! Randomness in waits, so that a fleet that was cut off together does not come back together.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-/// Where a session's waits get their spread from. Cheap to clone; its clones draw from one sequence.
+/// The source of randomness for a session's waits. Cheap to clone; all clones draw from one sequence.
 #[derive(Debug, Clone, Default)]
 pub struct Jitter(Option<Arc<AtomicU64>>);
 
@@ -14,28 +14,30 @@ impl Jitter {
         Self(None)
     }
 
-    /// The same sequence for the same seed, so that a simulation can be repeated. Of a fleet each
+    /// The same sequence for the same seed, so that a simulation can be repeated. In a fleet each
     /// session needs a seed of its own.
     pub fn seeded(seed: u64) -> Self {
         Self(Some(Arc::new(AtomicU64::new(seed))))
     }
 
-    /// Somewhere between zero and one.
+    /// A random number from zero to one.
     pub(crate) fn fraction(&self) -> f64 {
         let drawn = match &self.0 {
             Some(state) => split_mix(state),
+            // Nothing secret: without randomness the middle will do.
             None => getrandom::u32().unwrap_or(u32::MAX / 2),
         };
         f64::from(drawn) / f64::from(u32::MAX)
     }
 
-    /// Somewhere in the upper half of a wait, so that a fleet that started together drifts apart.
+    /// A random wait in the upper half of `longest`, so that a fleet that started together drifts
+    /// apart.
     pub(crate) fn spread(&self, longest: Duration) -> Duration {
         longest.mul_f64(0.5 + self.fraction() / 2.0)
     }
 }
 
-/// SplitMix64: one addition to advance, so that an atomic will do.
+/// SplitMix64. One addition advances its state, so that an atomic is enough.
 fn split_mix(state: &AtomicU64) -> u32 {
     const STEP: u64 = 0x9e37_79b9_7f4a_7c15;
     let mut mixed = state.fetch_add(STEP, Ordering::Relaxed).wrapping_add(STEP);

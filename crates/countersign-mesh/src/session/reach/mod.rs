@@ -1,4 +1,4 @@
-//! How others are reached: addresses, TLS and HTTP, and who we are when we get there.
+//! How others are reached: addresses, TLS and HTTP, and the credentials that say who we are.
 
 pub(crate) mod address;
 pub(crate) mod credentials;

@@ -1,5 +1,5 @@
-//! A channel that presents a client certificate, made anew when its files change: certificates are
-//! renewed more often than services are started.
+//! A channel that presents a client certificate. It is made anew when the certificate's files change:
+//! certificates are renewed more often than services are restarted.
 
 use std::fmt;
 use std::sync::{Mutex, PoisonError};
@@ -13,12 +13,12 @@ use crate::session::reach::address::{Roots, channel_presenting};
 use crate::session::reach::credentials::CertifiedKey;
 use crate::session::reach::error::SessionError;
 
-/// Where to present it. Tokens are asked for over this channel, and nothing else is.
+/// Where to present it. Only requests for tokens go over this channel.
 pub(crate) struct Presenting {
     uri: Uri,
     roots: Roots,
     longest_answer: Duration,
-    /// The last one, and what it presents.
+    /// The last channel, and the digest of what it presents.
     made: Mutex<Option<([u8; 32], Channel)>>,
 }
 
@@ -30,8 +30,9 @@ impl Presenting {
     /// A channel that presents this certificate.
     ///
     /// # Errors
-    /// When it is none in PEM, or the key does not belong to it.
+    /// When the certificate is not one in PEM, or the key does not belong to it.
     pub(crate) fn channel(&self, certified: &CertifiedKey) -> Result<Channel, SessionError> {
+        // Two digests of fixed length: where the certificate ends and the key begins is unambiguous.
         let digest = Sha256::new()
             .chain_update(Sha256::digest(&certified.cert))
             .chain_update(Sha256::digest(&*certified.key))

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use crate::claims::MAX_TOKEN_LIFE;
 use crate::token::Token;
 
-/// A token that is good, and when it stops to be.
+/// A token, and when it expires.
 #[derive(Clone)]
 pub struct BearerToken {
     header: HeaderValue,
@@ -19,7 +19,7 @@ pub struct BearerToken {
 }
 
 impl BearerToken {
-    /// `None` when the text cannot be in a header, or was never good.
+    /// `None` when the text is empty or cannot be in a header, or the token has no life.
     pub(crate) fn new(
         token: &Token,
         asked_at: Instant,
@@ -31,8 +31,9 @@ impl BearerToken {
         }
         let mut header = HeaderValue::try_from(format!("Bearer {}", token.expose())).ok()?;
         header.set_sensitive(true);
-        // Counted from when it was asked for: it cannot have been issued before. Nobody's tokens
-        // are kept for longer than ours can live, which also keeps the sum in range.
+        // Counted from when the token was asked for, by our own clock: it cannot have been issued
+        // before. Nobody's tokens are kept for longer than ours can live, which also keeps the sum in
+        // range.
         let expires_at = asked_at + expires_in.min(MAX_TOKEN_LIFE);
         Some(Self { header, expires_at, generation })
     }

@@ -22,7 +22,8 @@ pub(crate) struct Countersign {
     credentials: Credentials,
     issuer: Option<Issuer>,
     clock: Clock,
-    /// For a certificate; without it the channel presents it itself.
+    /// The channel that presents our certificate. Without it, a channel that the program made presents
+    /// one itself, or there is none.
     presenting: Option<Arc<Presenting>>,
 }
 
@@ -36,7 +37,7 @@ impl Countersign {
         Self { channel, credentials, issuer, clock, presenting: None }
     }
 
-    /// Has tokens asked for over connections that present the client's certificate, if it has one.
+    /// Asks for tokens over connections that present the client's certificate, if it has one.
     pub(crate) fn presenting(self, presenting: Presenting) -> Self {
         Self { presenting: Some(Arc::new(presenting)), ..self }
     }
@@ -62,6 +63,8 @@ impl Countersign {
         let issued = self.issue_for(proof, audience, scopes).await;
         match (&issued, tried) {
             (Err(error), Some(tried)) if error.is_of_secret() => {
+                // The secret's file may have been replaced while the request was under way: try the new
+                // one at once.
                 match self.credentials.newer_secret(&tried) {
                     Some(newer) => self.issue_for(Proof::Secret(newer), audience, scopes).await,
                     None => issued,

@@ -51,7 +51,7 @@ impl Current {
         self.token.as_ref().filter(|token| !token.has_expired()).cloned()
     }
 
-    /// What there is to say without waiting any longer.
+    /// What can be answered without waiting any longer.
     pub(crate) fn answer(&self) -> Option<Result<BearerToken, NoToken>> {
         match (self.unexpired(), &self.failure) {
             (Some(token), _) => Some(Ok(token)),
@@ -75,7 +75,8 @@ impl Current {
 impl From<NoToken> for Status {
     fn from(error: NoToken) -> Self {
         match error {
-            // Whatever the issuer called it: to this call it means that the caller has no way in.
+            // Whatever code the issuer chose: for this call it means that the caller cannot
+            // authenticate.
             NoToken::Refused(status) => {
                 Status::unauthenticated(format!("no token is issued: {}", status.message()))
             }

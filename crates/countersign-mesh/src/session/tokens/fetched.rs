@@ -34,7 +34,7 @@ impl fmt::Display for FetchError {
 }
 
 impl FetchError {
-    /// Whether another secret may do: the issuer does not believe who we are.
+    /// Whether another secret may help: the issuer does not believe who we are.
     pub(crate) fn is_of_secret(&self) -> bool {
         matches!(self, Self::Refused(status) if status.code() == Code::Unauthenticated)
     }

@@ -6,8 +6,8 @@ use metrics::{Label, counter, gauge, histogram};
 
 use crate::claims::ScopeSet;
 
-/// Counts for one token source. Looks the recorder up at each event, so that one installed later is
-/// found.
+/// Counts for one token source. The recorder is looked up at each event, so that one which is installed
+/// later is found.
 #[derive(Clone)]
 pub(crate) struct Meter([Label; 2]);
 

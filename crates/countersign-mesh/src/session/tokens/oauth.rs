@@ -21,7 +21,8 @@ use crate::session::reach::jitter::Jitter;
 use crate::session::tokens::fetched::{FetchError, Fetched};
 use crate::token::Token;
 
-/// How long a token is taken to live whose issuer does not say it. RFC 6749 §5.1 only recommends that.
+/// How long a token is assumed to live when its issuer does not say: RFC 6749 §5.1 only recommends
+/// `expires_in`.
 const LIFE_UNSAID: Duration = Duration::from_secs(300);
 
 /// A token endpoint (RFC 6749 §4.4), and who we are there: the client authenticates by HTTP Basic, as
@@ -85,7 +86,7 @@ impl OAuthEndpoint {
             None => Roots::default(),
         };
         let (url, client_id) = (file.url.clone(), file.client_id.clone());
-        // Read for each token; here only to see that it is one.
+        // The secret is read again for each token; here only to see that the file holds one.
         drop(file.into_secret().map_err(SessionError::Credentials)?);
         let secret = ClientSecret::from_credentials_file(path);
         Self::with_roots(&url, &client_id, secret, &roots)
@@ -147,14 +148,15 @@ impl OAuthEndpoint {
         Ok(Fetched {
             token: Token::issued(answer.access_token),
             expires_in,
-            // Nobody tells when to come again: early enough, and not with the rest of the fleet.
+            // The answer does not say when to come again: after 40 % to 60 % of the life, so early
+            // enough, and not together with the rest of the fleet.
             refresh_in: expires_in
                 .min(MAX_TOKEN_LIFE)
                 .mul_f64(0.4 + Jitter::system().fraction() / 5.0),
         })
     }
 
-    /// RFC 6749 §2.3.1: both are encoded as in a form before they are joined.
+    /// HTTP Basic as in RFC 6749 §2.3.1: id and secret are form-encoded before they are joined.
     fn authorization(&self, secret: &str) -> HeaderValue {
         let mut pair = Zeroizing::new(String::new());
         encode_form(&mut pair, &self.client_id);
@@ -181,8 +183,8 @@ impl OAuthEndpoint {
     }
 }
 
-/// What an answer that is no token means (RFC 6749 §5.2). What the endpoint wrote for humans is not
-/// repeated: it may quote what it was sent.
+/// What an answer without a token means (RFC 6749 §5.2). Only error codes that are known are repeated,
+/// not the endpoint's own words: those may quote what it was sent.
 fn refusal(status: StatusCode, answer: &[u8]) -> FetchError {
     let error = serde_json::from_slice::<ErrorAnswer>(answer).ok();
     let error = error.as_ref().map(|answer| answer.error.as_str());

@@ -24,7 +24,7 @@ const RETRY_REFUSED_AFTER: Duration = Duration::from_secs(1);
 /// The longest wait after a failure or a refusal.
 const LONGEST_BACKOFF: Duration = Duration::from_secs(30);
 
-/// How soon after a token the next one is fetched, at the soonest, whatever its issuer says.
+/// The shortest time from one token to the fetch of the next, whatever the issuer says.
 const SHORTEST_REFRESH: Duration = Duration::from_secs(1);
 
 /// Fetches a token, and the next when the issuer says so or a caller asks; ends when nobody has the
@@ -80,7 +80,8 @@ pub(crate) async fn keep_fresh(
             () = sleep(wait) => {}
             () = wishes.refresh.notified() => continue,
         }
-        // What is refused and what nobody asks for is not fetched for nothing.
+        // After a refusal, wait until somebody needs the token: asking for it over and over helps
+        // nobody.
         if refused && state.borrow().unexpired().is_none() {
             tokio::select! {
                 () = state.closed() => return,
@@ -90,8 +91,7 @@ pub(crate) async fn keep_fresh(
     }
 }
 
-/// When to fetch the next token. An issuer that says nothing of use is asked at half of its token's
-/// life.
+/// When to fetch the next token. When the issuer says nothing sensible, at half of the token's life.
 fn refresh_after(fetched: &Fetched) -> Duration {
     let life = fetched.expires_in.min(MAX_TOKEN_LIFE);
     let sensible = !fetched.refresh_in.is_zero() && fetched.refresh_in < life;

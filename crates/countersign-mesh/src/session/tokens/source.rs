@@ -17,7 +17,7 @@ use crate::session::tokens::meter::Meter;
 use crate::session::tokens::oauth::OAuthEndpoint;
 use crate::session::tokens::refresh::keep_fresh;
 
-/// How often a token may be replaced because a callee refused it.
+/// How often a token may be replaced because a callee refused it, at most.
 const FORCED_AT_MOST_EVERY: Duration = Duration::from_secs(5);
 
 /// A token for one audience and one set of scopes, refreshed in the background for as long as a
@@ -89,7 +89,7 @@ impl TokenSource {
         let tries = self.current.borrow().tries;
         match self.answer() {
             Some(Ok(token)) => return Ok(token),
-            // Having asked has it fetched.
+            // `answer` has asked for another try.
             Some(Err(_)) => {}
             None if tries > 0 => self.wishes.refresh.notify_one(),
             // The first try is under way.
@@ -97,7 +97,7 @@ impl TokenSource {
         }
         let mut current = self.current.clone();
         let tried = current.wait_for(|current| current.tries > tries);
-        // Whatever came of it is seen below.
+        // What came of the try, or that there was none in time, is seen below.
         drop(timeout_at(deadline, tried).await);
         self.at_hand()
     }
@@ -126,6 +126,7 @@ impl TokenSource {
         let arrived = timeout_at(deadline, async {
             loop {
                 {
+                    // The borrow is a lock on the channel: it must end before the next wait.
                     let state = current.borrow_and_update();
                     let newer =
                         state.unexpired().filter(|token| token.generation > refused.generation);
@@ -140,9 +141,10 @@ impl TokenSource {
         arrived.await.ok().flatten()
     }
 
-    /// Has a token fetched in the place of a refused one, unless that one has been replaced already,
-    /// or another one was replaced a moment ago. Says what there is to wait for.
+    /// Starts to fetch a token in place of a refused one, unless that was replaced already, or one was
+    /// replaced a moment ago. Returns what to wait for; `None` when a newer token is here.
     fn force_refresh(&self, refused: &BearerToken) -> Option<Forced> {
+        // Held throughout, so that of many calls with the same refused token only one starts a fetch.
         let mut last = self.wishes.forced.lock().unwrap_or_else(PoisonError::into_inner);
         let (newest, tries) = {
             let current = self.current.borrow();
@@ -152,7 +154,7 @@ impl TokenSource {
             return None;
         }
         match *last {
-            // It is on its way, because of another call, or it has come to nothing.
+            // A replacement is on its way because of another call, or has failed a moment ago.
             Some(forced) if forced.at.elapsed() < FORCED_AT_MOST_EVERY => Some(forced),
             _ => {
                 let forced = Forced { at: Instant::now(), tries };

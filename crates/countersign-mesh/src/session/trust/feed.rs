@@ -1,5 +1,5 @@
-//! What a guard is fed with: one bundle, whoever brings it. Here is decided whether it may take the
-//! place of the one before.
+//! Feeds a guard with one bundle, whoever brings it: the stream, a poll or the file. This module
+//! decides whether a new bundle may replace the one before.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -19,14 +19,14 @@ use crate::trust::{TrustBundle, TrustDelta};
 /// How often the trust file is written at most, while a stream brings revocations one by one.
 const WRITE_AT_MOST_EVERY: Duration = Duration::from_secs(1);
 
-/// How often what has expired is looked for.
+/// How often expired revocations are looked for.
 const EXPIRE_EVERY: Duration = Duration::from_secs(60);
 
 /// Who feeds it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FedBy {
     /// Nobody at the moment: Countersign's stream is being opened, or opened again. Keys are polled
-    /// for only if it has never been up, and does not come up in a few seconds.
+    /// only if the stream has never been up, and does not come up within a few seconds.
     Nobody,
     /// Countersign's stream, with keys and revocations as they happen.
     Stream,
@@ -35,14 +35,15 @@ pub enum FedBy {
     Polling,
 }
 
-/// Why a bundle is not taken on.
+/// Why a bundle is not accepted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum NotTaken {
-    /// It is someone else's.
+    /// It is another issuer's.
     OtherIssuer,
-    /// It is from before the one at hand: a server that was put back, or a cache in between.
+    /// It is older than the one at hand: the server's store was replaced by an old copy, or a cache
+    /// answered.
     Older { held: u64, got: u64 },
-    /// It builds on what is not here.
+    /// It builds on an epoch that is not at hand.
     Unfounded,
 }
 
@@ -65,12 +66,12 @@ pub(crate) struct Feed {
     fed_by: watch::Sender<FedBy>,
     /// Whether a stream was ever up.
     had_stream: AtomicBool,
-    /// Whose bundles; without it, whoever's comes first.
+    /// The issuer whose bundles are accepted; `None` for the first that comes.
     issuer: Option<Issuer>,
     pub(crate) watch: Watch,
     clock: Clock,
     file: Option<PathBuf>,
-    /// One writer at a time, and how far the last one came.
+    /// The epoch that was written last. The lock lets one writer at a time at the file.
     written: tokio::sync::Mutex<u64>,
     unwritten: Notify,
 }
@@ -108,7 +109,7 @@ impl Feed {
         self.bundles.subscribe()
     }
 
-    /// Waits until nobody is fed any more.
+    /// Waits until nobody holds the trust any more.
     pub(crate) async fn closed(&self) {
         self.bundles.closed().await;
     }
@@ -122,15 +123,16 @@ impl Feed {
     }
 
     pub(crate) fn is_fed_by(&self, feeder: FedBy) {
-        // Before anyone sees that it was: who looks when it is over already must know.
+        // Set before the change of `fed_by` can be seen: a poller that looks only when the stream is
+        // lost again must know that there was one.
         if feeder == FedBy::Stream {
             self.had_stream.store(true, Ordering::Release);
         }
         self.fed_by.send_if_modified(|fed_by| std::mem::replace(fed_by, feeder) != feeder);
     }
 
-    /// Says that keys are polled from now on. Who wants calls refused rather than revocations missed
-    /// is warned.
+    /// Logs that keys are polled from now on. For a guard that fails closed this is a warning: its
+    /// owner would rather refuse calls than miss revocations.
     pub(crate) fn tell_polling(&self, why: &dyn fmt::Display) {
         match self.watch.when_stale() {
             WhenStale::ServeStale => {
@@ -143,17 +145,17 @@ impl Feed {
         }
     }
 
-    /// Where a stream is to go on.
+    /// The epoch, with its proof, from which the next stream goes on.
     pub(crate) fn complete(&self) -> Option<Complete> {
         self.complete.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Has the next stream begin from nothing. What is at hand is used on until then.
+    /// Makes the next stream begin with a snapshot. Until then, what is at hand stays in use.
     pub(crate) fn begin_anew(&self) {
         *self.complete.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 
-    /// Whether something of this issuer may be taken on.
+    /// Whether something of this issuer may be accepted.
     pub(crate) fn check_issuer(&self, issuer: &str) -> Result<(), NotTaken> {
         let known = self.bundles.borrow();
         let expected = self.issuer.as_ref().or(known.as_ref().map(|known| &known.issuer));
@@ -163,7 +165,7 @@ impl Feed {
         }
     }
 
-    /// Takes on everything, from a stream.
+    /// Accepts a snapshot from a stream.
     pub(crate) fn replace(
         &self,
         issuer: Issuer,
@@ -174,13 +176,14 @@ impl Feed {
         self.publish(TrustBundle::from_snapshot(issuer, snapshot), proof)
     }
 
-    /// Takes on what changed, from a stream.
+    /// Applies a delta from a stream.
     pub(crate) fn change(&self, delta: TrustDelta, proof: Vec<u8>) -> Result<(), NotTaken> {
         let known = self.bundles.borrow().clone();
         let (Some(known), Some(complete)) = (known, self.complete()) else {
             return Err(NotTaken::Unfounded);
         };
-        // Its keys may be newer, from a poll; the delta brings all of them.
+        // A poll may have raised the epoch without bringing revocations, so the delta is applied at the
+        // stream's own epoch. It brings all keys.
         let mut bundle = TrustBundle { epoch: complete.epoch, ..TrustBundle::clone(&known) };
         let (held, got) = (complete.epoch, delta.to);
         if got < held {
@@ -190,7 +193,8 @@ impl Feed {
         self.publish(bundle, proof)
     }
 
-    /// Guards see it when this returns.
+    /// Publishes a bundle. Guards see it when this returns, so that an acknowledgement sent afterwards
+    /// holds.
     fn publish(&self, mut bundle: TrustBundle, proof: Vec<u8>) -> Result<(), NotTaken> {
         bundle.expire(self.clock.now());
         let got = bundle.epoch;
@@ -211,8 +215,9 @@ impl Feed {
         Ok(())
     }
 
-    /// Takes on keys that were polled. What is known to be revoked stays so: polls do not tell. The
-    /// file comes first, so that what was trusted once is not forgotten for something older.
+    /// Accepts keys that were polled. What is known to be revoked stays revoked, since polls bring no
+    /// revocations. The file is written before guards see the keys: after a restart, nothing older is
+    /// accepted than what was trusted once.
     pub(crate) async fn take_keys(&self, polled: TrustBundle) -> Result<(), NotTaken> {
         self.check_issuer(polled.issuer.as_str())?;
         let known = self.bundles.borrow().clone();
@@ -220,7 +225,7 @@ impl Feed {
             Some(bundle) => self.write(bundle).await,
             None => return Ok(()),
         }
-        // A stream may have brought more while it was written.
+        // A stream may have brought more while the file was written, so the keys are merged again.
         self.bundles.send_if_modified(|known| {
             let Ok(Some(bundle)) = merged(known.as_deref(), &polled) else { return false };
             let has_other_keys = known.as_ref().is_none_or(|known| known.keys != bundle.keys);
@@ -257,7 +262,7 @@ impl Feed {
             if let Some(known) = known.as_mut().filter(|known| known.revocations.has_expired(now)) {
                 Arc::make_mut(known).expire(now);
             }
-            // Nothing that a call would notice.
+            // Guards are not woken: no call would notice the difference.
             false
         });
     }
@@ -265,6 +270,7 @@ impl Feed {
     async fn write(&self, bundle: TrustBundle) {
         let Some(path) = self.file.clone() else { return };
         let mut written = self.written.lock().await;
+        // Another write has put a later epoch there meanwhile.
         if bundle.epoch < *written {
             return;
         }
@@ -281,7 +287,7 @@ impl Feed {
     }
 }
 
-/// What polled keys come to with what is known; `None` when that is nothing new.
+/// Merges polled keys with what is known; `None` when they bring nothing new.
 fn merged(
     known: Option<&TrustBundle>,
     polled: &TrustBundle,
@@ -320,7 +326,7 @@ mod tests {
     use crate::keys::{KeySet, SigningKey};
 
     #[test]
-    fn what_has_expired_is_forgotten_without_waking_anyone() {
+    fn expired_revocations_are_forgotten_without_waking_guards() {
         let clock = Clock::fixed(Timestamp::from_unix(1_000));
         let watch = Watch::new("here", None, WhenStale::ServeStale);
         let feed = Feed::new(None, None, watch, clock.clone());

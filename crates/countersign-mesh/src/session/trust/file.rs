@@ -1,9 +1,9 @@
-//! The last good keys and what is revoked, kept in a file, so that a service can start while
-//! Countersign is down and has forgotten nothing.
+//! Keeps the last good keys and revocations in a file, so that a service can start while Countersign is
+//! down, and has forgotten no revocation.
 //!
-//! It is a JWK Set with more members, which readers of JWK Sets pass over: `issuer` and `epoch`; and,
-//! where a stream has brought it, `complete` and `revoked`. A file without these two is one of an older
-//! version, or from polling.
+//! The file is a JWK Set with more members, which other readers of JWK Sets ignore: `issuer` and
+//! `epoch`; and, where a stream has brought them, `complete` and `revoked`. A file without these two
+//! comes from an older version, or from polling.
 
 use std::fmt;
 use std::fs::{self, File};
@@ -22,7 +22,7 @@ use crate::trust::{TrustBundle, TrustDelta};
 /// The largest file that is read: a million revocations and the names around them.
 const MAX_FILE: u64 = 128 * 1024 * 1024;
 
-/// What a stream has brought up to: where the next one goes on.
+/// The epoch up to which a stream has brought everything: the next stream goes on from there.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Complete {
     pub(crate) epoch: u64,
@@ -34,7 +34,7 @@ pub(crate) struct Complete {
 #[derive(Debug, Clone)]
 pub(crate) struct Kept {
     pub(crate) bundle: TrustBundle,
-    /// Up to where its revocations are complete, if they are at all.
+    /// The epoch up to which its revocations are complete, if they are at all.
     pub(crate) complete: Option<Complete>,
 }
 
@@ -102,7 +102,7 @@ pub(crate) fn read(path: &Path, issuer: &Issuer) -> Result<Kept, Disbelief> {
         io::ErrorKind::NotFound => Disbelief::Absent,
         _ => Disbelief::Unreadable(error),
     })?;
-    // Of the open file, not of the path, which could be another one by now.
+    // The mode of the open file, not of the path: another file could be there by now.
     let metadata = file.metadata().map_err(Disbelief::Unreadable)?;
     let mode = metadata.permissions().mode();
     if !metadata.is_file() || mode & 0o077 != 0 {
@@ -166,14 +166,14 @@ fn to_json(kept: &Kept) -> serde_json::Result<String> {
     })
 }
 
-/// Puts the bundle in the file's place in one step: whoever reads it meanwhile gets the one or the
-/// other, whole.
+/// Replaces the file atomically: whoever reads it meanwhile gets the old one or the new one, whole.
 pub(crate) fn write(path: &Path, kept: &Kept) -> io::Result<()> {
     let json = to_json(kept)?;
     let beside = beside(path)?;
     let written = write_new(&beside, &json).and_then(|()| fs::rename(&beside, path));
     if written.is_err() {
-        // What is half done helps nobody; that it cannot be removed adds nothing to the error.
+        // A file that is half written helps nobody. That it cannot be removed either adds nothing to
+        // the error.
         let _ = fs::remove_file(&beside);
     }
     written

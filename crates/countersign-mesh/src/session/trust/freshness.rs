@@ -10,31 +10,31 @@ use tokio::time::{Instant, sleep_until};
 use crate::claims::MAX_TOKEN_LIFE;
 use crate::guard::{Freshness, WhenStale};
 
-/// How old keys and revocations may become where nobody says: neither the server nor the program.
+/// How old keys and revocations may become when neither the server nor the program says.
 pub(crate) const DEFAULT_MAX_STALENESS: Duration = Duration::from_secs(5 * 60);
 
-/// How often the age is shown.
+/// How often the metric of the age is updated.
 const SHOW_EVERY: Duration = Duration::from_secs(5);
 
-/// Watches over the age of what is known. Ages are counted by a clock that nobody sets, from when the
-/// issuer's store confirmed it and not from when we were told: a server that is cut off from its store
-/// and still sends cannot make us believe that we are up to date.
+/// Watches the age of what is known. Ages are counted by the monotonic clock, from when the issuer's
+/// store confirmed it, not from when we were told. So a server that is cut off from its store, but
+/// still sends, cannot make us believe that we are up to date.
 pub(crate) struct Watch {
     /// Where it comes from, in metrics: a process may trust several issuers.
     source: Label,
     confirmed: Mutex<Option<Confirmed>>,
     state: watch::Sender<Freshness>,
     renewed: Notify,
-    /// What the program demands.
+    /// The program's own limit, if it has one.
     longest: Option<Duration>,
     when_stale: WhenStale,
 }
 
-/// The last word on what is known.
+/// The last confirmation of what is known.
 #[derive(Clone, Copy)]
 struct Confirmed {
     heard_at: Instant,
-    /// How old the word was when it was heard.
+    /// How old the confirmation was when it was heard.
     age: Duration,
     max_staleness: Duration,
 }
@@ -48,7 +48,7 @@ impl Confirmed {
         self.heard_at + self.max_staleness.saturating_sub(self.age)
     }
 
-    /// Whether this was confirmed after, or with, an earlier one.
+    /// Whether the store confirmed this after, or together with, an earlier one.
     fn follows(&self, earlier: &Self) -> bool {
         let since = self.heard_at.saturating_duration_since(earlier.heard_at);
         self.age <= earlier.age.saturating_add(since)
@@ -76,8 +76,9 @@ impl Watch {
         self.state.subscribe()
     }
 
-    /// Takes note of a word that was so old when it was heard. `max_staleness` is what the server
-    /// said, if it did; the program's own limit counts where it is stricter.
+    /// Takes note of a confirmation that was `age` old when it was heard. One that is older than the
+    /// last is ignored. `max_staleness` is what the server said, if it did; the program's own limit
+    /// counts where it is stricter.
     pub(crate) fn confirm(
         &self,
         heard_at: Instant,
@@ -90,6 +91,7 @@ impl Watch {
             .min(MAX_TOKEN_LIFE);
         let word = Confirmed { heard_at, age, max_staleness };
         {
+            // Released before `look` takes the lock itself.
             let mut confirmed = self.confirmed.lock().unwrap_or_else(PoisonError::into_inner);
             if confirmed.is_some_and(|confirmed| !word.follows(&confirmed)) {
                 return;
@@ -105,7 +107,7 @@ impl Watch {
         self.confirmed().map(|confirmed| confirmed.age())
     }
 
-    /// Sees that it turns stale in time. Never ends.
+    /// Turns the state stale as soon as it is. Never ends.
     pub(crate) async fn keep_looking(&self) {
         loop {
             self.look();
@@ -162,7 +164,7 @@ impl Watch {
     }
 }
 
-/// Whoever still holds the other half has nobody to watch over it any more.
+/// Whoever still holds the other half of the channel is told `Stale`: nobody watches the age any more.
 impl Drop for Watch {
     fn drop(&mut self) {
         self.state.send_replace(Freshness::Stale);
@@ -180,7 +182,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn an_older_word_takes_nothing_back_and_adds_nothing() {
+    async fn an_older_confirmation_changes_nothing() {
         let watch = Watch::new("here", None, WhenStale::FailClosed);
         watch.confirm(Instant::now(), seconds(10), Some(MINUTE));
         tokio::time::advance(seconds(5)).await;
@@ -193,7 +195,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn no_limit_is_longer_than_a_token_can_live() {
+    async fn the_limit_is_at_most_the_longest_life_of_a_token() {
         let watch = Watch::new("here", None, WhenStale::FailClosed);
         watch.confirm(Instant::now(), Duration::ZERO, Some(Duration::MAX));
         tokio::time::advance(MAX_TOKEN_LIFE - seconds(1)).await;
@@ -205,7 +207,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_nobody_watches_over_is_stale() {
+    async fn trust_is_stale_once_nobody_watches_its_age() {
         let watch = Watch::new("here", None, WhenStale::FailClosed);
         let state = watch.subscribe();
         watch.confirm(Instant::now(), Duration::ZERO, None);

@@ -1,4 +1,6 @@
-//! From the messages of a trust stream to what changed: parts are gathered until the last one is here.
+//! Turns the messages of a trust stream into snapshots and deltas: their parts are gathered until the
+//! last one is here. What is gathered is bounded, so that no server can exhaust the memory of its
+//! verifiers.
 
 use std::time::Duration;
 
@@ -8,19 +10,19 @@ use crate::rpc::watch_trust_bundle_response::Event;
 use crate::rpc::{self, TrustContent, WatchTrustBundleResponse};
 use crate::trust::TrustDelta;
 
-/// The most revocations that are taken at once.
+/// The most revocations in one snapshot or delta.
 const MAX_REVOCATIONS: usize = 1_000_000;
 
-/// The most revoked keys.
+/// The most revoked keys in one snapshot or delta.
 const MAX_REVOKED_KEYS: usize = 10_000;
 
-/// The longest JWK Set, as where it is fetched.
+/// The longest JWK Set in bytes, as for one that is fetched.
 const MAX_JWKS: usize = 256 * 1024;
 
-/// The longest proof.
+/// The longest proof, in bytes.
 const MAX_PROOF: usize = 1024;
 
-/// The most parts, whatever is in them.
+/// The most parts, whatever is in them: empty ones take time, too.
 const MAX_PARTS: usize = 10_000;
 
 /// Why messages make no sense.
@@ -66,7 +68,7 @@ impl Gathering {
             Some(Event::Snapshot(part)) => (Kind::Snapshot, 0, part.content, part.last),
             Some(Event::Delta(part)) => (Kind::Delta, part.from_epoch, part.content, part.last),
             Some(Event::Heartbeat(rpc::TrustHeartbeat {})) => return Ok(Update::Nothing(epoch)),
-            // Something that was added to the protocol since.
+            // An event that a later version of the protocol has added.
             None => return Ok(Update::Part),
         };
         let content = content.ok_or("a part without content")?;
@@ -139,14 +141,15 @@ impl Gathered {
     }
 }
 
-/// A time in whole seconds, rounded up: a revocation reaches rather too far than not far enough.
+/// A time in whole seconds, rounded up: a revocation had better reach too far than not far enough.
 fn time(time: Option<prost_types::Timestamp>) -> Result<Timestamp, Nonsense> {
     let time = time.ok_or("a revocation without its time")?;
     let seconds = u64::try_from(time.seconds).map_err(|_| "a time before 1970")?;
     Ok(Timestamp::from_unix(seconds.saturating_add(u64::from(time.nanos > 0))))
 }
 
-/// How old the message's word was when it was sent. A message that does not say confirms nothing.
+/// How old the store's confirmation was when the message was sent. A message that does not say confirms
+/// nothing.
 pub(crate) fn age(message: &WatchTrustBundleResponse) -> Option<Duration> {
     message.age.and_then(|age| Duration::try_from(age).ok())
 }
@@ -181,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_gathered_has_bounds() {
+    fn too_many_parts_revocations_or_keys_are_refused() {
         let kids = |count| TrustContent { revoked_kids: vec!["k".into(); count], ..first() };
         assert!(add(&mut Gathering::default(), kids(MAX_REVOKED_KEYS)).is_ok());
         assert!(add(&mut Gathering::default(), kids(MAX_REVOKED_KEYS + 1)).is_err());

@@ -1,7 +1,8 @@
 //! Trust that keeps itself fresh: from Countersign's stream, or from an issuer's JWK Set where there
 //! is no stream.
 //!
-//! A poller learns of new keys, not of revocations: a revoked token is accepted until it expires.
+//! A poller learns of new keys, but not of revocations of tokens and clients: a revoked token is
+//! accepted until it expires.
 
 use std::path::PathBuf;
 use std::pin::pin;
@@ -25,25 +26,26 @@ use crate::session::trust::health::Health;
 use crate::session::trust::stream::TrustStream;
 use crate::trust::{Revocations, TrustBundle};
 
-/// How often keys are fetched: Countersign lets them be kept for a minute.
+/// How often keys are fetched: Countersign lets them be cached for a minute.
 const POLL_EVERY: Duration = Duration::from_secs(60);
 
 /// How long until the next try, when keys could not be fetched.
 const RETRY_AFTER: Duration = Duration::from_secs(2);
 
-/// How long the stream may take to bring its first bundle, before keys are polled for so that calls
-/// can begin. Not less: the issuer has rotations wait for whoever polled.
+/// How long the stream may take to bring its first bundle. After that keys are polled, so that calls
+/// can begin. No shorter, since the issuer makes rotations wait for whoever has polled.
 const STREAM_COMES_WITHIN: Duration = Duration::from_secs(3);
 
-/// How often a token with an unknown key may have keys fetched.
+/// How often tokens with unknown keys may cause a fetch, at most.
 const UNKNOWN_KEY_AT_MOST_EVERY: Duration = Duration::from_secs(1);
 
 /// Whose keys are fetched.
 #[derive(Debug, Clone)]
 pub(crate) enum KeysOf {
-    /// Countersign's, whose JWK Set says whose it is; it must be this issuer, if one is named.
+    /// Countersign's keys. The JWK Set says which issuer it is of; if an issuer is named here, it must
+    /// be that one.
     Countersign(Option<Issuer>),
-    /// Those of an issuer that is known beforehand.
+    /// The keys of an issuer that is known beforehand.
     Issuer(Issuer),
 }
 
@@ -114,6 +116,7 @@ impl TrustSource {
                 }
             };
             tokio::select! {
+                // When the last handle of the trust is gone, all of the others are dropped with it.
                 () = feed.closed() => {}
                 () = streaming => {}
                 () = self.jwks.poll(&feed, &key_missing) => {}
@@ -147,7 +150,7 @@ impl KeysOf {
 }
 
 impl Jwks {
-    /// Polls while no stream is to be had. Never ends.
+    /// Polls for as long as there is no stream. Never ends.
     async fn poll(&self, feed: &Feed, key_missing: &Notify) {
         let (mut fetches, mut confirmed_at) = (0, None);
         let mut fed_by = feed.fed_by();
@@ -183,7 +186,8 @@ impl Jwks {
             };
             let mut next = pin!(next);
             loop {
-                // Where revocations come by a stream, keys alone make nothing fresh.
+                // Only without a stream does a fetch confirm anything: where revocations come by a
+                // stream, keys alone make nothing fresh.
                 if *fed_by.borrow_and_update() == FedBy::Polling
                     && let Some(at) = confirmed_at
                 {
@@ -197,7 +201,7 @@ impl Jwks {
         }
     }
 
-    /// Whether they are the latest that there is.
+    /// Hands keys on to the feed. False when they are not accepted, and so confirm nothing.
     async fn hand_on(&self, feed: &Feed, bundle: TrustBundle) -> bool {
         let (issuer, epoch) = (bundle.issuer.clone(), bundle.epoch);
         let taken = feed.take_keys(bundle).await;
@@ -213,6 +217,8 @@ impl Jwks {
             KeysOf::Countersign(_) => TrustBundle::from_jwks(json),
             KeysOf::Issuer(issuer) => Ok(TrustBundle {
                 issuer: issuer.clone(),
+                // A plain JWK Set has no epoch. The number of the fetch makes each one newer than the
+                // last.
                 epoch: fetches,
                 keys: KeySet::from_jwks(json)?,
                 revocations: Revocations::default(),
@@ -221,8 +227,8 @@ impl Jwks {
     }
 }
 
-/// Waits until keys have to be polled for: there is no stream for us, or none has come up in time. One
-/// that was up and is lost comes again, and brings the keys with it.
+/// Waits until keys have to be polled: there is no stream for us, or none has come up in time. A stream
+/// that was up and is lost will come again, and bring the keys with it.
 async fn until_needed(feed: &Feed, fed_by: &mut watch::Receiver<FedBy>, stream_due: Instant) {
     loop {
         let feeder = *fed_by.borrow_and_update();

@@ -22,7 +22,7 @@ use crate::session::tokens::source::TokenSource;
 use crate::session::trust::feed::{FedBy, Feed, NotTaken};
 use crate::session::trust::parts::{self, Gathering, Nonsense, Update};
 
-/// How often the server says that nothing changed.
+/// How often the server sends a heartbeat while nothing changes.
 const HEARTBEAT_EVERY: Duration = Duration::from_secs(5);
 
 /// A stream that says nothing for this long is lost: three heartbeats.
@@ -38,15 +38,16 @@ const RECONNECT_AFTER: Duration = Duration::from_millis(100);
 /// have to come back, before it rotates without them.
 const LONGEST_BACKOFF: Duration = Duration::from_secs(15);
 
-/// How long a refusal is taken for an answer.
+/// How long after a refusal the stream is asked for again.
 const ASK_AGAIN_AFTER: Duration = Duration::from_secs(5 * 60);
 
-/// How many tokens in a row that are not taken are an answer, and not within which time: longer than the
-/// source takes to replace a second one, since keys or tokens may be revoked twice in a row.
+/// When refused tokens count as a refusal of the stream: after so many in a row, over at least this
+/// time. That is longer than a token source takes to replace a second token, since keys or tokens may
+/// be revoked twice in a row.
 const BAD_TOKENS: u32 = 4;
 const BAD_TOKENS_FOR: Duration = Duration::from_secs(10);
 
-/// The largest message. Gathering of snapshots are much smaller.
+/// The largest message, in bytes. Parts of snapshots are much smaller.
 const MAX_MESSAGE: usize = 4 * 1024 * 1024;
 
 /// How many acknowledgements may wait to be sent.
@@ -65,7 +66,7 @@ pub(crate) struct TrustStream {
 enum Over {
     /// Countersign has no stream for us.
     Refused(Status),
-    /// The token was not taken; another one may be.
+    /// The token was refused; another one may be accepted.
     BadToken(Status),
     /// It did not open, or broke off.
     Lost(Status),
@@ -75,7 +76,7 @@ enum Over {
     Silent,
     /// What came makes no sense.
     Nonsense(Nonsense),
-    /// What came is not to be taken on.
+    /// What came is not accepted.
     NotTaken(NotTaken),
 }
 
@@ -105,7 +106,7 @@ impl From<NotTaken> for Over {
     }
 }
 
-/// Tokens that were bad one after the other.
+/// Tokens that were refused one after the other.
 struct BadTokens {
     since: Instant,
     how_many: u32,
@@ -118,8 +119,9 @@ impl Default for BadTokens {
 }
 
 impl BadTokens {
-    /// Whether, with one more, they may be those of a moment. A slow network makes few of them in a long
-    /// time.
+    /// Counts one more, and says whether the trouble may still pass by itself: there were few so far,
+    /// or all of them came within a short time. Time alone would not do: on a slow network even few
+    /// take long.
     fn may_pass(&mut self) -> bool {
         self.how_many += 1;
         self.how_many < BAD_TOKENS || self.since.elapsed() < BAD_TOKENS_FOR
@@ -139,6 +141,7 @@ impl TrustStream {
             if was_up {
                 (refused, bad_tokens) = (false, None);
                 feed.watch.lost_stream();
+                // A stream that breaks off at once is no success: the waits go on growing.
                 if began.elapsed() >= HEARTBEAT_EVERY {
                     failures = 0;
                 }
@@ -146,7 +149,7 @@ impl TrustStream {
             let wait = match &over {
                 Over::BadToken(_) if !refused && bad_tokens.get_or_insert_default().may_pass() => {
                     tracing::warn!(%over, "no trust stream; what is at hand is used on");
-                    // The next token is not long in coming.
+                    // The next token comes soon, so the wait stays short.
                     self.backoff(failures.min(4))
                 }
                 Over::Refused(_) | Over::BadToken(_) => {
@@ -169,7 +172,7 @@ impl TrustStream {
                 feed.begin_anew();
             }
             failures = failures.saturating_add(1);
-            // Who was refused stays a poller until a stream is up again.
+            // A session that was refused goes on polling until a stream is up again.
             feed.is_fed_by(if refused { FedBy::Polling } else { FedBy::Nobody });
             sleep(wait).await;
         }
@@ -182,7 +185,7 @@ impl TrustStream {
             Err(over) => return over,
         };
         match self.follow_with(feed, &token).await {
-            // It may have been revoked; a new one is not.
+            // The token may have been revoked; a new one is not.
             Over::BadToken(status) => {
                 let deadline = Instant::now() + LONGEST_OPENING;
                 match self.tokens.replace(&token, deadline).await {
@@ -202,7 +205,7 @@ impl TrustStream {
         }
     }
 
-    /// Up to twice as long with every failure, and any time up to then, so that a fleet that was cut off
+    /// A random wait up to a limit that doubles with every failure, so that a fleet that was cut off
     /// together does not come back together.
     fn backoff(&self, failures: u32) -> Duration {
         let longest = RECONNECT_AFTER.saturating_mul(1 << failures.min(16)).min(LONGEST_BACKOFF);
@@ -246,7 +249,7 @@ impl TrustStream {
 
 type Said = mpsc::Sender<WatchTrustBundleRequest>;
 
-/// A server that does not read for this long is as good as gone.
+/// Sends a message. A server that does not read for [`LONGEST_SILENCE`] counts as gone.
 async fn say_in_time(say: &Said, event: Event) -> Result<(), Over> {
     let message = WatchTrustBundleRequest { event: Some(event) };
     match timeout(LONGEST_SILENCE, say.send(message)).await {
@@ -264,7 +267,7 @@ fn over(status: Status) -> Over {
     }
 }
 
-/// Reads messages until there is a reason not to.
+/// Reads messages until the stream is over, and says why it is.
 async fn read(feed: &Feed, mut messages: Streaming<WatchTrustBundleResponse>, say: &Said) -> Over {
     let (mut parts, mut acked) = (Gathering::default(), 0);
     loop {
@@ -272,7 +275,7 @@ async fn read(feed: &Feed, mut messages: Streaming<WatchTrustBundleResponse>, sa
             Ok(Ok(Some(message))) => message,
             Ok(Ok(None)) => return Over::Closed,
             Ok(Err(status)) => {
-                // What a stream ends with that never got anywhere is the answer to its opening.
+                // When a stream ends before anything came, its status is the answer to its opening.
                 let was_up = *feed.fed_by().borrow() == FedBy::Stream;
                 return if was_up { Over::Lost(status) } else { over(status) };
             }
@@ -293,13 +296,14 @@ async fn read(feed: &Feed, mut messages: Streaming<WatchTrustBundleResponse>, sa
     }
 }
 
-/// Takes on what a message brings. Gives the epoch that is held, once the message was the last of
-/// something: guards see it by then.
+/// Applies what a message brings. Returns the epoch that is held, once the message completes something;
+/// guards see that epoch by then.
 fn take_on(
     feed: &Feed,
     parts: &mut Gathering,
     mut message: WatchTrustBundleResponse,
 ) -> Result<Option<u64>, Over> {
+    // Taken first, so that the time it takes to apply a snapshot counts as age.
     let heard_at = Instant::now();
     feed.check_issuer(&message.issuer)?;
     let (age, max_staleness) = (parts::age(&message), parts::max_staleness(&message));
@@ -321,7 +325,7 @@ fn take_on(
             let held = feed.complete().map_or(0, |held| held.epoch);
             return match epoch.cmp(&held) {
                 Ordering::Less => Err(NotTaken::Older { held, got: epoch }.into()),
-                // Its parts are on their way.
+                // The parts of that epoch are still on their way.
                 Ordering::Greater if parts.has_some() => Ok(None),
                 Ordering::Greater => Err(NotTaken::Unfounded.into()),
                 Ordering::Equal => {
@@ -340,7 +344,7 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn bad_tokens_are_an_answer_when_they_are_many_over_a_time() {
+    async fn refused_tokens_count_as_a_refusal_once_they_are_many_over_some_time() {
         let mut slow = BadTokens::default();
         for _ in 1..BAD_TOKENS {
             tokio::time::advance(BAD_TOKENS_FOR * 2).await;

@@ -1,4 +1,4 @@
-//! What a verifier calls itself.
+//! The name that a verifier goes by in lists of verifiers. A label only.
 
 /// The longest name that Countersign takes.
 const MAX_NAME: usize = 128;
