@@ -11,6 +11,7 @@ use std::{fmt, fs, io};
 
 use arc_swap::ArcSwap;
 use countersign_mesh::claims::{Clock, Timestamp};
+use countersign_mesh::internals::open_to_others;
 use rustls::crypto::{CryptoProvider, ring};
 use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -283,8 +284,8 @@ fn looks_like_pem(text: &[u8]) -> bool {
 
 /// No error: what mounts certificates into containers often leaves them so.
 fn warn_if_open(key: &Path) {
-    if fs::metadata(key).is_ok_and(|found| found.mode() & 0o004 != 0) {
-        tracing::warn!(path = %key.display(), "the TLS key can be read by everyone on this machine");
+    if fs::metadata(key).is_ok_and(|found| open_to_others(&found).is_some()) {
+        tracing::warn!(path = %key.display(), "others on this machine can read the TLS key");
     }
 }
 

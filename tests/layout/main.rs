@@ -10,9 +10,11 @@ use crate::circles::Arrows;
 /// Each room and the rooms that it may use. An arrow that is not here does not exist. The rooms of
 /// `countersign-mesh` come first, then those of the service, which may use all of that crate's that they
 /// name.
-const ROOMS: [(&str, &[&str]); 21] = [
+const ROOMS: [(&str, &[&str]); 22] = [
     ("encoding", &[]),
     ("net", &[]),
+    // Who may read a file with a secret, for everyone who reads one.
+    ("secret_file", &[]),
     // A collection, for everyone.
     ("cow_map", &[]),
     ("claims", &["encoding"]),
@@ -22,7 +24,10 @@ const ROOMS: [(&str, &[&str]); 21] = [
     ("guard", &["trust", "token", "keys", "claims"]),
     // The generated code brings policies.
     ("rpc", &["guard"]),
-    ("session", &["rpc", "guard", "trust", "token", "keys", "claims", "encoding", "net"]),
+    (
+        "session",
+        &["rpc", "guard", "trust", "token", "keys", "claims", "encoding", "net", "secret_file"],
+    ),
     // An issuer for users' own tests.
     ("testing", &["guard", "trust", "token", "keys", "claims"]),
     // The service.
@@ -72,7 +77,7 @@ const ROOMS: [(&str, &[&str]); 21] = [
         ],
     ),
     // What countersign-mesh shares with the service alone.
-    ("internals", &["cow_map", "encoding", "net"]),
+    ("internals", &["cow_map", "encoding", "net", "secret_file"]),
     // What the binary shares with build scripts.
     ("annotations", &[]),
     // The binary.

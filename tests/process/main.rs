@@ -5,6 +5,7 @@ mod crash;
 mod faults;
 mod leaks;
 mod log;
+mod mounted;
 mod oauth;
 mod pasted;
 mod restore;

@@ -105,6 +105,7 @@ pub mod guard;
 pub mod keys;
 mod net;
 pub mod rpc;
+mod secret_file;
 pub mod session;
 pub mod testing;
 pub mod token;
@@ -116,6 +117,9 @@ pub mod internals {
     pub use crate::cow_map::CowMap;
     pub use crate::encoding::base64_url;
     pub use crate::net::{grpc_timeout, is_loopback};
+    pub use crate::secret_file::{
+        SecretFileError, open_to_others, read as read_secret_file, without_mark,
+    };
     pub use crate::session::link::{Link, LinkError};
     pub use crate::session::reach::credentials_file::{CredentialsFile, Proves, read_private};
 }

@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
+use countersign_mesh::internals::without_mark;
 use countersign_mesh::keys::{InvalidKeyFile, PublicKey};
 use serde::Serialize;
 use zeroize::Zeroizing;
@@ -102,7 +103,7 @@ fn read(path: &Path) -> Result<PublicKey, Error> {
             )
         },
     )?;
-    PublicKey::from_file_text(&text).map_err(|error| {
+    PublicKey::from_file_text(without_mark(&text)).map_err(|error| {
         let next = match error {
             InvalidKeyFile::Private => {
                 "keep it where the client is, and give the public key: openssl pkey -in FILE -pubout"

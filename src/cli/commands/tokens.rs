@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io::{self, Read};
 
+use countersign_mesh::internals::without_mark;
 use countersign_mesh::token::unverified_claims;
 use serde::Serialize;
 use serde_json::Value;
@@ -129,7 +130,7 @@ fn read(source: &TokenSource, stdin: &mut dyn Read) -> Result<Secret, Error> {
             "check where it comes from",
         )
     })?;
-    match text.trim() {
+    match without_mark(&text).trim() {
         "" => Err(Error::failed(
             format!("there is no token in {from}"),
             "check that what writes it succeeded",

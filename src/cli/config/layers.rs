@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::{fmt, fs};
 
+use countersign_mesh::internals::without_mark;
 use toml::{Table, Value};
 
 use crate::cli::config::settings::{Kind, SETTINGS, Setting};
@@ -67,7 +68,7 @@ impl<'a> Layers<'a> {
             )
         })?;
         let mut file = BTreeMap::new();
-        flatten(toml_file::parse(&text, &path)?, "", &mut file);
+        flatten(toml_file::parse(without_mark(&text), &path)?, "", &mut file);
         let known: Vec<&str> = SETTINGS.iter().map(|setting| setting.key).collect();
         match file.keys().find(|key| !known.contains(&key.as_str())) {
             Some(unknown) => Err(toml_file::unknown_key(unknown, &known, &path)),

@@ -16,6 +16,7 @@ use std::fs;
 use std::path::Path;
 
 use countersign_mesh::claims::{ClientId, Clock, Issuer};
+use countersign_mesh::internals::without_mark;
 use serde::Serialize;
 
 use crate::authority::host::{self, NewClient};
@@ -107,7 +108,7 @@ pub fn verify_audit(
                     "name another file",
                 )
             })?;
-            Some(serde_json::from_str::<AuditHead>(&text).map_err(|_| {
+            Some(serde_json::from_str::<AuditHead>(without_mark(&text)).map_err(|_| {
                 let problem = format!("{} is not a head of the audit log", path.display());
                 Error::failed(problem, "export one with `countersign audit head --format json`")
             })?)

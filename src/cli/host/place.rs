@@ -2,9 +2,10 @@
 
 use std::fs::{self, DirBuilder, File};
 use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+use countersign_mesh::internals::{SecretFileError, read_secret_file};
 use zeroize::Zeroizing;
 
 use crate::cli::config::{self, StoreConfig};
@@ -108,20 +109,18 @@ fn write_kek(path: &Path, suffix: u64, key: &Kek) -> io::Result<()> {
     }
 }
 
+/// The most that is read of the file, in bytes: a key takes fewer than a hundred.
+const MAX_FILE: u64 = 4096;
+
 fn read_private(path: &Path) -> Result<Zeroizing<String>, Error> {
-    let unreadable = |error: io::Error| {
-        Error::failed(
+    read_secret_file(path, MAX_FILE).map_err(|error| match error {
+        SecretFileError::Unreadable(error) => Error::failed(
             format!("cannot read the key-encryption key {}: {error}", path.display()),
             "name it with --kek-file or COUNTERSIGN_KEK; a new store is made by `countersign init`",
-        )
-    };
-    let file = File::open(path).map_err(unreadable)?;
-    let mode = file.metadata().map_err(unreadable)?.permissions().mode();
-    if mode & 0o077 != 0 {
-        return Err(Error::failed(
-            format!("{} can be read by others (mode {:04o})", path.display(), mode & 0o7777),
+        ),
+        SecretFileError::OpenToOthers(mode) => Error::failed(
+            format!("{} can be read by others (mode {mode:04o})", path.display()),
             format!("run: chmod 600 {}", crate::cli::credentials::shell_word(path)),
-        ));
-    }
-    io::read_to_string(file).map(Zeroizing::new).map_err(unreadable)
+        ),
+    })
 }

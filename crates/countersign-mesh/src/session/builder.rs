@@ -265,6 +265,7 @@ impl SessionBuilder {
             .credentials
             .prove(self.issuer.as_ref(), self.clock.now())
             .map_err(SessionError::Credentials)?;
+        self.credentials.warn_if_open();
         if self.trust_file.is_some() && self.issuer.is_none() {
             return Err(SessionError::TrustFileWithoutIssuer);
         }

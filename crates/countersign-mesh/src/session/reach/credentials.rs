@@ -2,6 +2,7 @@
 //! key that was rolled over is picked up without a restart.
 
 use std::fmt;
+use std::fs::{self, File};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -10,9 +11,13 @@ use zeroize::Zeroizing;
 
 use crate::claims::{ClientId, Issuer, Timestamp};
 use crate::keys::SigningKey;
+use crate::secret_file;
 use crate::session::reach::credentials_file::{CredentialsFile, Proves};
 use crate::session::reach::error::{CredentialsError, CredentialsFileProblem};
 use crate::token::{Token, sign_assertion};
+
+/// The most that is read of a file with a secret or a key, in bytes.
+const MAX_FILE: u64 = 64 * 1024;
 
 /// A client's id, and what it proves that with: a secret, or the files of a private key or a
 /// certificate. `Debug` shows no secret.
@@ -153,6 +158,30 @@ impl Credentials {
         }
     }
 
+    /// Warns of a file with a secret that others can read. No error: orchestrators mount secrets into containers
+    /// so, where nobody else is.
+    pub(crate) fn warn_if_open(&self) {
+        if let Some((path, mode)) = self.open_to_others() {
+            let (path, mode) = (path.display(), format!("{mode:04o}"));
+            tracing::warn!(%path, mode, "others on this machine can read the secret in this file");
+        }
+    }
+
+    /// The file of a secret that others can read, and its permissions.
+    fn open_to_others(&self) -> Option<(&PathBuf, u32)> {
+        let path = match &self.means {
+            Means::Secret(ClientSecret(Origin::File(path)))
+            | Means::PrivateKeyFile(path)
+            | Means::CertificateFiles { key: path, .. } => path,
+            // A credentials file that is open to others is refused.
+            Means::Secret(ClientSecret(Origin::Given(_) | Origin::CredentialsFile(_))) => {
+                return None;
+            }
+        };
+        let mode = secret_file::open_to_others(&fs::metadata(path).ok()?)?;
+        Some((path, mode))
+    }
+
     /// The client's name.
     pub fn client_id(&self) -> &ClientId {
         &self.client_id
@@ -252,12 +281,39 @@ pub(crate) fn variable(
 /// The trimmed text of a file. An empty file is an error: a file that is being written can be empty for
 /// a moment, and that is not a secret to try.
 fn read_trimmed(path: PathBuf) -> Result<Zeroizing<String>, CredentialsError> {
-    let text = match std::fs::read_to_string(&path) {
-        Ok(text) => Zeroizing::new(text),
+    let text = File::open(&path).and_then(|file| secret_file::text_of(file, MAX_FILE));
+    let text = match text {
+        Ok(text) => text,
         Err(error) => return Err(CredentialsError::Unreadable(path, error)),
     };
     match text.trim() {
         "" => Err(CredentialsError::Empty(path)),
         text => Ok(Zeroizing::new(text.to_owned())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    #[test]
+    fn a_secret_that_others_can_read_is_noticed() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("secret");
+        fs::write(&path, "csec_hush").expect("it is ours");
+        let client_id = || ClientId::new("order").expect("an id");
+        let all = [
+            Credentials::from_file(client_id(), &path),
+            Credentials::private_key_file(client_id(), &path),
+            Credentials::certificate_files(client_id(), "/dev/null", &path),
+        ];
+        for (mode, noticed) in [(0o600, false), (0o644, true), (0o400, false)] {
+            fs::set_permissions(&path, fs::Permissions::from_mode(mode)).expect("it is ours");
+            for credentials in &all {
+                assert_eq!(credentials.open_to_others().is_some(), noticed, "{mode:o}");
+            }
+        }
     }
 }

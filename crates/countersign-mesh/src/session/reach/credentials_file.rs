@@ -1,14 +1,12 @@
 //! The file that says who we are and where: sessions and the command line read the same one.
 
 use std::fmt;
-use std::fs::File;
-use std::io::{self, Read};
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use toml::{Table, Value};
 use zeroize::Zeroizing;
 
+use crate::secret_file::{self, SecretFileError};
 use crate::session::reach::error::{CredentialsError, CredentialsFileProblem};
 
 /// The largest file that is read.
@@ -158,21 +156,17 @@ impl CredentialsFile {
     }
 }
 
-/// The text of a file that only its owner can read.
+/// The text of a file that holds a secret: see [`secret_file`](crate::secret_file) for who may read it.
 ///
 /// # Errors
 /// When it cannot be read, or others can read it too.
 pub fn read_private(path: &Path) -> Result<Zeroizing<String>, CredentialsError> {
-    let unreadable = |error: io::Error| CredentialsError::Unreadable(path.to_owned(), error);
-    let mut file = File::open(path).map_err(unreadable)?;
-    // The mode of the open file, not of the path: another file could be there by now.
-    let mode = file.metadata().map_err(unreadable)?.permissions().mode();
-    if mode & 0o077 != 0 {
-        return Err(CredentialsError::OpenToOthers(path.to_owned(), mode & 0o7777));
-    }
-    let mut text = Zeroizing::new(String::new());
-    (&mut file).take(MAX_FILE).read_to_string(&mut text).map_err(unreadable)?;
-    Ok(text)
+    secret_file::read(path, MAX_FILE).map_err(|error| match error {
+        SecretFileError::Unreadable(error) => CredentialsError::Unreadable(path.to_owned(), error),
+        SecretFileError::OpenToOthers(mode) => {
+            CredentialsError::OpenToOthers(path.to_owned(), mode)
+        }
+    })
 }
 
 #[cfg(test)]
