@@ -13,6 +13,7 @@ use countersign_mesh::internals::{Link, LinkError};
 use http::HeaderValue;
 use http::header::AUTHORIZATION;
 use tokio::sync::Mutex;
+use tokio::time::Instant;
 use tonic::body::Body;
 use tonic::{Response, Status};
 use tower::{Service, ServiceExt};
@@ -111,8 +112,14 @@ impl Service<http::Request<Body>> for Connection {
 struct Shared {
     link: Link,
     credentials: Credentials,
-    /// By the scopes asked for. A command is expected to end long before its tokens expire.
-    tokens: Mutex<BTreeMap<Vec<String>, HeaderValue>>,
+    /// By the scopes asked for. Most commands end long before their tokens expire, but `keys rotate --wait` may not.
+    tokens: Mutex<BTreeMap<Vec<String>, Bearer>>,
+}
+
+/// A token as it is attached to calls, and when to fetch the next one.
+struct Bearer {
+    header: HeaderValue,
+    refresh_at: Instant,
 }
 
 impl Shared {
@@ -121,16 +128,18 @@ impl Shared {
         // Held across the request for a token, so that concurrent calls with the same needs fetch one
         // token, not several.
         let mut tokens = self.tokens.lock().await;
-        if let Some(bearer) = tokens.get(&scopes) {
-            return Ok(bearer.clone());
+        if let Some(bearer) = tokens.get(&scopes).filter(|it| Instant::now() < it.refresh_at) {
+            return Ok(bearer.header.clone());
         }
         let issued = self.issue(audience, scopes.clone(), None).await?;
-        let mut bearer = HeaderValue::try_from(format!("Bearer {}", issued.access_token))
+        let refresh_in = issued.refresh_in.and_then(|span| Duration::try_from(span).ok());
+        let refresh_at = Instant::now() + refresh_in.unwrap_or_default();
+        let mut header = HeaderValue::try_from(format!("Bearer {}", issued.access_token))
             .map_err(|_| Status::internal("the server's token is not one"))?;
         // Keeps the token out of debug output, and out of the peer's header compression table.
-        bearer.set_sensitive(true);
-        tokens.insert(scopes, bearer.clone());
-        Ok(bearer)
+        header.set_sensitive(true);
+        tokens.insert(scopes, Bearer { header: header.clone(), refresh_at });
+        Ok(header)
     }
 
     async fn issue(

@@ -419,7 +419,7 @@ mod tests {
         let with = |more: &[(&str, &str)]| find(None, &environment(&[&base[..], more].concat()));
         assert_eq!(url(with(&[(CLIENT_KEY_FILE, key)])), "https://127.0.0.1:1");
         assert!(refusal(with(&[])).contains("without COUNTERSIGN_CLIENT_KEY_FILE"));
-        write(&at("cron.key"), &made.signing_key.serialize_pem(), 0o640);
+        write(&at("cron.key"), &made.signing_key.serialize_pem(), 0o644);
         assert!(refusal(found(complete)).contains("chmod 600"));
     }
 
@@ -481,7 +481,7 @@ mod tests {
     fn a_file_open_to_others_is_refused_with_the_command_to_run() {
         let directory = directory();
         let path = directory.path().join("my file.toml");
-        for mode in [0o640, 0o604, 0o666] {
+        for mode in [0o644, 0o604, 0o666] {
             write(&path, COMPLETE, mode);
             let line = refusal(find(Some(&path), &environment(&[])));
             assert!(line.ends_with(&format!("run: chmod 600 '{}'", path.display())), "{line}");

@@ -413,7 +413,7 @@ fn exit_codes_tell_usage_refusal_and_silence_apart() {
     assert!(desk.refused("client create a/b").contains("client_id"));
     assert!(desk.refused("token issue --audience elsewhere").contains("AUDIENCE_DENIED"));
     let as_demo = ["keys", "list", "--credentials", DEMO];
-    assert!(desk.sandbox.run(&as_demo).failed(3).contains("SCOPE_DENIED"));
+    assert!(desk.sandbox.run(&as_demo).failed(3).contains("AUDIENCE_DENIED"));
     let Desk { sandbox, server } = desk;
     server.stop();
     let line = sandbox.run(&["keys", "list", "--credentials", OPERATOR]).failed(4);

@@ -41,6 +41,6 @@ fn a_resource_that_an_operator_registered_stands_for_its_audience() {
 
     let other = ["client", "update", "shop", "--resource", "urn:a=elsewhere"];
     let refused = sandbox.run(&[&other[..], &["--credentials", OPERATOR]].concat()).failed(3);
-    assert!(refused.contains("only an audience that the client serves"), "{refused}");
+    assert!(refused.contains("stand only for an audience that the client serves"), "{refused}");
     server.stop();
 }

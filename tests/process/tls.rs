@@ -115,7 +115,7 @@ fn what_is_doubtful_is_served_with_a_warning() {
     sandbox.set_mode("tls.key", 0o644);
     let log = sandbox.serve(&SERVE).stop().stderr;
     assert!(log.contains("the TLS certificate has expired"), "{log}");
-    assert!(log.contains("the TLS key can be read by everyone"), "{log}");
+    assert!(log.contains("others on this machine can read the TLS key"), "{log}");
 }
 
 #[test]

@@ -63,7 +63,7 @@ async fn a_session_starts_from_a_credentials_file_that_only_its_owner_can_read()
         (named(by_key).replace("order.key", "tls.key"), 0o600, "tls.key"),
         (named("private_key_file = \"order.key\"\n"), 0o600, "lacks `issuer`"),
         (by_certificate.replace("https:", "http:"), 0o600, "https"),
-        (text.to_owned(), 0o640, "chmod 600"),
+        (text.to_owned(), 0o644, "chmod 600"),
         (text.replace("order", "us@partner"), 0o600, "`client_id`"),
         (text.replace("client_secret", "secret"), 0o600, "unknown key `secret`"),
         (text.replace("http://127.0.0.1:1", "127.0.0.1"), 0o600, "not an address"),
@@ -74,10 +74,10 @@ async fn a_session_starts_from_a_credentials_file_that_only_its_owner_can_read()
         let error = session().expect_err(part).to_string();
         assert!(error.contains(part) && !error.contains("hush"), "{error}");
     }
-    write(text, 0o640);
+    write(text, 0o644);
     assert!(matches!(
         endpoint(),
-        Err(SessionError::Credentials(CredentialsError::OpenToOthers(_, 0o640)))
+        Err(SessionError::Credentials(CredentialsError::OpenToOthers(_, 0o644)))
     ));
     fs::remove_file(&path).expect("it is there");
     assert!(session().expect_err("it is gone").to_string().contains("order.toml"));

@@ -10,7 +10,8 @@ use http::HeaderMap;
 pub fn grpc_timeout(headers: &HeaderMap) -> Option<Duration> {
     let value = headers.get("grpc-timeout")?.to_str().ok()?;
     let (count, unit) = value.split_at_checked(value.len().checked_sub(1)?)?;
-    let count = Some(count).filter(|count| (1..=8).contains(&count.len()))?.parse().ok()?;
+    let digits = (1..=8).contains(&count.len()) && count.bytes().all(|byte| byte.is_ascii_digit());
+    let count = Some(count).filter(|_| digits)?.parse().ok()?;
     Some(match unit {
         "H" => Duration::from_secs(count * 60 * 60),
         "M" => Duration::from_secs(count * 60),
@@ -29,4 +30,24 @@ pub fn is_loopback(host: &str) -> bool {
         |_| host.eq_ignore_ascii_case("localhost"),
         |address| address.to_canonical().is_loopback(),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_timeout_is_up_to_eight_digits_and_a_unit() {
+        let timeout = |value: &str| {
+            let mut headers = HeaderMap::new();
+            headers.insert("grpc-timeout", value.parse().expect("a value"));
+            grpc_timeout(&headers)
+        };
+        assert_eq!(timeout("2H"), Some(Duration::from_secs(7200)));
+        assert_eq!(timeout("99999999n"), Some(Duration::from_nanos(99_999_999)));
+        assert_eq!(timeout("0S"), Some(Duration::ZERO));
+        for malformed in ["", "S", "1", "1s", "+1S", "-1S", "123456789S", "1 S", "1.5S", "S1"] {
+            assert_eq!(timeout(malformed), None, "{malformed:?}");
+        }
+    }
 }
