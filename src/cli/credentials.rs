@@ -302,7 +302,7 @@ mod tests {
                 .block_on(Connection::open(credentials, Plaintext::OnLoopback));
             opened.map(drop).expect_err("nobody answers there")
         };
-        found.map_or_else(|error| error, unusable).line().expect("it says something")
+        found.map_or_else(|error| error, unusable).line().expect("this error has a line")
     }
 
     fn url(found: Result<Credentials, Error>) -> String {
@@ -343,7 +343,7 @@ mod tests {
         assert!(refusal(find()).ends_with("did you mean `issuer`?"));
         write(&path, &complete.replace("issuer =", "client_secret ="), 0o600);
         assert!(refusal(find()).contains("remove one of them"));
-        let (without, _) = complete.split_once("issuer").expect("it is in it");
+        let (without, _) = complete.split_once("issuer").expect("the text holds it");
         write(&path, without, 0o600);
         assert!(refusal(find()).contains("lacks `issuer`"));
     }
@@ -366,7 +366,7 @@ mod tests {
         assert!(!format!("{found:?}").contains("PRIVATE"));
         let twice = format!("{complete}client_secret = \"csec_hush\"\n");
         assert!(refusal(find(&twice)).ends_with("remove one of them"));
-        let (without_key, _) = complete.split_once("client_key_file").expect("it is in it");
+        let (without_key, _) = complete.split_once("client_key_file").expect("the text holds it");
         assert!(refusal(find(without_key)).contains("lacks `client_key_file`"));
         let without_cert = complete.replace("client_cert_file = \"cron.crt\"\n", "");
         assert!(refusal(find(&without_cert)).contains("lacks `client_cert_file`"));
