@@ -136,8 +136,9 @@ pub fn decide(
         }
     };
     if let Some(missing) = granted.first_missing(&request.scopes) {
-        // What every client holds for `countersign` is no grant: who has none asks for a wrong target.
-        if client.settings.grants.scopes(audience.as_str()).is_none() {
+        // The ordinary scopes of `countersign` are no grant. Who has none and asks for more asks for a wrong target.
+        let has_grant = client.settings.grants.scopes(audience.as_str()).is_some();
+        if !has_grant && !ORDINARY_SCOPES.contains(&missing) {
             return Err(Denial::AudienceNotGranted(audience));
         }
         return Err(Denial::ScopeNotGranted(missing.into()));

@@ -37,7 +37,7 @@ pub struct Connection {
 pub enum Plaintext {
     /// To this machine only.
     OnLoopback,
-    /// Anywhere: someone asked for it in so many words.
+    /// Anywhere: someone asked for that explicitly.
     Anywhere,
 }
 

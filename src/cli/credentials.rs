@@ -344,7 +344,7 @@ mod tests {
                 .block_on(Connection::open(credentials, Plaintext::OnLoopback));
             opened.map(drop).expect_err("nobody answers there")
         };
-        found.map_or_else(|error| error, unusable).line().expect("it says something")
+        found.map_or_else(|error| error, unusable).line().expect("this error has a line")
     }
 
     fn url(found: Result<Credentials, Error>) -> String {
@@ -383,7 +383,7 @@ mod tests {
         assert!(refusal(found()).ends_with("did you mean `issuer`?"));
         write(&path, &complete.replace("issuer =", "client_secret ="), 0o600);
         assert!(refusal(found()).contains("remove one of them"));
-        let (without, _) = complete.split_once("issuer").expect("it is in it");
+        let (without, _) = complete.split_once("issuer").expect("the text holds it");
         write(&path, without, 0o600);
         assert!(refusal(found()).contains("lacks `issuer`"));
     }
@@ -406,7 +406,7 @@ mod tests {
         assert!(!format!("{there:?}").contains("PRIVATE"));
         let twice = format!("{complete}client_secret = \"csec_hush\"\n");
         assert!(refusal(found(&twice)).ends_with("remove one of them"));
-        let (without_key, _) = complete.split_once("client_key_file").expect("it is in it");
+        let (without_key, _) = complete.split_once("client_key_file").expect("the text holds it");
         assert!(refusal(found(without_key)).contains("lacks `client_key_file`"));
         let without_cert = complete.replace("client_cert_file = \"cron.crt\"\n", "");
         assert!(refusal(found(&without_cert)).contains("lacks `client_cert_file`"));

@@ -145,7 +145,7 @@ mod tests {
     fn a_later_step_says_what_was_done_before_it() {
         let error = Error::unreachable("no answer", "try again")
             .after("the client exists", "make a secret");
-        let line = error.line().expect("it says something");
+        let line = error.line().expect("this error has a line");
         assert_eq!(
             line,
             "countersign: the client exists: no answer; try again, then make a secret"

@@ -65,7 +65,7 @@ mod tests {
     const KNOWN: [&str; 3] = ["url", "client_id", "client_secret"];
 
     fn line(error: &Error) -> String {
-        error.line().expect("it says something")
+        error.line().expect("this error has a line")
     }
 
     #[test]

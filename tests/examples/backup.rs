@@ -16,7 +16,7 @@ use crate::shop::{Shop, call, serve};
 fn data(sandbox: &Sandbox) {
     fs::create_dir(sandbox.path("data")).expect("it is not there yet");
     for (name, text) in [("orders.csv", "1001,tea\n"), ("stock.csv", "tea,98\n")] {
-        fs::write(sandbox.path("data").join(name), text).expect("it is ours");
+        fs::write(sandbox.path("data").join(name), text).expect("the test owns the file");
     }
 }
 
@@ -43,7 +43,10 @@ fn a_backup_is_stored_under_the_name_of_its_client() {
     let days = shop.sandbox.listing("store/nightly-backup");
     let day = shop.sandbox.path("store/nightly-backup").join(days.last().expect("today's"));
     assert_eq!(listing(&day), ["orders.csv", "stock.csv"]);
-    assert_eq!(fs::read_to_string(day.join("orders.csv")).expect("it is there"), "1001,tea\n");
+    assert_eq!(
+        fs::read_to_string(day.join("orders.csv")).expect("the file is there"),
+        "1001,tea\n"
+    );
 
     // A file name cannot lead out of the storage's directory.
     let token = shop.token(&credentials, "storage", "backup:write");
@@ -88,8 +91,12 @@ struct Moody {
 }
 
 async fn answer(State(moody): State<Arc<Moody>>, headers: HeaderMap) -> StatusCode {
-    moody.tokens.lock().expect("nobody panicked").extend(headers.get(AUTHORIZATION).cloned());
-    let next = moody.answers.lock().expect("nobody panicked").pop_front();
+    moody
+        .tokens
+        .lock()
+        .expect("no thread panicked with the lock")
+        .extend(headers.get(AUTHORIZATION).cloned());
+    let next = moody.answers.lock().expect("no thread panicked with the lock").pop_front();
     next.unwrap_or(StatusCode::NO_CONTENT)
 }
 
@@ -102,11 +109,12 @@ async fn a_refused_token_is_replaced_once_and_a_storage_in_trouble_is_asked_agai
     let routes = Router::new().fallback(answer).with_state(Arc::clone(&moody));
     let url = serve(routes).await;
     let run = |answers: &[StatusCode]| {
-        *moody.answers.lock().expect("nobody panicked") = answers.iter().copied().collect();
-        moody.tokens.lock().expect("nobody panicked").clear();
+        *moody.answers.lock().expect("no thread panicked with the lock") =
+            answers.iter().copied().collect();
+        moody.tokens.lock().expect("no thread panicked with the lock").clear();
         let args = ["--now", "--credentials", &credentials, "--storage", &url, "--data", "data"];
         let end = shop.run("nightly_backup", &args);
-        (end, moody.tokens.lock().expect("nobody panicked").clone())
+        (end, moody.tokens.lock().expect("no thread panicked with the lock").clone())
     };
     let (end, tokens) = run(&[
         StatusCode::SERVICE_UNAVAILABLE,

@@ -8,11 +8,11 @@ use crate::shop::Shop;
 /// Adds messages as a producer does: under their names only when they are whole.
 fn enqueue(shop: &Shop, numbers: impl IntoIterator<Item = u32>) {
     let queue = shop.sandbox.path("queue");
-    fs::create_dir_all(&queue).expect("it is ours");
+    fs::create_dir_all(&queue).expect("the test owns the file");
     for number in numbers {
         let unfinished = queue.join(format!(".{number:04}"));
-        fs::write(&unfinished, format!("message {number}")).expect("it is ours");
-        fs::rename(unfinished, queue.join(format!("{number:04}"))).expect("it is ours");
+        fs::write(&unfinished, format!("message {number}")).expect("the test owns the file");
+        fs::rename(unfinished, queue.join(format!("{number:04}"))).expect("the test owns the file");
     }
 }
 

@@ -143,7 +143,7 @@ async fn issue(
 }
 
 async fn event(State(provider): State<Arc<Provider>>, Json(event): Json<Value>) {
-    provider.events.lock().expect("nobody panicked").push(event);
+    provider.events.lock().expect("no thread panicked with the lock").push(event);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -165,8 +165,9 @@ async fn webhook_sender_calls_the_provider_with_a_token_of_its_issuer() {
         let text = format!(
             "url = \"{token_url}\"\nclient_id = \"shop-0815\"\nclient_secret = \"{secret}\"\n"
         );
-        fs::write(&file, text).expect("it is ours");
-        fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).expect("it is ours");
+        fs::write(&file, text).expect("the test owns the file");
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o600))
+            .expect("the test owns the file");
         let who = ["--credentials", "acme.toml", "--audience", "acme-events", "--scope", scope];
         shop.run("webhook_sender", &[&who[..], &["--api", &api, "--order", "1001"]].concat())
     };
@@ -174,7 +175,7 @@ async fn webhook_sender_calls_the_provider_with_a_token_of_its_issuer() {
     let end = send(SECRET, &token_url, "events:write");
     assert_eq!(end.code, Some(0), "{end:?}");
     assert!(!end.stderr.contains(SECRET), "{end:?}");
-    let sent = || provider.events.lock().expect("nobody panicked").clone();
+    let sent = || provider.events.lock().expect("no thread panicked with the lock").clone();
     assert_eq!(sent(), [json!({ "event": "shipped", "order": 1001 })]);
 
     for (secret, token_url, scope, why) in [

@@ -26,19 +26,19 @@ impl Counts {
             key.labels().map(|label| format!("{}={}", label.key(), label.value())).collect();
         labels.sort();
         let name = format!("{} {}", key.name(), labels.join(" "));
-        let mut cells = self.0.lock().expect("no panic");
+        let mut cells = self.0.lock().expect("no thread panicked with the lock");
         Arc::clone(cells.entry(name.trim_end().to_owned()).or_default())
     }
 
     fn all(&self) -> Vec<(String, u64)> {
-        let cells = self.0.lock().expect("no panic");
+        let cells = self.0.lock().expect("no thread panicked with the lock");
         cells.iter().map(|(name, cell)| (name.clone(), cell.load(Ordering::SeqCst))).collect()
     }
 
     fn gauge(&self) -> f64 {
         let until = START + DAY;
         let name = format!("countersign_guard_report_only until={}", until.as_unix());
-        let cells = self.0.lock().expect("no panic");
+        let cells = self.0.lock().expect("no thread panicked with the lock");
         f64::from_bits(cells[&name].load(Ordering::SeqCst))
     }
 }
@@ -63,7 +63,7 @@ struct Log(Arc<Mutex<Vec<u8>>>);
 
 impl io::Write for Log {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.lock().expect("no panic").extend_from_slice(bytes);
+        self.0.lock().expect("no thread panicked with the lock").extend_from_slice(bytes);
         Ok(bytes.len())
     }
     fn flush(&mut self) -> io::Result<()> {
@@ -85,7 +85,7 @@ impl Log {
     }
 
     fn lines(&self) -> Vec<String> {
-        let bytes = self.0.lock().expect("no panic").clone();
+        let bytes = self.0.lock().expect("no thread panicked with the lock").clone();
         let text = String::from_utf8(bytes).expect("UTF-8");
         text.lines().map(|line| line.trim().to_owned()).collect()
     }

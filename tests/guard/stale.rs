@@ -95,7 +95,7 @@ async fn http_routes_answer_503_and_explain_says_why() {
         let request = request.body(axum::body::Body::empty()).expect("valid");
         let routes = routes.clone();
         async move {
-            let response = routes.oneshot(request).await.expect("it cannot fail");
+            let response = routes.oneshot(request).await.expect("the service never fails");
             (response.status(), response.headers().contains_key(WWW_AUTHENTICATE))
         }
     };

@@ -68,7 +68,7 @@ impl Callee {
     }
 
     pub fn seen(&self) -> Vec<Seen> {
-        self.seen.lock().expect("no panic").clone()
+        self.seen.lock().expect("no thread panicked with the lock").clone()
     }
 
     /// The tokens that calls of a path came with.
@@ -88,7 +88,12 @@ impl Callee {
             body = request.into_body().collect().await.expect("a good body").to_bytes().len();
         }
         let refusal = (self.refuse)(token.as_deref().unwrap_or_default());
-        self.seen.lock().expect("no panic").push(Seen { path, token, timeout, body });
+        self.seen.lock().expect("no thread panicked with the lock").push(Seen {
+            path,
+            token,
+            timeout,
+            body,
+        });
         match refusal {
             None => Status::new(Code::Ok, "").into_http(),
             Some((code, reason)) => {
@@ -127,7 +132,7 @@ pub async fn call_with(
     if let Some(timeout) = timeout {
         request.headers_mut().insert("grpc-timeout", timeout.parse().expect("valid"));
     }
-    let response = transport.clone().oneshot(request).await.expect("it cannot fail");
+    let response = transport.clone().oneshot(request).await.expect("the service never fails");
     Status::from_header_map(response.headers()).expect("a status").code()
 }
 

@@ -90,7 +90,7 @@ async fn a_call_that_waits_for_a_token_does_not_hold_up_other_calls() {
     let waiting = tokio::spawn(tower::ServiceExt::oneshot(transport.clone(), request(READ)));
     tokio::task::yield_now().await;
     let began = Instant::now();
-    tower::ServiceExt::oneshot(transport, request(PING)).await.expect("it cannot fail");
+    tower::ServiceExt::oneshot(transport, request(PING)).await.expect("the service never fails");
     assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
     waiting.abort();
 }

@@ -57,22 +57,22 @@ impl FakeCountersign {
     }
 
     pub fn answers(&self, answer: Answer) {
-        self.state.lock().expect("no panic").answer = answer;
+        self.state.lock().expect("no thread panicked with the lock").answer = answer;
     }
 
     /// How many tokens it was asked for.
     pub fn asked(&self) -> usize {
-        self.state.lock().expect("no panic").asked.len()
+        self.state.lock().expect("no thread panicked with the lock").asked.len()
     }
 
     /// When it was asked.
     pub fn asked_at(&self) -> Vec<Instant> {
-        self.state.lock().expect("no panic").asked_at.clone()
+        self.state.lock().expect("no thread panicked with the lock").asked_at.clone()
     }
 
     /// The secret of the last request.
     pub fn last_secret(&self) -> String {
-        let state = self.state.lock().expect("no panic");
+        let state = self.state.lock().expect("no thread panicked with the lock");
         match state.asked.last().and_then(|request| request.credential.clone()) {
             Some(Credential::ClientSecret(secret)) => secret,
             Some(Credential::ClientAssertion(_)) => panic!("it has a key and no secret"),
@@ -82,7 +82,7 @@ impl FakeCountersign {
 
     /// The assertion of the last request.
     pub fn last_assertion(&self) -> String {
-        let state = self.state.lock().expect("no panic");
+        let state = self.state.lock().expect("no thread panicked with the lock");
         match state.asked.last().and_then(|request| request.credential.clone()) {
             Some(Credential::ClientAssertion(assertion)) => assertion,
             Some(Credential::ClientSecret(_)) => panic!("it has a secret and no key"),
@@ -150,7 +150,7 @@ impl TokenService for FakeCountersign {
     ) -> Result<Response<rpc::IssueTokenResponse>, Status> {
         let request = request.into_inner();
         let (answer, number) = {
-            let mut state = self.state.lock().expect("no panic");
+            let mut state = self.state.lock().expect("no thread panicked with the lock");
             state.asked.push(request.clone());
             state.asked_at.push(Instant::now());
             (state.answer, state.asked.len())

@@ -18,13 +18,13 @@ async fn a_session_starts_from_a_credentials_file_that_only_its_owner_can_read()
     let session = || SessionBuilder::from_credentials_file(&path)?.connect();
     let endpoint = || OAuthEndpoint::from_credentials_file(&path);
     write(text, 0o600);
-    session().expect("all is there");
+    session().expect("the settings are complete");
     write(&format!("{text}issuer = \"https://auth.example\"\n"), 0o600);
     session().expect("it may say whose keys are trusted");
     // The same kind of file works for any issuer's token endpoint, whose client ids follow rules of
     // their own.
     write(&text.replace("order", "us@partner"), 0o400);
-    endpoint().expect("all is there");
+    endpoint().expect("the settings are complete");
 
     // As for the command line, the certificate authorities are in a file beside it.
     let with_ca = format!("{text}ca_file = \"ca.pem\"\n").replace("http:", "https:");
@@ -54,7 +54,7 @@ async fn a_session_starts_from_a_credentials_file_that_only_its_owner_can_read()
     let by_certificate = named(by_certificate).replace("http:", "https:");
     for by_other_means in [named(by_key), by_certificate.clone()] {
         write(&by_other_means, 0o600);
-        session().expect("all is there");
+        session().expect("the settings are complete");
         let refused = endpoint().map(drop).expect_err("there is no secret in it").to_string();
         assert!(refused.contains("lacks `client_secret`"), "{refused}");
     }
@@ -79,6 +79,6 @@ async fn a_session_starts_from_a_credentials_file_that_only_its_owner_can_read()
         endpoint(),
         Err(SessionError::Credentials(CredentialsError::OpenToOthers(_, 0o644)))
     ));
-    fs::remove_file(&path).expect("it is there");
+    fs::remove_file(&path).expect("the file is there");
     assert!(session().expect_err("it is gone").to_string().contains("order.toml"));
 }

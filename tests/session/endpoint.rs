@@ -53,11 +53,11 @@ impl FakeEndpoint {
     /// Answers with this status, such as `200 OK`, and body from now on.
     pub fn answers(&self, status: &str, body: &str) {
         let answer = (status.to_owned(), body.to_owned());
-        *self.answer.lock().expect("no panic") = Some(answer);
+        *self.answer.lock().expect("no thread panicked with the lock") = Some(answer);
     }
 
     pub fn answers_nothing(&self) {
-        *self.answer.lock().expect("no panic") = None;
+        *self.answer.lock().expect("no thread panicked with the lock") = None;
     }
 
     /// The requests so far, head and body.
@@ -111,7 +111,7 @@ async fn serve(
             Ok(_) => {}
         }
     }
-    let answer = answers.lock().expect("no panic").clone();
+    let answer = answers.lock().expect("no thread panicked with the lock").clone();
     requests.send_modify(|seen| seen.push(String::from_utf8_lossy(&request).into_owned()));
     let Some((status, body)) = answer else { return std::future::pending().await };
     let len = body.len();

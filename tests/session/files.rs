@@ -36,7 +36,7 @@ async fn a_restarted_service_verifies_with_the_keys_of_its_last_run() {
         builder.connect().expect("loopback")
     };
     until_known(&session().trust(), 1).await;
-    assert_eq!(fs::metadata(&path).expect("it is there").permissions().mode() & 0o777, 0o600);
+    assert_eq!(fs::metadata(&path).expect("the file is there").permissions().mode() & 0o777, 0o600);
     assert_eq!(fs::read_dir(dir.path()).expect("a directory").count(), 1);
 
     endpoint.answers("503 Service Unavailable", "");
@@ -51,7 +51,7 @@ async fn a_restarted_service_verifies_with_the_keys_of_its_last_run() {
     endpoint.answers("200 OK", &bundle(ISSUER, 4, 2).to_jwks());
     endpoint.pass_until_read().await;
     until_known(&trust, 2).await;
-    let kept = fs::read_to_string(&path).expect("it is there");
+    let kept = fs::read_to_string(&path).expect("the file is there");
     assert_eq!(kept, bundle(ISSUER, 4, 2).to_jwks());
 }
 
@@ -122,10 +122,10 @@ async fn a_verifier_that_restarts_during_an_outage_forgets_no_revocation() {
     let leaked = TrustContent { revoked_kids: vec!["leaked".to_owned()], ..keys(1) };
     watcher.send(delta(4, 6, leaked));
     assert_eq!(watcher.ack().await, Some(6));
-    let known = rig.trust.bundle().expect("there is one");
+    let known = rig.trust.bundle().expect("there is a bundle");
     assert_eq!(revoked(&known), (true, true, true));
     until_written(&path, "\"epoch\":6").await;
-    assert_eq!(fs::metadata(&path).expect("it is there").permissions().mode() & 0o777, 0o600);
+    assert_eq!(fs::metadata(&path).expect("the file is there").permissions().mode() & 0o777, 0o600);
     drop((watcher, rig));
 
     // A restart while Countersign does not answer.
@@ -154,7 +154,7 @@ async fn a_verifier_that_restarts_during_an_outage_forgets_no_revocation() {
     drop((trust, watcher));
 
     // A damaged file is not believed.
-    let good = fs::read_to_string(&path).expect("it is there");
+    let good = fs::read_to_string(&path).expect("the file is there");
     for (from, to) in [("\"one\"", "\"\""), ("\"cron\"", "\"c c\""), ("\"clients\"", "\"x\"")] {
         fs::write(&path, good.replace(from, to)).expect("written");
         assert!(restart().bundle().is_none(), "{from}");
@@ -169,7 +169,9 @@ async fn until_written(path: &Path, text: &str) {
             return;
         }
         tokio::time::sleep(Duration::from_millis(10)).await;
-        tokio::task::spawn_blocking(std::thread::yield_now).await.expect("no panic");
+        tokio::task::spawn_blocking(std::thread::yield_now)
+            .await
+            .expect("no thread panicked with the lock");
     }
     panic!("nobody writes {text}");
 }

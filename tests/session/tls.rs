@@ -82,7 +82,8 @@ async fn a_session_trusts_a_server_by_the_authority_that_it_is_given() {
         "COUNTERSIGN_CA_FILE" => Some(path.to_str().expect("UTF-8").to_owned()),
         _ => None,
     };
-    let session = SessionBuilder::from_variables(&lookup).expect("all is there").connect();
+    let session =
+        SessionBuilder::from_variables(&lookup).expect("the settings are complete").connect();
     token(&session.expect("an address")).await.expect("a token");
 }
 

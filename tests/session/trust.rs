@@ -68,7 +68,7 @@ pub async fn call(trust: &Trust, seed: u8) -> Code {
     let callee =
         Callee::new().map_request(|request: Request<GuardedBody<Body>>| request.map(Body::new));
     let guarded = Guard::new(trust.clone(), POLICIES).layer(callee);
-    let response = guarded.oneshot(request).await.expect("it cannot fail");
+    let response = guarded.oneshot(request).await.expect("the service never fails");
     Status::from_header_map(response.headers()).expect("a status").code()
 }
 

@@ -57,17 +57,17 @@ impl FakeTrust {
 
     /// Refuses streams with this code from now on.
     pub fn refuses(&self, code: Option<Code>) {
-        self.state.lock().expect("no panic").refuses = code;
+        self.state.lock().expect("no thread panicked with the lock").refuses = code;
     }
 
     /// When it was asked for streams.
     pub fn asked_at(&self) -> Vec<Instant> {
-        self.state.lock().expect("no panic").asked_at.clone()
+        self.state.lock().expect("no thread panicked with the lock").asked_at.clone()
     }
 
     /// The tokens with which it was asked.
     pub fn tokens(&self) -> Vec<String> {
-        self.state.lock().expect("no panic").tokens.clone()
+        self.state.lock().expect("no thread panicked with the lock").tokens.clone()
     }
 
     pub fn service(&self) -> TrustServiceServer<Self> {
@@ -87,7 +87,7 @@ impl TrustService for FakeTrust {
         let token = request.metadata().get("authorization").and_then(|it| it.to_str().ok());
         let token = token.unwrap_or_default().to_owned();
         {
-            let mut state = self.state.lock().expect("no panic");
+            let mut state = self.state.lock().expect("no thread panicked with the lock");
             state.asked_at.push(Instant::now());
             state.tokens.push(token);
             if let Some(code) = state.refuses {
@@ -120,7 +120,7 @@ impl Openings {
 impl Opened {
     async fn said(&mut self) -> Option<watch_trust_bundle_request::Event> {
         let said = tokio::time::timeout(LONG, self.requests.message()).await.expect("in time");
-        said.ok().flatten().map(|request| request.event.expect("something"))
+        said.ok().flatten().map(|request| request.event.expect("a request has an event"))
     }
 }
 

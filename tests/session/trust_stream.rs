@@ -359,7 +359,7 @@ async fn a_session_that_is_refused_the_stream_polls_until_it_is_admitted() {
     watcher.fail(Code::Unavailable);
     tokio::time::resume();
     until_known(&trust, 2).await;
-    let known = trust.bundle().expect("there is one");
+    let known = trust.bundle().expect("there is a bundle");
     assert!(known.revocations.token(&TokenId::new("one").expect("an id")).is_some());
 
     // The polled keys of epoch 6 brought no revocations, so the stream goes on from epoch 5.

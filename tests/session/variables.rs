@@ -21,7 +21,7 @@ fn session(variables: &[(&str, &str)]) -> Result<Session, SessionError> {
 
 #[tokio::test]
 async fn a_session_starts_from_environment_variables_alone() {
-    session(&[URL, ID, SECRET]).expect("all is there");
+    session(&[URL, ID, SECRET]).expect("the settings are complete");
     let dir = tempfile::tempdir().expect("a directory");
     let file = |name: &str, text: &str| {
         let path = dir.path().join(name);
@@ -39,7 +39,7 @@ async fn a_session_starts_from_environment_variables_alone() {
         ("COUNTERSIGN_VERIFIER_NAME", "pod-7"),
         ("COUNTERSIGN_WHEN_STALE", "fail-closed"),
     ])
-    .expect("all is there");
+    .expect("the settings are complete");
 }
 
 #[tokio::test]
@@ -118,10 +118,10 @@ async fn plaintext_off_this_machine_is_refused_unless_asked_for() {
             .find(|(known, _)| *known == name)
             .map(|(_, value)| value.to_string())
     };
-    let builder = SessionBuilder::from_variables(&lookup).expect("all is there");
+    let builder = SessionBuilder::from_variables(&lookup).expect("the settings are complete");
     let session = builder.insecure_plaintext().connect().expect("it was asked for");
     session.channel("http://shop.example:1").expect("the same goes for its channels");
-    let careful = self::session(&[URL, ID, SECRET]).expect("all is there");
+    let careful = self::session(&[URL, ID, SECRET]).expect("the settings are complete");
     let refused = careful.channel("http://shop.example:1");
     assert!(matches!(refused, Err(SessionError::Plaintext(_))));
 }
@@ -130,10 +130,11 @@ async fn plaintext_off_this_machine_is_refused_unless_asked_for() {
 async fn when_stale_is_read_from_the_environment_and_defaults_to_serving() {
     let when_stale = |value| {
         let session = session(&[URL, ID, SECRET, ("COUNTERSIGN_WHEN_STALE", value)]);
-        session.expect("all is there").trust().when_stale()
+        session.expect("the settings are complete").trust().when_stale()
     };
     assert_eq!(when_stale("fail-closed"), WhenStale::FailClosed);
     assert_eq!(when_stale("serve-stale"), WhenStale::ServeStale);
-    let unsaid = session(&[URL, ID, SECRET]).expect("all is there").trust().when_stale();
+    let unsaid =
+        session(&[URL, ID, SECRET]).expect("the settings are complete").trust().when_stale();
     assert_eq!(unsaid, WhenStale::ServeStale);
 }

@@ -184,7 +184,7 @@ pub async fn client(
                     kept.remove(0);
                 }
                 kept.push((which, token.clone()));
-                tokens.lock().expect("no panic").push(token);
+                tokens.lock().expect("no thread panicked with the lock").push(token);
             }
             continue;
         }
@@ -260,7 +260,8 @@ impl Operator {
             match self.dice.below(12) {
                 0..6 => drop(self.rotate(&issuer, &token).await),
                 6..10 => {
-                    let known = self.tokens.lock().expect("no panic").clone();
+                    let known =
+                        self.tokens.lock().expect("no thread panicked with the lock").clone();
                     // One of the latest tokens: most of the others have expired.
                     let latest = known.len().saturating_sub(10);
                     if known.len() > latest {

@@ -47,7 +47,7 @@ fn every_promise_holds_whatever_the_seed() {
         for _ in 0..threads {
             scope.spawn(|| {
                 loop {
-                    let next = left.lock().expect("no panic holds it").next();
+                    let next = left.lock().expect("no thread panicked with the lock").next();
                     let Some(seed) = next else { return };
                     let run = run(seed);
                     let trace = run.trace.join("\n");
@@ -56,12 +56,12 @@ fn every_promise_holds_whatever_the_seed() {
                         "seed {seed}:\n{trace}\n{:#?}\nAgain: SIMULATION_SEED={seed} cargo test --test simulation",
                         run.violations,
                     );
-                    total.lock().expect("no panic holds it").add(&run.counts);
+                    total.lock().expect("no thread panicked with the lock").add(&run.counts);
                 }
             });
         }
     });
-    let total = total.into_inner().expect("no panic held it");
+    let total = total.into_inner().expect("no thread panicked with the lock");
     if !alone {
         // If none of these happened, nothing was put to the test.
         assert!(total.accepted > 0 && total.refused_revoked > 0, "{total:?}");

@@ -115,7 +115,7 @@ pub enum Target {
 
 impl Oracle {
     pub fn lock(&self) -> MutexGuard<'_, Known> {
-        self.0.lock().expect("no panic")
+        self.0.lock().expect("no thread panicked with the lock")
     }
 }
 
@@ -262,7 +262,7 @@ impl Known {
 
     /// Looks at what a verifier has. Its epoch must never go backwards.
     pub fn look(&mut self, name: &'static str, health: &Health) {
-        let verifier = self.verifiers.get_mut(name).expect("it is one");
+        let verifier = self.verifiers.get_mut(name).expect("a known verifier");
         let (before, epoch) = (verifier.epoch, health.epoch.unwrap_or_default());
         verifier.epoch = epoch;
         if epoch < before {

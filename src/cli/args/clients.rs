@@ -248,7 +248,7 @@ mod tests {
 
     #[test]
     fn a_grant_names_an_audience_and_at_least_one_scope() {
-        let grant = parse_grant("inventory=stock:read,a=b").expect("it is one");
+        let grant = parse_grant("inventory=stock:read,a=b").expect("a grant");
         assert_eq!((grant.audience.as_str(), grant.scopes.len()), ("inventory", 2));
         for bad in ["inventory", "inventory=", "=stock:read", "inventory=a,,b", "inventory=a,"] {
             assert!(parse_grant(bad).is_err(), "{bad}");

@@ -268,7 +268,7 @@ mod tests {
     fn serve_has_a_flag_for_each_setting() {
         let mut cli = Cli::command();
         cli.build();
-        let serve = cli.find_subcommand("serve").expect("it is there");
+        let serve = cli.find_subcommand("serve").expect("`serve` is a command");
         for setting in SETTINGS {
             let flag = setting.flag();
             assert!(

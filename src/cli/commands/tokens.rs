@@ -326,7 +326,7 @@ mod tests {
 
     #[test]
     fn a_token_on_stdin_loses_its_newline() {
-        assert_eq!(from_stdin(b"a.b.c\n").expect("it is one").expose(), "a.b.c");
+        assert_eq!(from_stdin(b"a.b.c\n").expect("a token").expose(), "a.b.c");
     }
 
     #[test]

@@ -160,7 +160,7 @@ mod tests {
     #[test]
     fn an_update_names_what_it_changes_and_keeps_the_etag() {
         let (client, paths) =
-            update("--description x --max-token-ttl 10m --disable").expect("it is possible");
+            update("--description x --max-token-ttl 10m --disable").expect("the update is valid");
         assert_eq!(paths, ["description", "max_token_ttl", "disabled"]);
         assert!(
             client.disabled
@@ -168,7 +168,7 @@ mod tests {
                 && client.max_token_ttl.is_some_and(|ttl| ttl.seconds == 600)
         );
         let (client, paths) =
-            update("--no-serves --enable --max-token-ttl default").expect("it is possible");
+            update("--no-serves --enable --max-token-ttl default").expect("the update is valid");
         assert_eq!(paths, ["serves", "max_token_ttl", "disabled"]);
         assert!(client.serves.is_empty() && client.max_token_ttl.is_none() && !client.disabled);
     }
@@ -179,25 +179,26 @@ mod tests {
             uri: uri.to_owned(),
             audience: audience.to_owned(),
         };
-        let (client, paths) = update("--resource a:b --resource c:d=e").expect("it is possible");
+        let (client, paths) =
+            update("--resource a:b --resource c:d=e").expect("the update is valid");
         assert_eq!(paths, ["resources"]);
         assert_eq!(client.resources, [alias("a:b", "jobs"), alias("c:d", "e")]);
-        let (client, _) = update("--serves x --resource a:b").expect("it is possible");
+        let (client, _) = update("--serves x --resource a:b").expect("the update is valid");
         assert_eq!(client.resources, [alias("a:b", "x")]);
         for unclear in ["--no-serves --resource a:b", "--serves x --serves y --resource a:b"] {
             assert!(matches!(update(unclear), Err(Error::Usage(_))), "{unclear}");
         }
-        let (client, paths) = update("--no-resources").expect("it is possible");
+        let (client, paths) = update("--no-resources").expect("the update is valid");
         assert!(client.resources.is_empty() && paths == ["resources"]);
     }
 
     #[test]
     fn grants_are_replaced_extended_or_removed() {
         let grants = |flags| update(flags).map(|(client, _)| client.grants);
-        assert_eq!(grants("--grant c=d").expect("possible"), [grant("c", &["d"])]);
+        assert_eq!(grants("--grant c=d").expect("the update is valid"), [grant("c", &["d"])]);
         assert_eq!(
             grants("--add-grant inventory=a,z --add-grant c=d --remove-grant orders")
-                .expect("possible"),
+                .expect("the update is valid"),
             [grant("inventory", &["a", "z"]), grant("c", &["d"])]
         );
         assert!(matches!(grants("--remove-grant nowhere"), Err(Error::Failed(_))));

@@ -321,7 +321,7 @@ mod tests {
         let flags = flags.iter().map(|(setting, text)| (*setting, (*text).to_owned())).collect();
         ServeConfig::load(flags, Some(&path), mode, &environment).map_err(|error| {
             let code = if matches!(error, Error::Usage(_)) { "usage" } else { "failed" };
-            let line = error.line().expect("it says something");
+            let line = error.line().expect("this error has a line");
             format!("{code}: {}", line.replace(&path.display().to_string(), "c.toml"))
         })
     }
@@ -472,11 +472,12 @@ mod tests {
     #[test]
     fn tls_needs_a_certificate_with_its_key_and_may_then_leave_loopback() {
         let both = "listen = \"0.0.0.0:9443\"\n[tls]\ncert_file = \"c\"\nkey_file = \"k\"\n";
-        let config = from_file(both).expect("all is there");
+        let config = from_file(both).expect("the settings are complete");
         let files = config.tls.expect("it is given");
         assert_eq!((files.cert, files.key), (PathBuf::from("c"), PathBuf::from("k")));
         assert_eq!(files.client_ca, None);
-        let with_ca = from_file(&format!("{both}client_ca_file = \"ca\"\n")).expect("all is there");
+        let with_ca = from_file(&format!("{both}client_ca_file = \"ca\"\n"))
+            .expect("the settings are complete");
         assert_eq!(with_ca.tls.expect("it is given").client_ca, Some(PathBuf::from("ca")));
         assert!(from_file("").expect("valid").tls.is_none());
 

@@ -302,7 +302,7 @@ mod tests {
 
         fn change(&self, change: impl FnOnce(&mut TrustBundle)) {
             self.bundles.send_modify(|bundle| {
-                change(Arc::make_mut(bundle.as_mut().expect("there is one")))
+                change(Arc::make_mut(bundle.as_mut().expect("there is a bundle")))
             });
         }
 

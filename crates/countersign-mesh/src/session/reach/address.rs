@@ -17,7 +17,7 @@ use crate::session::reach::error::SessionError;
 pub(crate) enum Plaintext {
     /// To this machine only.
     OnLoopback,
-    /// Anywhere: someone asked for it in so many words.
+    /// Anywhere: someone asked for that explicitly.
     Anywhere,
 }
 

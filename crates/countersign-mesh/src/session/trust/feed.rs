@@ -344,7 +344,7 @@ mod tests {
         let issuer = Issuer::new("https://issuer.test").expect("an issuer");
         feed.replace(issuer, snapshot, Vec::new()).expect("there is none yet");
         let knows = |name| {
-            let bundle = feed.subscribe().borrow().clone().expect("there is one");
+            let bundle = feed.subscribe().borrow().clone().expect("there is a bundle");
             bundle.revocations.token(&id(name)).is_some()
         };
         bundles.mark_unchanged();
