@@ -97,15 +97,15 @@ pub async fn serve(
     stop: impl Future<Output = ()>,
     grace: Duration,
 ) -> Result<(), ServeError> {
-    serve_with(listener, authority, clock, Options::default(), stop, grace).await
+    serve_with(vec![listener], authority, clock, Options::default(), stop, grace).await
 }
 
-/// Serves until `stop` resolves, then accepts nothing new and lets calls end, for `grace` at most.
+/// Serves on all listeners until `stop` resolves, then accepts nothing new and lets calls end, for `grace` at most.
 ///
 /// # Errors
 /// When it cannot begin, or ends before it is told to.
 pub async fn serve_with(
-    listener: TcpListener,
+    listeners: Vec<TcpListener>,
     authority: Arc<Authority>,
     clock: Clock,
     options: Options,
@@ -113,7 +113,9 @@ pub async fn serve_with(
     grace: Duration,
 ) -> Result<(), ServeError> {
     // Without it small answers wait for acknowledgements.
-    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+    let incoming =
+        listeners.into_iter().map(|listener| TcpIncoming::from(listener).with_nodelay(Some(true)));
+    let incoming = futures_util::stream::select_all(incoming);
     serve_on(incoming, authority, clock, options, stop, grace).await
 }
 

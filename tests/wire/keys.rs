@@ -106,6 +106,10 @@ async fn keys_are_listed_page_by_page() {
     };
     let all = list(0, "").await.expect("a page");
     assert_eq!((all.keys.len(), all.next_page_token.as_str()), (5, ""));
+    // Whoever computes ages does so by the clock of the server.
+    let request = bearing(&operator.token, rpc::ListKeysRequest::default());
+    let answer = server.keys().list_keys(request).await.expect("a page");
+    assert!(answer.metadata().contains_key("date"), "{answer:?}");
     let first = list(2, "").await.expect("a page");
     assert_eq!(first.keys, all.keys[..2]);
     let second = list(2, &first.next_page_token).await.expect("a page");

@@ -88,12 +88,11 @@ async fn list(
     connection: &Connection,
     service: &mut KeyServiceClient<Connection>,
 ) -> Result<Keys, Error> {
-    let now = SystemTime::now();
     let mut keys = Vec::new();
     let mut page_token = String::new();
     loop {
         let request = ListKeysRequest { page_size: PAGE_SIZE, page_token };
-        let page = connection.answer(service.list_keys(request).await)?;
+        let (page, now) = connection.answer_at(service.list_keys(request).await)?;
         keys.extend(page.keys.into_iter().map(|key| Key::at(key, now)));
         page_token = page.next_page_token;
         if page_token.is_empty() {
@@ -135,7 +134,7 @@ struct Key {
     expire_time: Option<String>,
     revoke_time: Option<String>,
     verifiers_holding: i32,
-    /// Shown to people only. It is counted by the clock of this machine.
+    /// Shown to people only. It is counted by the clock of the server, which made the key.
     #[serde(skip)]
     age: Option<u64>,
 }

@@ -1,6 +1,6 @@
 //! Clients as the server has them.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use crate::cli::connection::Connection;
 use crate::cli::error::Error;
@@ -9,9 +9,18 @@ use crate::rpc::{self, GetClientRequest};
 
 /// Reads one client.
 pub async fn read(client_id: String, connection: &Connection) -> Result<rpc::Client, Error> {
+    read_at(client_id, connection).await.map(|(client, _)| client)
+}
+
+/// Reads one client, and when that was by the clock of the server.
+pub async fn read_at(
+    client_id: String,
+    connection: &Connection,
+) -> Result<(rpc::Client, SystemTime), Error> {
     let mut service = ClientServiceClient::new(connection.clone());
-    let answer = connection.answer(service.get_client(GetClientRequest { client_id }).await)?;
-    Ok(answer.client.unwrap_or_default())
+    let answer = service.get_client(GetClientRequest { client_id }).await;
+    let (answer, now) = connection.answer_at(answer)?;
+    Ok((answer.client.unwrap_or_default(), now))
 }
 
 /// A span as a protobuf `Duration`.
