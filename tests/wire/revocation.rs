@@ -72,7 +72,7 @@ async fn a_token_that_revokes_itself_is_shut_out() {
 }
 
 #[tokio::test]
-async fn anothers_token_stays_good() {
+async fn the_token_of_another_client_stays_good() {
     let server = TestServer::start().await;
     let pair = Pair::register(&server).await;
     let token = pair.token(&server).await;

@@ -225,7 +225,7 @@ pub(crate) mod link;
 mod live;
 pub(crate) mod reach;
 mod tokens;
-mod trust;
+pub(crate) mod trust;
 
 pub use self::builder::SessionBuilder;
 pub use self::calls::{AuthInterceptor, Authenticated};
