@@ -25,7 +25,7 @@ pub(super) struct Attempt<'a> {
     pub(super) notes: &'a RequestNotes,
 }
 
-/// What an attempt comes to that fails.
+/// Why an attempt failed.
 #[derive(Debug)]
 pub(super) enum Failed {
     /// Too many have failed before, or the client gets too many tokens.
@@ -86,7 +86,7 @@ impl Attempt<'_> {
         if let Err(IssueError::ClientRejected(_)) = &proven {
             desk.limits.note_failure(origin, client_id.as_str(), now);
         }
-        // A name that nobody has may be a misplaced secret: it is not for the log.
+        // An id that no client has may be a secret in the wrong place, so the log does not get it.
         if !matches!(&proven, Err(IssueError::ClientRejected(NotAuthenticated::UnknownClient))) {
             let _ = notes.client.set(client_id);
         }

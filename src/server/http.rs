@@ -9,8 +9,8 @@ use tower::ServiceExt;
 
 use crate::server::oauth;
 
-/// Puts plain HTTP beside the gRPC services, also below the issuer's path if that has one. What is
-/// neither is not found: tonic would answer it as if it were gRPC.
+/// Puts plain HTTP beside the gRPC services, and also below the issuer's path if it has one. A request for neither is
+/// answered with 404 here, because tonic would answer it as if it were gRPC.
 pub(super) fn beside(grpc: Router, plain: Router, issuer: &Issuer) -> Router {
     let issuer_path = oauth::path_of(issuer);
     let below = plain.clone();

@@ -1,20 +1,20 @@
-//! What a request is found to be, for the log.
+//! What is found out about a request on its way, for the log.
 
 use std::sync::OnceLock;
 
 use countersign_mesh::claims::{Audience, ClientId};
 
-/// Why a request was turned away before anything was done for it. Not an error of ours, and too many
-/// lines to be told as one.
+/// The reason of a request that was turned away before anything was done for it. It is no error of ours, and in an
+/// overload there are too many of them to log each as one.
 pub(super) const OVERLOADED: &str = "OVERLOADED";
 
-/// What a request is found to be on its way through. Handlers note it; the layer tells it.
+/// What handlers find out about a request. The request log writes it down.
 #[derive(Debug, Default)]
 pub(super) struct RequestNotes {
     /// Who asks.
     pub(super) client: OnceLock<ClientId>,
     /// For which audience.
     pub(super) audience: OnceLock<Audience>,
-    /// Why it failed: the reason that the caller is told, and more that it is not.
+    /// Why it failed: the reason that the caller is told, and a detail that only the log gets.
     pub(super) failure: OnceLock<(&'static str, &'static str)>,
 }

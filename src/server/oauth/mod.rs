@@ -1,4 +1,4 @@
-//! OAuth 2.0 over plain HTTP: for whatever speaks that, and does not link this crate.
+//! OAuth 2.0 over plain HTTP, for everything that speaks it already.
 //!
 //! A request is read within bounds into a form, the client is authenticated, the authority is asked,
 //! and what it says becomes JSON. There is no CORS: a browser has no business with client secrets.
@@ -90,12 +90,12 @@ async fn revoke(State(Endpoints { desk, .. }): State<Endpoints>, request: Reques
     end(&notes, answer.await.map(|()| (StatusCode::OK, UNCACHED).into_response()))
 }
 
-/// What a request over plain HTTP is told when there is no place for it.
+/// The answer to a request over plain HTTP in an overload.
 pub(super) fn overloaded() -> Response {
     OAuthError::Overloaded.into_response(&RequestNotes::default())
 }
 
-/// What it is told when it is given up.
+/// The answer to a request over plain HTTP that is given up.
 pub(super) fn too_long() -> Response {
     let error = OAuthError::Unavailable("the answer took too long; try again later");
     error.into_response(&RequestNotes::default())
