@@ -1,9 +1,8 @@
-//! The audit log: a chain of HMACs, so that a row rewritten, removed or cut off at the end shows.
+//! The audit log: a chain of HMACs. A row that was rewritten, removed, or cut off at the end shows.
 //!
-//! Each row's MAC covers the row and the MAC before it. The first row that is still kept, and the
-//! last, are named by anchors under the same key; without the KEK nobody can make one. Whoever can
-//! write to the database can still put back an *old* state as a whole; only a head exported
-//! elsewhere shows that.
+//! Each row's MAC covers the row and the MAC before it. Two anchors under the same key name the first row that is
+//! still kept, and the last. Nobody can make an anchor without the KEK. Whoever can write to the database can still
+//! put back an *old* state as a whole. Only a head that was exported and kept elsewhere shows that.
 
 use std::fmt;
 
@@ -29,9 +28,9 @@ pub struct AuditEvent {
     pub outcome: String,
     /// From where: an address, or empty for the host itself.
     pub peer: String,
-    /// How many times: refusals are counted together.
+    /// How many times it happened: equal refusals are counted together.
     pub count: u64,
-    /// What else there is to say.
+    /// More about it, in words.
     pub detail: String,
 }
 
@@ -71,13 +70,13 @@ pub enum ChainError {
     BadRow(u64),
     /// This row is missing.
     MissingRow(u64),
-    /// The chain ends here, and once went on.
+    /// The chain ends here, and once was longer.
     CutAfter(u64),
     /// An anchor is missing or was not made with this KEK.
     BadAnchor,
-    /// The exported head names a row that is there no more, or no longer the same.
+    /// The exported head names a row that is gone or has changed.
     HeadMismatch(u64),
-    /// The exported head names a row that retention has removed: it cannot be compared any more.
+    /// The exported head names a row that retention has removed, so that it cannot be compared.
     HeadExpired(u64),
 }
 
@@ -122,7 +121,7 @@ impl Link {
 
 const START: Link = Link { sequence: 0, mac: [0; 32] };
 
-/// No row has this MAC, so that what follows it follows nothing.
+/// A MAC that no row has. A row that follows it follows nothing.
 const BROKEN: [u8; 32] = [0xff; 32];
 
 impl Chain {
@@ -134,9 +133,9 @@ impl Chain {
         Ok(chain)
     }
 
-    /// The chain that is there. What does not hold is found by [`verify`], not here: a damaged log
-    /// must not keep the service from starting. Nor may it be mended: the next row follows what the
-    /// anchor names, even if rows were cut off since, and if the anchor is no use, nothing at all.
+    /// The chain as it is stored. Damage is found by [`verify`], not here: a damaged log must not keep the service from
+    /// starting. It must not be covered up either. So the next row follows what the anchor names, even if rows were
+    /// cut off since; if the anchor does not hold, it follows nothing.
     pub(super) fn resume(connection: &Connection, kek: &Kek) -> rusqlite::Result<Self> {
         let key = chain_key(kek);
         let last_row = connection
@@ -151,7 +150,7 @@ impl Chain {
         Ok(Self { key, last })
     }
 
-    /// Adds an event. Part of the transaction that it belongs to; [`Chain::rewind`] if that fails.
+    /// Adds an event, within the transaction that it belongs to. If that fails, [`Chain::rewind`].
     pub(super) fn append(
         &mut self,
         connection: &Connection,
@@ -180,8 +179,8 @@ impl Chain {
         self.write_anchor(connection, "audit_head", self.last)
     }
 
-    /// Forgets rows from before a time. The anchor of the start moves along, but only past rows that
-    /// hold: with it we vouch for them, and someone else may have dated them back.
+    /// Forgets rows from before a time. The anchor of the start moves past them, but only past rows whose MACs hold: the
+    /// anchor vouches for them, and a row that someone dated back must not be removed by us.
     pub(super) fn prune(
         &mut self,
         connection: &Connection,
@@ -217,7 +216,7 @@ impl Chain {
         (self.last != mark.0).then(|| self.last.head())
     }
 
-    /// Back to a mark, when a transaction came to nothing.
+    /// Goes back to a mark, after a transaction that was not committed.
     pub(super) fn rewind(&mut self, mark: ChainMark) {
         self.last = mark.0;
     }
@@ -328,7 +327,7 @@ fn read_row(row: &Row<'_>) -> rusqlite::Result<AuditRow> {
             count: row.get::<_, i64>(7)? as u64,
             detail: row.get(8)?,
         },
-        // One of another length is no MAC, and no row has this one.
+        // A value of another length is no MAC. It becomes the one that no row has.
         mac: row.get::<_, Vec<u8>>(9)?.try_into().unwrap_or(BROKEN),
     })
 }
@@ -360,7 +359,7 @@ fn row_mac(key: &[u8; 32], previous: &[u8; 32], sequence: u64, event: &AuditEven
     for number in [sequence, at.as_unix(), *count] {
         bytes.extend_from_slice(&number.to_be_bytes());
     }
-    // Lengths first, so that no text can lend characters to its neighbour.
+    // Each text is preceded by its length, so that no character can move from one text to the next.
     for text in [actor, action, target, outcome, peer, detail] {
         bytes.extend_from_slice(&(text.len() as u64).to_be_bytes());
         bytes.extend_from_slice(text.as_bytes());

@@ -1,4 +1,4 @@
-//! What the writer is asked for, and what comes of it.
+//! Requests to the writer, and their outcomes.
 
 use countersign_mesh::claims::ClientId;
 
@@ -6,11 +6,11 @@ use crate::store::audit::AuditEvent;
 use crate::store::sqlite::error::StoreError;
 use crate::store::state::Change;
 
-/// What was decided to do.
+/// A decision.
 pub struct Decision<T> {
-    /// What changes; nothing is fine.
+    /// The changes; there may be none.
     pub changes: Vec<Change>,
-    /// What the audit log says of it.
+    /// The audit events that are written with them.
     pub events: Vec<AuditEvent>,
     /// What to answer once it is durable.
     pub answer: T,
@@ -23,11 +23,11 @@ pub struct RequestKey {
     pub actor: ClientId,
     /// The id that the actor gave the request.
     pub id: String,
-    /// Tells this request's content from another's.
+    /// A fingerprint of the request's content.
     pub fingerprint: [u8; 32],
 }
 
-/// What came of a request.
+/// The outcome of a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Committed<T> {
     /// It was done now.
@@ -37,7 +37,7 @@ pub enum Committed<T> {
 }
 
 impl<T> Committed<T> {
-    /// The answer, whenever it was given.
+    /// The answer, from now or from before.
     pub fn into_answer(self) -> T {
         match self {
             Self::Now(answer) | Self::Before(answer) => answer,
@@ -45,7 +45,7 @@ impl<T> Committed<T> {
     }
 }
 
-/// Why a change came to nothing. Nothing was changed.
+/// Why a change was not made. Nothing was changed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum CommitError<E> {
     /// It was decided against.
@@ -54,7 +54,7 @@ pub enum CommitError<E> {
     Store(StoreError),
 }
 
-/// Why a change that was asked for by a request with an id came to nothing. Nothing was changed.
+/// Why a change that a request with an id asked for was not made. Nothing was changed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum RequestError<E> {
     /// It was decided against.

@@ -1,4 +1,4 @@
-//! That a file is on disk under its name.
+//! Making sure that a file is on disk under its name.
 
 use std::fs::File;
 use std::io;
@@ -8,12 +8,13 @@ use std::path::Path;
 /// does not promise that.
 ///
 /// # Errors
-/// When the disk does not take it. That it cannot be asked is none.
+/// When the disk fails. A directory that cannot be synced, because we may not read it or its file system syncs none, is
+/// no error.
 pub fn sync_name(path: &Path) -> io::Result<()> {
     // A name without a directory is in this one.
     let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
     match File::open(parent.unwrap_or(Path::new("."))).and_then(|parent| parent.sync_all()) {
-        // A directory that we may write to but not read, or a file system that syncs none.
+        // We may write to the directory but not read it, or the file system syncs no directories.
         Err(error)
             if matches!(
                 error.kind(),

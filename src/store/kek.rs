@@ -18,7 +18,7 @@ use crate::ring::KeyRing;
 
 /// 256 random bits from which the keys that protect a store are derived (HKDF-SHA-256, RFC 5869).
 ///
-/// What must not be put back with a backup of the store is kept where this key is.
+/// The mark of the highest epoch is kept beside this key, because it must not be put back with a backup of the store.
 pub struct Kek {
     key: Zeroizing<[u8; 32]>,
     epoch_dir: Option<PathBuf>,
@@ -50,9 +50,9 @@ impl Kek {
         Ok(Self { key: bytes, epoch_dir: None })
     }
 
-    /// The same key, with the directory in which the highest epoch of each of its stores is kept: a
-    /// store that is behind does not open ([`StoreError::PutBack`](crate::store::StoreError::PutBack)).
-    /// It is best on another disk than the store. Without one only verifiers can tell.
+    /// The same key, with the directory that keeps the highest epoch of each of its stores. A store that is behind does
+    /// not open ([`StoreError::PutBack`](crate::store::StoreError::PutBack)). The directory is best on another disk
+    /// than the store. Without one, only verifiers notice a store that was put back.
     pub fn with_epoch_dir(self, directory: PathBuf) -> Self {
         Self { epoch_dir: Some(directory), ..self }
     }
@@ -81,7 +81,7 @@ impl Kek {
         key
     }
 
-    /// What tells this key from another without telling anything else about it.
+    /// A fingerprint: it tells this key from another, and says nothing else about it.
     pub(super) fn fingerprint(&self, store_id: &[u8]) -> [u8; 16] {
         let mac = hmac_sha256(&self.derive("countersign kek fingerprint v1"), &[store_id]);
         let mut short = [0; 16];
@@ -125,8 +125,7 @@ impl Kek {
         (key.public() == public).then_some(key)
     }
 
-    /// Tells whether the keys of a store, with their states and times, are those that were written: what
-    /// is not sealed is at least proven.
+    /// A MAC over the keys of a store with their states and times. These are not sealed, but a change to them shows.
     pub(super) fn ring_mac(&self, store_id: &[u8], ring: &KeyRing) -> [u8; 32] {
         let mut keys = ring.keys();
         keys.sort_by(|a, b| a.kid.cmp(&b.kid));

@@ -14,9 +14,8 @@ use crate::store::kek::{Kek, hmac_sha256};
 use crate::store::reservation::private_options;
 use crate::store::sqlite::error::StoreError;
 
-/// Two lines of this length, of which the one with the higher epoch counts. They are written in turn,
-/// in place: a write that is cut off leaves the other, and one `fdatasync` is a third of what a file
-/// renamed to its place costs.
+/// The length of a slot. The file has two, and the one with the higher epoch counts. They are written in turn and in
+/// place. A write that is cut off leaves the other slot, and one `fdatasync` costs a third of a rename.
 const SLOT: usize = 256;
 
 /// The mark of one store.
@@ -40,8 +39,8 @@ impl Mark {
     }
 
     fn open(path: &Path, kek: &Kek, store_id: &[u8; 16]) -> Result<Option<Self>, StoreError> {
-        // One that cannot be written still tells which stores are old. That it must be raised some time
-        // shows then.
+        // Opened for reading if it cannot be written: it still tells which stores are old. Raising it fails later, and
+        // says so.
         let opened = private_options().open(path).or_else(|error| match error.kind() {
             io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => File::open(path),
             _ => Err(error),
@@ -66,7 +65,7 @@ impl Mark {
         Ok(Some(Self { file, path, key, store_id: *store_id, epoch, slot }))
     }
 
-    /// A new mark, where there is none.
+    /// Makes a mark where there is none.
     pub(super) fn create(
         path: &Path,
         kek: &Kek,
@@ -99,7 +98,7 @@ impl Mark {
         &self.path
     }
 
-    /// Raises the mark, and waits until that is on disk. It never sinks.
+    /// Raises the mark, and waits until it is on disk. A lower epoch changes nothing.
     pub(super) fn raise(&mut self, epoch: u64) -> io::Result<()> {
         if epoch <= self.epoch {
             return Ok(());
@@ -116,7 +115,7 @@ fn unavailable(path: &Path, error: &io::Error) -> StoreError {
     StoreError::MarkUnavailable(path.to_owned(), error.to_string())
 }
 
-/// A slot: for people, too.
+/// The text of a slot, which people can read.
 fn line(key: &[u8; 32], store_id: &[u8; 16], epoch: u64) -> Vec<u8> {
     let proof = hex(&proof(key, store_id, epoch));
     let text = format!("countersign-epoch {epoch} {} {proof}", hex(store_id));

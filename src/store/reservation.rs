@@ -1,4 +1,4 @@
-//! The lock beside the database: one process at a time, from before there is a database.
+//! The lock beside the database. It lets one process in at a time, even before there is a database.
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::os::unix::fs::OpenOptionsExt;
@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 
 use crate::store::sqlite::error::StoreError;
 
-/// The place of a store that is not there yet. While it lives, no other process makes a store there
-/// or opens one, so that what belongs to the store can be made along with it.
+/// The place of a store that does not exist yet. While this value lives, no other process makes or opens a store there.
+/// So the files that belong to the store can be made before it.
 #[derive(Debug)]
 pub struct Reservation {
     path: PathBuf,
@@ -32,7 +32,7 @@ impl Reservation {
     }
 }
 
-/// One process at a time: two writers with a state in memory each would lie to their readers.
+/// Takes the lock. Two writers, each with a state of its own in memory, would give their readers outdated answers.
 pub(super) fn lock(path: &Path) -> Result<File, StoreError> {
     let path = path.with_extension("lock");
     let unavailable =
@@ -45,7 +45,7 @@ pub(super) fn lock(path: &Path) -> Result<File, StoreError> {
     }
 }
 
-/// For files that only their owner may read, from the start.
+/// Options that create a file which only its owner may read, from the first moment on.
 pub(super) fn private_options() -> OpenOptions {
     let mut options = OpenOptions::new();
     options.read(true).write(true);

@@ -7,7 +7,7 @@ use countersign_mesh::internals::CowMap;
 
 use crate::client::{Client, ResourceAlias, ResourceUri};
 
-/// What the clients' resources come to. Cheap to clone.
+/// The index of all clients' resources. Cheap to clone.
 ///
 /// Several clients may serve an audience, and each may name its URIs. A URI that means different
 /// audiences to different clients means none.

@@ -1,4 +1,4 @@
-//! The database: opened with care, read whole at the start, written by changes.
+//! The database. It is checked when it is opened, read whole at the start, and then only written.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -37,8 +37,8 @@ const FIRST_EPOCH: u64 = 1;
 /// How long a repeated request gets the same answer.
 const REQUEST_LIFE: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// The name in `meta` that is there only after an orderly stop. Its value is the time since when every use
-/// of a credential is in the store.
+/// The name of a row in `meta` that exists only after an orderly stop. Its value is the time from which on every use of
+/// a credential is in the store.
 const CLEAN_STOP: &str = "clean_stop";
 
 /// The one connection that writes, and what goes with it.
@@ -68,7 +68,7 @@ pub fn create(
     let mut store_id = [0; 16];
     getrandom::fill(&mut store_id)?;
     let path = reservation.path();
-    // Built beside, and moved to its place when it is complete: there is never half a store.
+    // Built under another name and renamed when it is complete, so that there is never half a store.
     let unavailable =
         |error: std::io::Error| StoreError::Unavailable(format!("{}: {error}", path.display()));
     let building = path.with_extension("new");
@@ -97,13 +97,13 @@ pub fn create(
     Chain::begin(&transaction, kek)?.append(&transaction, event)?;
     transaction.pragma_update(None, "application_id", migrations::APPLICATION_ID)?;
     transaction.commit()?;
-    // Closing moves all of it from the journal to the database.
+    // Closing moves everything from the journal into the database.
     connection.close().map_err(|(_, error)| StoreError::from(error))?;
     fs::rename(&building, path).map_err(unavailable)?;
     let named = sync_name(path).map_err(unavailable);
     let mark = |file: PathBuf| Mark::create(&file, kek, &store_id, FIRST_EPOCH).map(drop);
     named.and_then(|()| kek.epoch_file(&store_id).map_or(Ok(()), mark)).inspect_err(|_| {
-        // Its credentials go when this fails, so that it must not stay.
+        // On this error the caller removes the credentials files. A store without them must not stay.
         let _ = fs::remove_file(path);
     })
 }
@@ -111,7 +111,7 @@ pub fn create(
 /// Proves the audit log of a store that may be in use, and that an exported head is in it.
 ///
 /// # Errors
-/// When the store cannot be read, and within, when the chain does not hold.
+/// The outer error when the store cannot be read, the inner one when the chain does not hold.
 pub fn verify_audit(
     path: &Path,
     kek: &Kek,
@@ -119,7 +119,7 @@ pub fn verify_audit(
 ) -> Result<Result<AuditReport, ChainError>, StoreError> {
     let (mut connection, _) = connect_to_ours(path)?;
     check_kek(&connection, kek)?;
-    // One transaction: a server may go on writing meanwhile.
+    // One transaction, because a server may go on writing meanwhile.
     Ok(audit::verify(&*connection.transaction()?, kek, exported)?)
 }
 
@@ -144,8 +144,8 @@ impl Database {
         Ok((database, state))
     }
 
-    /// Makes the mark if there is none, and raises it if it is behind: the last process may have ended
-    /// between commit and mark.
+    /// Makes the mark if there is none, and raises it if it is behind. It is behind when the last process ended between
+    /// the commit and the mark.
     fn keep_mark(&mut self, epoch: u64) -> Result<(), StoreError> {
         match (&mut self.mark, self.kek.epoch_file(&self.store_id)) {
             (Some(mark), _) => mark.raise(epoch).map_err(|error| {
@@ -163,9 +163,9 @@ impl Database {
         }
     }
 
-    /// Keeps the highest epoch that anyone may be told, before they are. When that fails, they are told
-    /// all the same: a revocation that nobody hears of is worse than an old copy that nobody notices.
-    /// It is tried again with every batch, so at least once a minute.
+    /// Keeps the highest epoch that anyone may be told, before anyone is. When that fails, the epoch is published all the
+    /// same: a revocation that nobody hears of is worse than an old copy that nobody notices. Keeping it is tried again
+    /// with every batch, at least once a minute.
     pub(super) fn raise_mark(&mut self, epoch: u64) {
         if let Some(mark) = &mut self.mark
             && let Err(error) = mark.raise(epoch)
@@ -179,17 +179,18 @@ impl Database {
         }
     }
 
-    /// A key for proofs of epochs, and the store that they are of.
+    /// A key for proofs of epochs, and the id of the store that they are about.
     pub(super) fn proof_key(&self) -> (Zeroizing<[u8; 32]>, [u8; 16]) {
         (self.kek.derive("countersign epoch proof v1"), self.store_id)
     }
 
-    /// Since when every use of a credential is in the store: since now, if the last process that noted any
-    /// ended before it could write them down. Once the store can be written, an end without [`Change::StopInOrder`] is one.
+    /// The time from which on every use of a credential is in the store. It is now if the last process that noted uses
+    /// ended before it wrote them down. Removes the note of an orderly stop, so that from now on an end without
+    /// [`Change::StopInOrder`] counts as one that lost uses.
     pub(super) fn begin_noting_uses(&mut self, now: Timestamp) -> Result<Timestamp, StoreError> {
         match load::uses_known_since(&self.connection)? {
             Some(since) => {
-                // A store that cannot be written serves all the same; each maintenance tries again.
+                // A store that cannot be written serves all the same. Each maintenance tries again.
                 if let Err(error) = rows::remove_clean_stop(&self.connection) {
                     tracing::warn!(%error, "the store still has the note that the last stop was in order");
                 }
@@ -227,7 +228,7 @@ impl Database {
                     ring,
                 )?;
             }
-            // What is known of it together with what was known before.
+            // The revocation together with what was known of this token before.
             Change::RevokeToken { id, .. } => {
                 if let Some(revocation) = after.revocations.token(id) {
                     rows::revoke_token(connection, id, revocation)?;
@@ -255,7 +256,7 @@ impl Database {
         Ok(())
     }
 
-    /// Writes down what grows with every change, once the changes are.
+    /// Writes epoch and revision, after the changes.
     pub(super) fn write_counters(&self, state: &State) -> Result<(), StoreError> {
         Ok(rows::write_counters(&self.connection, state.epoch, state.revision)?)
     }
@@ -290,7 +291,7 @@ fn connect_to_ours(path: &Path) -> Result<(Connection, i32), StoreError> {
         return Err(StoreError::NotFound(path.to_owned()));
     }
     let probe = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
-    // Looking must not tidy up what another process has left in its journal.
+    // Opening must not clean up a journal that another process has left.
     let mut journal = path.as_os_str().to_owned();
     journal.push("-wal");
     let has_journal = fs::metadata(journal).is_ok_and(|file| file.len() > 0);
@@ -316,10 +317,10 @@ fn connect(path: &Path, flags: OpenFlags) -> rusqlite::Result<Connection> {
     let connection = Connection::open_with_flags(path, flags | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
     connection.busy_timeout(Duration::from_secs(2))?;
     connection.pragma_update(None, "journal_mode", "WAL")?;
-    // FULL: what was acknowledged survives a power cut, not just a crash of the process.
+    // FULL: an acknowledged change survives a power cut, and not only a crash of the process.
     connection.pragma_update(None, "synchronous", "FULL")?;
     connection.pragma_update(None, "foreign_keys", true)?;
-    // What is removed is overwritten: the sealed private key of a key that has ended among it.
+    // Removed rows are overwritten, among them the sealed private keys of keys that have ended.
     connection.pragma_update(None, "secure_delete", true)?;
     Ok(connection)
 }

@@ -1,4 +1,4 @@
-//! All that was committed, in memory: what every reader reads.
+//! The committed state, in memory. Every reader reads this.
 
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use crate::client::{Client, CredentialId};
 use crate::ring::{KeyRing, Listeners};
 use crate::store::ResourceIndex;
 
-/// One committed state. Cheap to clone: its parts are shared.
+/// One committed state. Its parts are shared, so that a clone is cheap.
 #[derive(Debug, Clone)]
 pub struct State {
     /// Who issues tokens here; fixed for the store's life.
@@ -21,17 +21,17 @@ pub struct State {
     pub revision: u64,
     /// The registered clients.
     pub clients: CowMap<ClientId, Arc<Client>>,
-    /// What their resources mean.
+    /// The audiences that their resources stand for.
     pub resources: ResourceIndex,
     /// The signing keys.
     pub ring: Arc<KeyRing>,
-    /// Who ever listened to what is published.
+    /// Whether anyone ever listened, on the stream or by polling.
     pub listeners: Listeners,
     /// What is revoked.
     pub revocations: Revocations,
 }
 
-/// One thing to change. The store writes it down, then the state takes it on.
+/// One change. The store writes it down, then the state applies it.
 #[derive(Debug, Clone)]
 pub enum Change {
     /// Registers a client, or replaces it with all of its credentials. Its revision is set by the store.
@@ -44,34 +44,34 @@ pub enum Change {
     RevokeToken {
         /// Which one.
         id: TokenId,
-        /// When it has expired everywhere.
+        /// The time at which it has expired for every verifier.
         until: Timestamp,
-        /// Whom it is for; none when only its id is known.
+        /// Its audience; `None` when only its id is known.
         audience: Option<Audience>,
     },
     /// Revokes what was issued to a client.
     RevokeClient {
         /// Which one.
         id: ClientId,
-        /// What was issued before this.
+        /// Tokens issued before this time are revoked.
         before: Timestamp,
-        /// When all of it has expired everywhere.
+        /// The time at which all of them have expired for every verifier.
         until: Timestamp,
-        /// Whom that can be for.
+        /// The audiences that they can be for.
         audiences: Arc<[Audience]>,
     },
     /// Notes when a credential was last used.
     TouchCredential(ClientId, CredentialId, Timestamp),
-    /// Notes that someone listens: what is set is set for good.
+    /// Notes that someone listens. Nothing resets it.
     NoteListeners(Listeners),
-    /// Notes that the process stops, and that all uses of credentials since then are written down.
+    /// Notes that the process stops in order, and that all uses of credentials since a time are written down.
     StopInOrder {
         /// Since when.
         uses_known_since: Timestamp,
     },
-    /// Writes, and changes nothing: to see that the store can be written.
+    /// Changes nothing. Committing it shows that the store can be written.
     Nothing,
-    /// Forgets revocations and requests that matter no more, and audit events from before a time.
+    /// Forgets revocations and requests that no longer matter, and audit events from before a time.
     Expire {
         /// The time.
         now: Timestamp,
@@ -86,7 +86,7 @@ impl State {
         self.revision + 1
     }
 
-    /// The state after a change: the one place that says what a change does.
+    /// The state after a change. Nothing else says what a change does.
     pub(super) fn after(&self, change: &Change) -> Self {
         let mut state = self.clone();
         state.apply(change.clone());
@@ -126,7 +126,7 @@ impl State {
                 self.listeners.streamed |= more.streamed;
                 self.listeners.polled |= more.polled;
             }
-            // The time is in the credential already: that is where it was first noted.
+            // Nothing to do: the time was first noted in the credential itself.
             Change::TouchCredential(..) | Change::StopInOrder { .. } | Change::Nothing => {}
             Change::Expire { now, .. } => {
                 if self.revocations.has_expired(now) {

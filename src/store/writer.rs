@@ -34,16 +34,16 @@ pub struct Store {
 /// Whose thread writes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Writes {
-    /// One of its own, so that nobody who serves others waits on the disk.
+    /// A thread of its own, so that no thread that serves requests waits on the disk.
     #[default]
     Aside,
-    /// That of whoever asks, which waits on the disk: for simulations, whose time would pass while
-    /// another thread writes, for as long as the machine happens to take.
+    /// The thread of the caller, which waits on the disk. This is for simulations: with another thread, simulated time
+    /// would pass for as long as the machine happens to take.
     InPlace,
 }
 
 enum Writer {
-    /// Both are there until the end.
+    /// Both exist until the store is dropped.
     Aside {
         jobs: Option<mpsc::Sender<Job>>,
         thread: Option<JoinHandle<()>>,
@@ -51,17 +51,17 @@ enum Writer {
     InPlace(Box<Mutex<Writing>>),
 }
 
-/// What the writer thread is asked to do. It gets the batch to work in, or the reason why there is
-/// none, and gives back what to do when the batch has been committed, or has not.
+/// A job for the writer. It gets the batch to work in, or the reason why there is none. It returns what to do once the
+/// batch has been committed or has failed.
 type Job = Box<dyn FnOnce(Result<&mut Batch<'_>, StoreError>) -> Completion + Send>;
 type Completion = Box<dyn FnOnce(Result<(), StoreError>) + Send>;
 
-/// A transaction under way, and the state as it will be when it is committed.
+/// A transaction under way, and the state that it leads to when it is committed.
 struct Batch<'a> {
     database: &'a mut Database,
     clock: &'a Clock,
     state: State,
-    /// Set once something could not be written; then nothing of the batch is committed.
+    /// Set once something could not be written. Nothing of the batch is committed then.
     failed: Option<StoreError>,
 }
 
@@ -78,8 +78,8 @@ impl OpenedStore {
         &self.state
     }
 
-    /// Begins to note uses of credentials. Says since when all of them are in the store: since `now` after
-    /// an end that was not in order, for what was in memory then is lost.
+    /// Begins to note uses of credentials. Returns the time from which on all of them are in the store. After an end that
+    /// was not in order that is `now`, because the uses in memory were lost.
     ///
     /// # Errors
     /// When the store cannot be read.
@@ -121,10 +121,10 @@ impl Store {
         Ok(OpenedStore { database, state, pseudonym_key })
     }
 
-    /// Decides on the latest state and makes it so. Answers once it is durable and published.
+    /// Decides on the latest state, and writes the decision. Answers once it is durable and published.
     ///
-    /// `decide` runs where it is written, and is told the time then: it may have waited. Nobody else
-    /// changes the state meanwhile.
+    /// `decide` runs on the writer's thread. It may have waited in the queue, so it is told the time at which it runs.
+    /// Nobody else changes the state meanwhile.
     ///
     /// # Errors
     /// See [`CommitError`]; nothing has been changed then.
@@ -187,9 +187,8 @@ impl Store {
                 Err(error) => Err(E::from(error)),
             };
             Box::new(move |committed| {
-                // Nobody waits any more when the caller has gone away; the change stands all the same.
-                // A refusal does not count either when the batch came to nothing: it may have been
-                // decided on what another job of the batch was to change.
+                // A caller that has gone away gets no answer, and its change stands. If the batch failed, a refusal does
+                // not count either: it may have been decided on a state that another job of the batch was to make.
                 let _ = answer.send(match committed {
                     Ok(()) => outcome,
                     Err(error) => Err(E::from(error)),
@@ -217,15 +216,15 @@ impl Store {
         tokio::task::spawn_blocking(read).await.unwrap_or_else(|_| Err(stopped()))
     }
 
-    /// Stands in the audit log for a name that nobody has: it may be a misplaced secret. The same name
-    /// gets the same pseudonym; without the KEK nobody can tell which name it was.
+    /// A pseudonym for a name that no client has. The audit log holds it in place of the name, which may be a secret in
+    /// the wrong place. The same name gets the same pseudonym. Without the KEK nobody can tell which name it was.
     pub fn pseudonym(&self, name: &str) -> String {
         let mac = hmac_sha256(&self.pseudonym_key, &[name.as_bytes()]);
         let digits: String = mac[..8].iter().map(|byte| format!("{byte:02x}")).collect();
         format!("unknown:{digits}")
     }
 
-    /// Proves that this store had an epoch: without the KEK nobody can make one up.
+    /// A proof that this store had an epoch. Nobody can make one without the KEK.
     pub fn epoch_proof(&self, epoch: u64) -> [u8; 16] {
         let mac = hmac_sha256(&self.proof_key, &[&self.store_id, &epoch.to_be_bytes()]);
         let mut short = [0; 16];
@@ -233,7 +232,7 @@ impl Store {
         short
     }
 
-    /// Tells audiences from others, without anyone else being able to.
+    /// A keyed fingerprint of audiences.
     pub fn audiences_proof(&self, audiences: &[Audience]) -> [u8; 16] {
         let names = audiences.iter().flat_map(|audience| [audience.as_str().as_bytes(), &[0]]);
         let parts: Vec<&[u8]> =
@@ -244,8 +243,8 @@ impl Store {
         short
     }
 
-    /// Keeps in mind, over restarts too, that an epoch was published that the store does not have, and
-    /// has the audit log tell of it. Does not wait for it.
+    /// Notes that an epoch was published which the store does not have, over restarts too, and in the audit log. Does not
+    /// wait for that.
     pub fn note_published(&self, epoch: u64, event: AuditEvent) {
         self.submit(Box::new(move |batch| {
             if let Ok(batch) = batch {
@@ -269,7 +268,7 @@ impl Store {
             Writer::Aside { jobs: None, .. } => job(Err(stopped()))(Err(stopped())),
             Writer::InPlace(writing) => match writing.lock() {
                 Ok(mut writing) => writing.commit(std::iter::once(job)),
-                // As when the thread has panicked.
+                // The same as after a panic of the thread.
                 Err(_) => job(Err(stopped()))(Err(stopped())),
             },
         }
@@ -329,7 +328,7 @@ impl Writing {
                 database.raise_mark(state.epoch);
                 publish(state);
                 if let Some(head) = database.chain.head_since(mark) {
-                    // Kept with the log, elsewhere, it shows whether the audit log was cut back.
+                    // Logs are kept elsewhere. There this line shows later whether the audit log was cut back.
                     tracing::info!(sequence = head.sequence, mac = head.mac, "audit head");
                 }
                 completions.into_iter().for_each(|complete| complete(Ok(())));
@@ -367,7 +366,7 @@ fn commit_batch(
         Some(error) => Err(error),
     };
     if committed.is_err() && !database.connection.is_autocommit() {
-        // For want of space or a working disk SQLite may have rolled back by itself already.
+        // SQLite may have rolled back by itself already, when the disk was full or failed.
         let _ = database.connection.execute_batch("ROLLBACK");
     }
     (completions, committed.map(|()| state))

@@ -1,11 +1,11 @@
-//! Why the store cannot do what it should.
+//! Why the store fails.
 
 use std::fmt;
 use std::path::PathBuf;
 
 use rusqlite::ErrorCode;
 
-/// Why the store cannot do what it should.
+/// Why the store fails.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum StoreError {
     /// There is no database at this path.
@@ -42,7 +42,7 @@ pub enum StoreError {
     BadMark(PathBuf),
     /// The file with the highest epoch cannot be read or written.
     MarkUnavailable(PathBuf, String),
-    /// What it holds cannot be right.
+    /// Its content contradicts itself.
     Corrupt(String),
     /// It cannot be read or written now: locked, full, read-only, or the disk fails.
     Unavailable(String),
@@ -103,7 +103,7 @@ impl std::error::Error for StoreError {}
 impl From<rusqlite::Error> for StoreError {
     fn from(error: rusqlite::Error) -> Self {
         match error.sqlite_error_code() {
-            // The last is SQL that does not fit what is there, such as a table that is missing.
+            // The last kind is SQL that does not fit the schema, such as a missing table.
             Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase | ErrorCode::Unknown) => {
                 Self::Corrupt(error.to_string())
             }

@@ -54,14 +54,14 @@ pub(super) fn state(
     })
 }
 
-/// Since when every use of a credential is in the store, if the last process that noted any stopped in
+/// The time from which on every use of a credential is in the store, if the last process that noted uses stopped in
 /// order.
 pub(super) fn uses_known_since(connection: &Connection) -> rusqlite::Result<Option<Timestamp>> {
     let bytes = meta(connection, CLEAN_STOP)?.and_then(|bytes| bytes.try_into().ok());
     Ok(bytes.map(|bytes| Timestamp::from_unix(u64::from_be_bytes(bytes))))
 }
 
-/// Nobody noted it in stores of versions that had no trust stream yet; their JWKS may have been polled.
+/// Who has listened. Versions without a trust stream noted nothing; their JWK Set may have been polled.
 fn listeners(connection: &Connection) -> Result<Listeners, StoreError> {
     match meta(connection, "listeners")?.as_deref() {
         None => Ok(Listeners { streamed: false, polled: true }),
@@ -135,7 +135,7 @@ fn credential(row: &Row<'_>) -> Result<Credential, StoreError> {
     let content = row.get_ref(3)?.as_blob().map_err(|_| bad())?;
     let kind = row.get_ref(2)?.as_str().map_err(|_| bad())?;
     let kind = CredentialKind::from_content(kind, content).ok_or_else(bad)?;
-    // Only the id of a secret may be another: older versions gave a store's first ones a number.
+    // The id of a secret may have another form: older versions gave the first secrets of a store a number.
     let is_named = matches!(kind, CredentialKind::Secret(_)) || kind.ids().any(|own| own == id);
     if !is_named {
         return Err(bad());
@@ -221,7 +221,7 @@ fn ring(connection: &Connection, kek: &Kek, store_id: &[u8]) -> Result<KeyRing, 
     let active = active.ok_or_else(|| corrupt("the active key"))?;
     let next = next.ok_or_else(|| corrupt("the next key"))?;
     let ring = KeyRing::from_parts(active, next, retired, revoked);
-    // Rows without a sealed key could be anyone's: a retired key of theirs would verify.
+    // Anyone could insert a row without a sealed key, and a retired key of theirs would verify tokens.
     if meta(connection, "ring")?.as_deref() != Some(&kek.ring_mac(store_id, &ring)[..]) {
         return Err(StoreError::BadKeyRing);
     }
@@ -271,7 +271,7 @@ fn former_audiences(
     json: rusqlite::types::FromSqlResult<&str>,
 ) -> Result<ThinVec<(Audience, Timestamp)>, StoreError> {
     let json = json.map_err(|_| corrupt("former_audiences"))?;
-    // Of a hundred thousand clients hardly one has any.
+    // Hardly any client has resources.
     if json == "[]" {
         return Ok(ThinVec::new());
     }

@@ -7,8 +7,8 @@ use crate::store::commit::CommitError;
 /// How many bits of an epoch count within a generation.
 const GENERATION_SHIFT: u32 = 32;
 
-/// Generations are no fewer than the hours since 1970: when a backup is restored once more, and nothing
-/// is left of the first time, the epochs of the first time do not come again. Good for two centuries.
+/// A generation is at least the number of hours since 1970. So when the same backup is restored again, and nothing is
+/// left of the first time, no epoch of the first time is used twice. Enough for two centuries.
 const HOUR: u64 = 60 * 60;
 
 /// A store that was put in place from a backup.
@@ -18,14 +18,14 @@ pub struct Restored {
     pub backup_epoch: u64,
     /// The first epoch of the new generation.
     pub epoch: u64,
-    /// Where the store is kept that was there before.
+    /// Where the store that was there before is kept.
     pub aside: Option<PathBuf>,
     /// The clients as they are now, in the order of their ids.
     pub clients: Vec<ClientInfo>,
 }
 
-/// Copies a store that may be in use to a file that must not be there yet. The copy is of one moment,
-/// needs the same KEK, and is for its owner only.
+/// Copies a store, which may be in use, to a file that must not exist yet. The copy is of one moment, needs the same KEK,
+/// and is readable by its owner only.
 ///
 /// # Errors
 /// When the store cannot be read, or the disk does not take the copy. Nothing is left of it then.
@@ -38,7 +38,7 @@ pub fn back_up(path: &Path, to: &Path) -> Result<(), StoreError> {
         .ok_or_else(|| StoreError::Unavailable(format!("{} is not a name in UTF-8", to.display())));
     let copied = text.and_then(|text| {
         connection.execute("VACUUM INTO ?1", [text])?;
-        // The mode that stores have: opening the copy does not change it then.
+        // The journal mode that stores have, so that opening the copy does not change it.
         connect(to, OpenFlags::SQLITE_OPEN_READ_WRITE)?.close().map_err(|(_, error)| error)?;
         file.sync_all().and_then(|()| sync_name(to)).map_err(unavailable)
     });
@@ -47,16 +47,16 @@ pub fn back_up(path: &Path, to: &Path) -> Result<(), StoreError> {
     })
 }
 
-/// Puts a backup in the place of a store that no process has open; without a backup, a raw copy that is
-/// in the place already. What was there is kept beside it.
+/// Puts a backup in the place of a store that no process has open. Without a backup it does the same for a raw copy that
+/// is in the place already. The store that was there is kept beside it.
 ///
-/// The backup is proven first: it is of this store and KEK, its pages and its audit log hold. Then, in
-/// a copy of it, a generation of epochs begins that is above all that was ever published, with the ring
-/// and the audit event that `renew` gives for the state, and the highest epoch known.
+/// First the backup is proven: it is of this store and KEK, and its pages and its audit log hold. Then, in a copy of it,
+/// a generation of epochs begins that is above every epoch ever published. It begins with the ring and the audit event
+/// that `renew` gives for the state and the highest epoch known.
 ///
 /// # Errors
-/// When the backup does not hold, `renew` refuses it, or the disk does not take it. The store is what
-/// it was then, unless only the mark could not be kept.
+/// When the backup does not hold, `renew` refuses it, or the disk fails. The store is unchanged then, unless only the
+/// mark could not be kept.
 pub fn restore<E>(
     path: &Path,
     kek: Kek,
@@ -99,7 +99,7 @@ fn build<E>(
 
     let (ring, event) = renew(&state, highest).map_err(CommitError::Refused)?;
     let change = Change::ReplaceRing(Arc::new(ring));
-    // Who has listened since the backup, nobody knows: rotations wait for them.
+    // Nobody knows who has listened since the backup. Rotations wait as if someone had.
     let listeners = Listeners { streamed: true, polled: true };
     let noted = Change::NoteListeners(listeners);
     let generation = ((highest >> GENERATION_SHIFT) + 1).max(now.as_unix() / HOUR);
@@ -107,7 +107,7 @@ fn build<E>(
     let after = State { epoch, ..state.after(&change).after(&noted) };
     let written = database.connection.execute_batch("BEGIN IMMEDIATE").map_err(StoreError::from);
     written
-        // Uses since the backup are not in it.
+        // The backup lacks the uses since it was made.
         .and_then(|()| Ok(rows::remove_clean_stop(&database.connection)?))
         .and_then(|()| database.write(&change, &state, &after))
         .and_then(|()| database.write(&noted, &state, &after))
@@ -151,7 +151,7 @@ impl Database {
         }
     }
 
-    /// Moves all of it from the journal to the database, and closes that; the lock stays.
+    /// Moves everything from the journal into the database, and closes it. The lock stays.
     fn finish(&mut self) -> Result<(), StoreError> {
         self.connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))?;
         let connection = std::mem::replace(&mut self.connection, Connection::open_in_memory()?);
@@ -159,8 +159,8 @@ impl Database {
     }
 }
 
-/// Gives a database the name of another, which is kept under a name of its own. Whatever happens in
-/// between, what is found under the name afterwards is one of the two, or is refused as put back.
+/// Gives a database the name of another, which is kept under a new name. Whenever this is interrupted, the name leads to
+/// one of the two, or to a store that is refused as put back.
 fn replace(path: &Path, building: &Path) -> Result<Option<PathBuf>, StoreError> {
     let unavailable = |error: std::io::Error| unavailable(path, &error);
     let aside = if path.exists() {
@@ -168,7 +168,7 @@ fn replace(path: &Path, building: &Path) -> Result<Option<PathBuf>, StoreError> 
             .map(|n| beside(path, &format!(".before-restore-{n}")))
             .find(|aside| !aside.exists())
             .expect("there are more numbers than files");
-        // First the journal: the other database must never be found with it.
+        // The journal goes first: the new database must never be found with the journal of the old one.
         let journal = beside(path, "-wal");
         if journal.exists() {
             fs::rename(&journal, beside(&aside, "-wal")).map_err(unavailable)?;

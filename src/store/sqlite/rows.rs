@@ -108,7 +108,7 @@ pub(super) fn replace_ring(
 ) -> Result<(), StoreError> {
     let before = before.map(by_kid).unwrap_or_default();
     let after = by_kid(ring);
-    // First what goes, so that there are never two active keys, not even within the transaction.
+    // Removals first, so that there are never two active keys, not even within the transaction.
     for kid in before.iter().filter(|(kid, row)| after.get(*kid) != Some(*row)).map(|(kid, _)| kid)
     {
         connection.prepare_cached("DELETE FROM keys WHERE kid = ?1")?.execute([kid.as_str()])?;
