@@ -177,7 +177,7 @@ fn stores_that_are_made_at_once_with_one_kek_all_open() {
 }
 
 #[test]
-fn dev_never_leaves_loopback() {
+fn serve_dev_refuses_addresses_off_loopback() {
     let sandbox = Sandbox::new();
     for args in [
         &["serve", "--dev", "--listen", "0.0.0.0:0"][..],

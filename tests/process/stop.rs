@@ -56,7 +56,7 @@ async fn those_who_watch_its_health_are_told_and_do_not_hold_it_up() {
 }
 
 #[test]
-fn either_signal_stops_it_in_order() {
+fn sigterm_and_sigint_each_stop_the_server_in_order() {
     for signal in ["TERM", "INT"] {
         let sandbox = Sandbox::new();
         let server = sandbox.dev();

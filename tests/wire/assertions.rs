@@ -107,7 +107,7 @@ async fn a_client_without_a_secret_gets_tokens_with_its_key() {
 }
 
 #[tokio::test]
-async fn whatever_an_assertion_may_be_is_accepted() {
+async fn every_allowed_form_of_an_assertion_is_accepted() {
     let (server, operator) = with_key(1).await;
     for seed in 2..9 {
         operator.new_key(&server, "order", &key(seed), None).await.expect("there is room");
@@ -251,7 +251,7 @@ async fn whatever_is_wrong_with_an_assertion_it_is_told_as_a_wrong_secret() {
 }
 
 #[tokio::test]
-async fn an_assertion_is_good_once() {
+async fn an_assertion_is_refused_the_second_time() {
     let (server, operator) = with_key(1).await;
     operator.create(&server, client("cron", STOCK, &[])).await.expect("created");
     operator.new_key(&server, "cron", &key(1), None).await.expect("two may have the same key");
@@ -356,7 +356,7 @@ async fn a_key_works_until_it_expires_or_is_revoked_or_its_client_disabled() {
 }
 
 #[tokio::test]
-async fn eight_keys_and_each_once() {
+async fn a_client_has_at_most_eight_keys_and_each_of_them_once() {
     let server = TestServer::start().await;
     let operator = server.operator().await;
     operator.create(&server, client("order", STOCK, &[])).await.expect("created");

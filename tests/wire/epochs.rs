@@ -335,7 +335,7 @@ async fn of_revocations_without_epoch_and_audience_every_snapshot_tells() {
 }
 
 #[tokio::test]
-async fn a_grant_of_long_ago_tells_nobody() {
+async fn a_grant_that_ended_long_ago_sends_no_revocations_to_its_audience() {
     for (seconds, told) in [(TAIL.as_secs() - 1, 1), (TAIL.as_secs(), 0)] {
         let mut server = TestServer::start().await;
         server.register("order", &[("inventory", &["stock:read"])], &[]).await;

@@ -218,7 +218,7 @@ async fn a_method_that_nobody_declared_is_not_there_for_anyone() {
 }
 
 #[tokio::test]
-async fn whether_it_is_up_anyone_may_ask() {
+async fn health_checks_need_no_token() {
     let server = TestServer::start().await;
     let mut health = HealthClient::new(server.channel.clone());
     let services = rpc::POLICIES.iter().map(|policy| policy.service);

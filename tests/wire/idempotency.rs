@@ -54,7 +54,7 @@ async fn the_same_request_gets_the_same_answer() {
 }
 
 #[tokio::test]
-async fn keys_rotate_once_a_request() {
+async fn a_rotation_that_is_sent_again_rotates_nothing_again() {
     let mut server = TestServer::start().await;
     let operator = server.operator().await;
     let first = rotate(&server, &operator, "one").await.expect("rotated");

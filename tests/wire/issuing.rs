@@ -136,7 +136,7 @@ async fn the_audience_is_inferred_only_when_one_alone_is_meant() {
 }
 
 #[tokio::test]
-async fn countersign_is_never_inferred() {
+async fn a_request_without_an_audience_never_means_countersign() {
     let server = TestServer::start().await;
     let operator = |audience, scopes: &[&str]| {
         server.issue(ask("operator", &server.operator_secret, audience, scopes))
@@ -173,7 +173,7 @@ async fn ordinary_scopes_come_with_what_a_client_is() {
 }
 
 #[tokio::test]
-async fn a_requested_life_only_shortens() {
+async fn a_requested_life_can_shorten_a_token_and_not_lengthen_it() {
     let server = TestServer::start().await;
     let secret = server.register("order", STOCK, &[]).await;
     let life = |requested| {

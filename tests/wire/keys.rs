@@ -53,7 +53,7 @@ async fn a_fresh_store_has_a_next_and_an_active_key() {
 }
 
 #[tokio::test]
-async fn rotation_moves_every_key_one_place_on() {
+async fn a_rotation_makes_next_active_and_active_retired() {
     let server = TestServer::start().await;
     let before = keys(&server).await;
     server.advance(10);
@@ -244,7 +244,7 @@ async fn a_retired_key_leaves_when_its_last_token_has_expired() {
 }
 
 #[tokio::test]
-async fn a_revoked_key_is_remembered_as_long() {
+async fn a_revoked_key_is_remembered_as_long_as_its_tokens_could_live() {
     let mut server = TestServer::start().await;
     let active = keys(&server).await[1].kid.clone();
     server.operator().await.revoke_key(&server, &active).await.expect("revoked");

@@ -89,7 +89,7 @@ async fn what_counts_is_the_token_not_what_its_client_could_have() {
 }
 
 #[tokio::test]
-async fn countersign_has_the_scopes_that_it_has() {
+async fn only_known_scopes_of_countersign_can_be_granted() {
     let server = TestServer::start().await;
     let operator = server.operator().await;
     for scope in ["keys:reed", "root", "keys:*", "stock:read"] {
@@ -132,7 +132,7 @@ async fn each_way_out(server: &TestServer, by: &Caller, who: &str) -> Vec<Result
 }
 
 #[tokio::test]
-async fn the_last_operator_stays() {
+async fn the_last_operator_can_be_neither_deleted_nor_disabled() {
     let server = TestServer::start().await;
     let operator = server.operator().await;
     // None of these could take its place.
@@ -167,7 +167,7 @@ async fn the_last_operator_stays() {
 }
 
 #[tokio::test]
-async fn one_of_two_operators_may_go() {
+async fn one_of_two_operators_can_be_deleted() {
     // Each in its own way, on a server of its own.
     async fn goes<F: Future<Output = Result<(), Status>>>(
         way: impl FnOnce(TestServer, Caller) -> F,

@@ -253,7 +253,7 @@ async fn keys_rotate_by_schedule_through_the_same_gate() {
 }
 
 #[tokio::test]
-async fn without_a_schedule_keys_stay() {
+async fn keys_do_not_rotate_by_themselves_without_a_schedule() {
     let server = TestServer::start().await;
     server.advance(10 * 365 * 86_400);
     assert_eq!(server.authority().rotate_if_due(server.clock.now()).await, Ok(None));

@@ -139,7 +139,7 @@ async fn what_is_no_store_of_ours_is_not_touched() {
 }
 
 #[tokio::test]
-async fn another_kek_opens_nothing() {
+async fn a_store_does_not_open_with_another_kek() {
     let store = Closed::new().await;
     let other = Kek::generate().expect("randomness");
     assert_eq!(refused(&store.server.database(), other), StoreError::WrongKek);
@@ -286,7 +286,7 @@ async fn damaged_pages_are_found_at_the_start() {
 }
 
 #[tokio::test]
-async fn two_processes_do_not_share_a_store() {
+async fn a_second_process_cannot_open_a_store() {
     let mut server = TestServer::start().await;
     let Err(OpenError::Store(error)) = open(&server.database(), server.kek()) else {
         panic!("it opens twice")
