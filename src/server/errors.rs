@@ -266,23 +266,11 @@ fn told(code: Code, reason: &'static str, message: impl Into<String>) -> StatusA
 }
 
 fn denied(denial: &Denial) -> StatusAnswer {
-    match denial {
-        Denial::AudienceNotGranted(audience) => told(
-            Code::PermissionDenied,
-            "AUDIENCE_DENIED",
-            format!("the client has no grant for audience {audience}"),
-        ),
-        Denial::AudienceAmbiguous => told(
-            Code::PermissionDenied,
-            "AUDIENCE_DENIED",
-            "the request names no audience, and the client's grants do not tell which one is meant",
-        ),
-        Denial::ScopeNotGranted(scope) => told(
-            Code::PermissionDenied,
-            "SCOPE_DENIED",
-            format!("the client was not granted the scope {scope}"),
-        ),
-    }
+    let reason = match denial {
+        Denial::AudienceNotGranted(_) | Denial::AudienceAmbiguous => "AUDIENCE_DENIED",
+        Denial::ScopeNotGranted(_) => "SCOPE_DENIED",
+    };
+    told(Code::PermissionDenied, reason, denial.to_string())
 }
 
 fn refused(refusal: &Refusal) -> StatusAnswer {

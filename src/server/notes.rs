@@ -4,6 +4,8 @@ use std::sync::OnceLock;
 
 use countersign_mesh::claims::{Audience, ClientId};
 
+use crate::policy::{Denial, TokenRequest};
+
 /// The reason of a request that was turned away before anything was done for it. It is no error of ours, and in an
 /// overload there are too many of them to log each as one.
 pub(super) const OVERLOADED: &str = "OVERLOADED";
@@ -15,6 +17,61 @@ pub(super) struct RequestNotes {
     pub(super) client: OnceLock<ClientId>,
     /// For which audience.
     pub(super) audience: OnceLock<Audience>,
+    /// What a client that proved who it is asked for and was denied: the scopes, and why not, in words. Both are
+    /// bounded, and made of names that are well-formed.
+    pub(super) denied: OnceLock<Denied>,
     /// Why it failed: the reason that the caller is told, and a detail that only the log gets.
     pub(super) failure: OnceLock<(&'static str, &'static str)>,
+}
+
+/// What a client asked for and was denied.
+#[derive(Debug)]
+pub(super) struct Denied {
+    scopes: String,
+    why: String,
+}
+
+impl Denied {
+    /// The longest text of scopes in a line, in bytes. A request may name sixty-four.
+    const MAX_SCOPES: usize = 256;
+
+    pub(super) fn new(request: &TokenRequest, denial: &Denial) -> Self {
+        let asked = request.scopes.as_str();
+        // Scopes are ASCII (RFC 6749 §3.3), so that every place is between two characters.
+        let scopes = match asked.get(..Self::MAX_SCOPES) {
+            Some(begin) if asked.len() > begin.len() => format!("{begin}…"),
+            _ => asked.to_owned(),
+        };
+        Self { scopes, why: denial.to_string() }
+    }
+
+    /// The scopes that were asked for.
+    pub(super) fn scopes(&self) -> &str {
+        &self.scopes
+    }
+
+    /// Why not, in words.
+    pub(super) fn why(&self) -> &str {
+        &self.why
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use countersign_mesh::claims::ScopeSet;
+
+    use super::*;
+
+    #[test]
+    fn the_scopes_in_a_line_are_bounded() {
+        let of = |scopes: &str| {
+            let scopes = ScopeSet::parse(scopes).expect("scopes");
+            let request = TokenRequest { audience: None, scopes, requested_ttl: None };
+            Denied::new(&request, &Denial::AudienceAmbiguous).scopes
+        };
+        assert_eq!(of("b a"), "a b");
+        assert_eq!(of(&"x".repeat(256)).len(), 256);
+        let long = of(&"x".repeat(300));
+        assert!(long.ends_with("x…") && long.len() == 256 + '…'.len_utf8(), "{long}");
+    }
 }

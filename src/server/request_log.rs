@@ -17,7 +17,7 @@ use tower::{Layer, Service};
 
 use crate::server::deadline::{deadline, keep};
 use crate::server::errors;
-use crate::server::notes::{OVERLOADED, RequestNotes};
+use crate::server::notes::{Denied, OVERLOADED, RequestNotes};
 
 /// Is told of each call that the guard refused to a client that it knows: the client, the path, the
 /// reason, and where the call came from.
@@ -160,6 +160,10 @@ impl Line {
         let path = self.uri.path();
         let client = self.notes.client.get().map_or("", ClientId::as_str);
         let audience = self.notes.audience.get().map_or("", Audience::as_str);
+        let denied = self.notes.denied.get();
+        // Only in lines that have them.
+        let scopes = denied.map(Denied::scopes);
+        let detail = denied.map_or(detail, Denied::why);
         let micros = u64::try_from(self.started.elapsed().as_micros()).unwrap_or(u64::MAX);
         // Probes come every few seconds. By default no operator wants to read them.
         if path.starts_with("/grpc.") || path.starts_with("/health/") {
@@ -167,7 +171,7 @@ impl Line {
         } else if code == Code::Unavailable && outcome != OVERLOADED {
             tracing::error!(%id, ?path, client, audience, outcome, detail, micros, "request");
         } else {
-            tracing::info!(%id, ?path, client, audience, outcome, detail, micros, "request");
+            tracing::info!(%id, ?path, client, audience, scopes, outcome, detail, micros, "request");
         }
     }
 }
