@@ -68,7 +68,7 @@ fuzz-smoke:
 fuzz:
     FUZZ_SEEDS=target/fuzz-seeds FUZZ_RUNS=0 cargo test --test fuzz
     for target in $(cargo +nightly fuzz list); do \
-        ASAN_OPTIONS=detect_odr_violation=0 cargo +nightly fuzz run "$target" "fuzz/corpus/$target" "target/fuzz-seeds/$target" -- -max_total_time=60 -max_len=8192; \
+        ASAN_OPTIONS=detect_odr_violation=0 cargo +nightly fuzz run "$target" "target/fuzz-seeds/$target" -- -max_total_time=60 -max_len=8192; \
     done
 
 # What may be misspelt. Needs typos (PyPI or crates.io).

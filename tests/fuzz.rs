@@ -63,8 +63,10 @@ const WORDS: [&[u8]; 24] = [
 ];
 
 /// An input, changed in one to six ways.
-fn changed(dice: &mut Dice, inputs: &[Vec<u8>]) -> Vec<u8> {
-    let mut bytes = inputs[dice.below(inputs.len())].clone();
+fn changed(dice: &mut Dice, inputs: &[Vec<u8>], seeds: usize) -> Vec<u8> {
+    // Every other one begins with a seed: what is kept was mostly refused.
+    let from = if dice.next().is_multiple_of(2) { &inputs[..seeds] } else { inputs };
+    let mut bytes = from[dice.below(from.len())].clone();
     for _ in 0..=dice.next() % MOST_CHANGES {
         let at = dice.below(bytes.len() + 1);
         match dice.next() % 8 {
@@ -95,13 +97,34 @@ fn changed(dice: &mut Dice, inputs: &[Vec<u8>]) -> Vec<u8> {
     bytes
 }
 
-/// What is kept for a target, in the order of its names.
+/// What is kept for a target: an input a line, as `escape_ascii` writes it.
 fn corpus(name: &str) -> Vec<Vec<u8>> {
-    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus").join(name);
-    let entries = fs::read_dir(&directory).into_iter().flatten();
-    let mut paths: Vec<_> = entries.map(|entry| entry.expect("an entry").path()).collect();
-    paths.sort();
-    paths.iter().map(|path| fs::read(path).expect("a file")).collect()
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("fuzz/corpus/{name}.txt"));
+    let text =
+        fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    text.lines().map(unescaped).collect()
+}
+
+fn unescaped(line: &str) -> Vec<u8> {
+    let (mut bytes, mut rest) = (Vec::new(), line.bytes());
+    while let Some(byte) = rest.next() {
+        bytes.push(match byte {
+            b'\\' => match rest.next().expect("an escape has a second character") {
+                b't' => b'\t',
+                b'r' => b'\r',
+                b'n' => b'\n',
+                b'x' => {
+                    let mut digit = || char::from(rest.next().expect("two digits")).to_digit(16);
+                    let (high, low) =
+                        (digit().expect("hexadecimal"), digit().expect("hexadecimal"));
+                    u8::try_from(high * 16 + low).expect("two digits")
+                }
+                plain => plain,
+            },
+            plain => plain,
+        });
+    }
+    bytes
 }
 
 fn drive(target: &Target) {
@@ -113,7 +136,7 @@ fn drive(target: &Target) {
     let mut dice = Dice(target.name.bytes().map(u64::from).sum());
     let mut something = 0;
     let unchanged = inputs.clone();
-    let all = unchanged.into_iter().chain((0..runs).map(|_| changed(&mut dice, &inputs)));
+    let all = unchanged.into_iter().chain((0..runs).map(|_| changed(&mut dice, &inputs, seeds)));
     for bytes in all {
         match catch_unwind(AssertUnwindSafe(|| (target.check)(&bytes))) {
             Ok(is_something) => something += usize::from(is_something),
@@ -128,18 +151,25 @@ fn drive(target: &Target) {
     ));
 }
 
-/// Writes the seeds to files, for a driver that wants them so.
+/// Writes seeds and corpus to files, for a driver that wants them so.
 fn write_seeds(target: &Target, below: &Path) {
     let directory = below.join(target.name);
     fs::create_dir_all(&directory).expect("it can be made");
-    for (number, seed) in (target.seeds)().iter().enumerate() {
-        fs::write(directory.join(format!("seed-{number}")), seed).expect("there is room");
+    let inputs = (target.seeds)().into_iter().chain(corpus(target.name));
+    for (number, input) in inputs.enumerate() {
+        fs::write(directory.join(number.to_string()), input).expect("there is room");
     }
 }
 
 fn say(line: &str) {
     use std::io::Write;
     std::io::stderr().write_all(line.as_bytes()).expect("stderr is there");
+}
+
+#[test]
+fn a_kept_input_is_read_as_it_was_written() {
+    let all: Vec<u8> = (0..=255).collect();
+    assert_eq!(unescaped(&all.escape_ascii().to_string()), all);
 }
 
 #[test]

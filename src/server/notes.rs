@@ -70,8 +70,13 @@ mod tests {
             Denied::new(&request, &Denial::AudienceAmbiguous).scopes
         };
         assert_eq!(of("b a"), "a b");
-        assert_eq!(of(&"x".repeat(256)).len(), 256);
-        let long = of(&"x".repeat(300));
-        assert!(long.ends_with("x…") && long.len() == 256 + '…'.len_utf8(), "{long}");
+        let scopes = |count: usize| {
+            let names: Vec<_> =
+                (10..10 + count).map(|number| format!("{number}{}", "x".repeat(14))).collect();
+            names.join(" ")
+        };
+        assert_eq!(of(&scopes(15)).len(), 15 * 17 - 1);
+        let long = of(&scopes(16));
+        assert!(long.ends_with('…') && long.len() == 256 + '…'.len_utf8(), "{long}");
     }
 }
