@@ -71,7 +71,7 @@ async fn run(config: ServeConfig, output: &mut Output<'_>) -> Result<(), Error> 
         tracing::info!(%address, "serving");
     }
     if config.mode == Mode::Dev {
-        output.text(&dev::commands(&place)?)?;
+        output.text(&dev::banner(&place, address))?;
     }
     let stopped = async move {
         stop.asked().await;

@@ -10,6 +10,7 @@ mod endpoints;
 mod errors;
 mod form;
 mod health;
+mod home;
 mod introspect;
 mod jwks;
 mod metadata;
@@ -39,8 +40,9 @@ use crate::server::oauth::errors::OAuthError;
 use crate::server::oauth::request::Post;
 
 /// All routes there are: what `openapi.json` describes.
-fn table() -> [(&'static str, MethodRouter<Endpoints>); 12] {
+fn table() -> [(&'static str, MethodRouter<Endpoints>); 13] {
     [
+        ("/", get(home::page)),
         ("/oauth/token", post(token)),
         ("/oauth2/token", post(token)),
         ("/oauth/introspect", post(introspect)),
