@@ -117,7 +117,7 @@ impl fmt::Display for Denial {
                 write!(f, "the client has no grant for audience {audience}")
             }
             Self::AudienceAmbiguous => f.write_str(
-                "the request names no audience, and the client's grants do not tell which one is meant",
+                "the request names no audience, and the client's grants do not tell which one is meant; name it, also if it is countersign",
             ),
             Self::ScopeNotGranted(scope) => {
                 write!(f, "the client was not granted the scope {scope}")

@@ -25,6 +25,7 @@
 mod args;
 mod commands;
 mod config;
+mod confirm;
 mod connection;
 mod credentials;
 mod environment;
@@ -123,6 +124,7 @@ fn dispatch(cli: Cli, edge: &mut Edge<'_>) -> Result<(), Error> {
         Command::Backup(args) => host::back_up(&args, store(&args.store, environment)?, output),
         Command::Restore(args) => host::restore(&args, store(&args.store, environment)?, output),
         Command::Client(command) => speak(clients::run(command, &server, output)),
+        Command::Operator(OperatorCommand::List) => speak(operators::list(&server, output)),
         Command::Operator(OperatorCommand::Create(args)) => {
             speak(operators::create(args, &server, output))
         }
@@ -136,7 +138,7 @@ fn dispatch(cli: Cli, edge: &mut Edge<'_>) -> Result<(), Error> {
         Command::Policy(PolicyCommand::Show { descriptor }) => {
             policy::show(descriptor.as_deref(), output)
         }
-        Command::Audit(AuditCommand::List { limit }) => speak(audit::list(limit, &server, output)),
+        Command::Audit(AuditCommand::List(args)) => speak(audit::list(&args, &server, output)),
         Command::Audit(AuditCommand::Verify(args)) => {
             host::verify_audit(&args, store(&args.store, environment)?, output)
         }

@@ -27,7 +27,13 @@ pub fn explain(status: &Status, url: &str, origin: &str) -> Error {
         Kind::Unreachable => format!("no answer from {url} ({reason})"),
         Kind::Failed => format!("the server at {url} failed ({reason})"),
     };
+    let special = special_advice(reason, origin);
+    // A message of ours that says what to do says it last.
     let message = status.message().trim_end_matches('.');
+    let (message, told) = match message.rsplit_once("; ") {
+        Some((message, told)) if info.is_some() && special.is_none() => (message, Some(told)),
+        _ => (message, None),
+    };
     if !message.is_empty() {
         problem.push_str(&format!(": {message}"));
     }
@@ -49,7 +55,9 @@ pub fn explain(status: &Status, url: &str, origin: &str) -> Error {
             output::span(wait.as_secs().max(1))
         ),
         (_, Some(wait)) => format!("try again in {}", output::span(wait.as_secs().max(1))),
-        (reason, None) => advice(reason, status.code(), url, origin),
+        (_, None) => special
+            .or_else(|| told.map(str::to_owned))
+            .unwrap_or_else(|| advice(status.code(), url, origin)),
     };
     let error = match kind {
         Kind::Refused => Error::refused(problem, next),
@@ -122,28 +130,26 @@ fn classify(code: Code) -> (Kind, &'static str) {
     }
 }
 
-/// What to do next: by the reason if it is one we know, else by the code.
-fn advice(reason: &str, code: Code, url: &str, origin: &str) -> String {
-    match reason {
-        "CLIENT_REJECTED" => return format!("check client_id and its secret or key in {origin}"),
-        "SCOPE_DENIED" | "SCOPE_MISSING" => {
-            return format!(
-                "have the scope granted (countersign client update ID --add-grant), or use other credentials than {origin}"
-            );
-        }
-        "AUDIENCE_DENIED" => {
-            return format!(
-                "use the credentials of a client that has a grant for it, or serves it, instead of those in {origin}"
-            );
-        }
+/// What to do next about a reason that takes more than its message says.
+fn special_advice(reason: &str, origin: &str) -> Option<String> {
+    Some(match reason {
+        "CLIENT_REJECTED" => format!("check client_id and its secret or key in {origin}"),
+        "SCOPE_DENIED" | "SCOPE_MISSING" => format!(
+            "have the scope granted (countersign client update ID --add-grant), or use other credentials than {origin}"
+        ),
+        "AUDIENCE_DENIED" => format!(
+            "use the credentials of a client that has a grant for it, or serves it, instead of those in {origin}"
+        ),
         "CREDENTIAL_LIMIT" => {
-            return "countersign client credential list shows when each was last used".to_owned();
+            "countersign client credential list shows when each was last used".to_owned()
         }
-        "VERIFIERS_BEHIND" => {
-            return "wait until they have caught up, or go ahead with --force".to_owned();
-        }
-        _ => {}
-    }
+        "VERIFIERS_BEHIND" => "wait until they have caught up, or go ahead with --force".to_owned(),
+        _ => return None,
+    })
+}
+
+/// What to do next, by the code.
+fn advice(code: Code, url: &str, origin: &str) -> String {
     match code {
         Code::InvalidArgument | Code::OutOfRange => "correct it and try again".to_owned(),
         Code::NotFound => "check the name; `list` shows what there is".to_owned(),

@@ -10,6 +10,7 @@ use tonic_types::StatusExt;
 
 use crate::cli::args::admin::KeysCommand;
 use crate::cli::commands::{PAGE_SIZE, Server};
+use crate::cli::confirm::Confirm;
 use crate::cli::connection::{Connection, request_id};
 use crate::cli::error::Error;
 use crate::cli::output::{self, Output, View};
@@ -39,7 +40,15 @@ pub async fn run(
                 verifiers_behind: rotated.verifiers_behind,
             })
         }
-        KeysCommand::Revoke { kid } => {
+        KeysCommand::Revoke { kid, yes } => {
+            let confirm = Confirm::unless(yes);
+            if confirm == Confirm::Ask {
+                let keys = list(&connection, &mut service).await?;
+                let state = keys.keys.iter().find(|key| key.kid == kid).map_or("", |key| key.state);
+                confirm.ask(&format_args!(
+                    "the {state} key {kid} is revoked: every token that it has signed is refused at once"
+                ))?;
+            }
             let request = RevokeKeyRequest { kid, request_id: request_id()? };
             let revoked = connection.answer(service.revoke_key(request).await)?;
             output.show(&Revoked {
