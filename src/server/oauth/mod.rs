@@ -42,7 +42,7 @@ use crate::server::oauth::request::Post;
 /// All routes there are: what `openapi.json` describes.
 fn table() -> [(&'static str, MethodRouter<Endpoints>); 13] {
     [
-        ("/", get(home::page)),
+        (HOME, get(home::page)),
         ("/oauth/token", post(token)),
         ("/oauth2/token", post(token)),
         ("/oauth/introspect", post(introspect)),
@@ -58,10 +58,18 @@ fn table() -> [(&'static str, MethodRouter<Endpoints>); 13] {
     ]
 }
 
-/// The routes, ready to serve.
+/// The page at the root, for people.
+pub(super) fn home() -> Router {
+    Router::new().route(HOME, get(home::page))
+}
+
+const HOME: &str = "/";
+
+/// The routes but for the root, ready to serve.
 pub(super) fn routes(endpoints: Endpoints) -> Router {
     table()
         .into_iter()
+        .filter(|(path, _)| *path != HOME)
         .fold(Router::new(), |router, (path, methods)| router.route(path, methods))
         .with_state(endpoints)
 }
