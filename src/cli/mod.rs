@@ -33,6 +33,7 @@ mod error;
 mod escape;
 mod format;
 mod host;
+mod nearest;
 mod output;
 mod secret;
 mod status;

@@ -5,6 +5,7 @@ use std::path::Path;
 use toml::Table;
 
 use crate::cli::error::Error;
+use crate::cli::nearest::nearest;
 
 /// Parses the text of a file. Errors quote none of it: it may hold a secret.
 pub fn parse(text: &str, path: &Path) -> Result<Table, Error> {
@@ -40,22 +41,6 @@ pub fn type_name(value: &toml::Value) -> &'static str {
         toml::Value::Array(_) => "a list",
         toml::Value::Table(_) => "a table",
     }
-}
-
-/// The known name that was most likely meant, if any is near.
-fn nearest<'a>(name: &str, known: &[&'a str]) -> Option<&'a str> {
-    const NEAR: f64 = 0.66;
-    // Damerau-Levenshtein recognises swapped letters, Jaro-Winkler names that were cut short.
-    let similarity = |candidate: &str| {
-        strsim::normalized_damerau_levenshtein(name, candidate)
-            .max(strsim::jaro_winkler(name, candidate))
-    };
-    known
-        .iter()
-        .map(|candidate| (similarity(candidate), *candidate))
-        .filter(|(similarity, _)| *similarity >= NEAR)
-        .max_by(|(a, _), (b, _)| a.total_cmp(b))
-        .map(|(_, candidate)| candidate)
 }
 
 #[cfg(test)]

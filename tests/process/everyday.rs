@@ -89,6 +89,43 @@ fn audiences_and_scopes_are_given_in_the_same_ways() {
     server.stop();
 }
 
+#[test]
+fn a_grant_for_an_audience_that_nobody_serves_is_warned_of_or_refused() {
+    let (sandbox, server) = start();
+    let create = ["client", "create", "typo", "--grant", "inventroy=stock:read", "--no-secret"];
+    let strict = [&create[..], &["--strict"]].concat();
+    let line = sandbox.run(&[&strict[..], &["--credentials", OPERATOR]].concat()).failed(1);
+    assert!(line.contains("nobody serves audience inventroy; did you mean inventory?"), "{line}");
+    sandbox.run(&["client", "show", "typo"]).code.filter(|code| *code == 3).expect("not made");
+
+    let warned = sandbox.run(&create);
+    assert_eq!(warned.code, Some(0), "{warned:?}");
+    assert!(
+        warned.stderr.contains("nobody serves audience inventroy yet; did you mean"),
+        "{warned:?}"
+    );
+    let known =
+        sandbox.run(&["client", "update", "typo", "--grant", "inventory=stock:read", "--strict"]);
+    assert!(known.code == Some(0) && !known.stderr.contains("nobody serves"), "{known:?}");
+    // What it is itself, somebody serves.
+    let own = ["client", "create", "till", "--serves", "till", "--grant", "till=a", "--no-secret"];
+    assert!(!sandbox.run(&own).stderr.contains("nobody serves"));
+    server.stop();
+}
+
+#[test]
+fn a_dev_server_that_moved_says_which_name_its_tokens_keep() {
+    let sandbox = Sandbox::new();
+    let mut server = sandbox.dev();
+    let first = server.url.clone();
+    server.wait_for_output("State is in countersign-dev");
+    server.stop();
+    let mut moved = sandbox.dev();
+    assert_ne!(moved.url, first);
+    moved.wait_for_output(&format!("The issuer stays {first}"));
+    moved.stop();
+}
+
 /// Types a command at a terminal, and an answer to what it asks.
 fn at_a_terminal(sandbox: &Sandbox, command: &str, answer: &str) -> Finished {
     let command = format!("{PROGRAM} {command}");

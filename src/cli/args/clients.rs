@@ -94,6 +94,9 @@ pub struct CreateArgs {
     /// The longest life of its tokens: 1s to 24h [default: the server's]
     #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
     pub max_token_ttl: Option<Duration>,
+    /// Refuse a grant for an audience that nobody serves, instead of warning of it
+    #[arg(long)]
+    pub strict: bool,
     /// Make no secret
     #[arg(long, conflicts_with_all = ["secret_ttl", "out"])]
     pub no_secret: bool,
@@ -164,6 +167,9 @@ pub struct UpdateArgs {
     /// The longest life of its tokens, 1s to 24h, or `default` for the server's
     #[arg(long, value_name = "DURATION", value_parser = parse_max_ttl)]
     pub max_token_ttl: Option<MaxTtl>,
+    /// Refuse a grant for an audience that nobody serves, instead of warning of it
+    #[arg(long)]
+    pub strict: bool,
     /// It gets no more tokens, and those it has are revoked
     #[arg(long, conflicts_with = "enable")]
     pub disable: bool,
@@ -188,6 +194,7 @@ impl UpdateArgs {
             resources,
             no_resources,
             max_token_ttl,
+            strict: _,
             disable,
             enable,
         } = self;

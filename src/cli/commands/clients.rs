@@ -8,7 +8,7 @@ use crate::cli::args::clients::{ClientCommand, CreateArgs, ListArgs, SecretArgs}
 use crate::cli::commands::credential_info::{self, CredentialInfo};
 use crate::cli::commands::registered::{self, proto_duration};
 use crate::cli::commands::secrets::{self, Delivery};
-use crate::cli::commands::{PAGE_SIZE, Server, credentials, update};
+use crate::cli::commands::{PAGE_SIZE, Server, audiences, credentials, update};
 use crate::cli::confirm::Confirm;
 use crate::cli::connection::{Connection, request_id};
 use crate::cli::error::Error;
@@ -80,9 +80,17 @@ pub async fn create_with_secret(
     output: &mut Output<'_>,
 ) -> Result<(), Error> {
     let delivery = Delivery::prepare(secret)?;
-    let connection = server.connect(output).await?;
-    let id = register(client, &connection).await?.client_id;
-    delivery.create(&id, &connection, output).await.map_err(|error| {
+    register_with_secret(client, delivery, &server.connect(output).await?, output).await
+}
+
+async fn register_with_secret(
+    client: rpc::Client,
+    delivery: Delivery,
+    connection: &Connection,
+    output: &mut Output<'_>,
+) -> Result<(), Error> {
+    let id = register(client, connection).await?.client_id;
+    delivery.create(&id, connection, output).await.map_err(|error| {
         error.after(
             &format!("client {id} is created, but without a secret that works"),
             format!("run: countersign client credential add {id} --secret"),
@@ -95,6 +103,7 @@ async fn create(
     server: &Server<'_>,
     output: &mut Output<'_>,
 ) -> Result<(), Error> {
+    let (grants, strict) = (args.grants.clone(), args.strict);
     let client = rpc::Client {
         resources: update::resources(args.resources, &args.serves)?,
         client_id: args.id,
@@ -104,11 +113,16 @@ async fn create(
         max_token_ttl: args.max_token_ttl.map(proto_duration).transpose()?,
         ..rpc::Client::default()
     };
-    if args.no_secret {
-        let client = register(client, &server.connect(output).await?).await?;
-        return output.show(&Client::from(client));
+    let delivery = match args.no_secret {
+        true => None,
+        false => Some(Delivery::prepare(args.secret)?),
+    };
+    let connection = server.connect(output).await?;
+    audiences::check(&grants, &client.serves, strict, &connection, output).await?;
+    match delivery {
+        Some(delivery) => register_with_secret(client, delivery, &connection, output).await,
+        None => output.show(&Client::from(register(client, &connection).await?)),
     }
-    create_with_secret(client, args.secret, server, output).await
 }
 
 async fn register(client: rpc::Client, connection: &Connection) -> Result<rpc::Client, Error> {

@@ -1,5 +1,6 @@
 //! What the commands do: one file a group, in the order of the command line.
 
+mod audiences;
 pub mod audit;
 pub mod clients;
 mod credential_info;

@@ -1,8 +1,8 @@
 //! `client update`.
 
 use crate::cli::args::clients::{GrantArg, MaxTtl, ResourceArg, UpdateArgs};
-use crate::cli::commands::Server;
 use crate::cli::commands::registered::{self, proto_duration};
+use crate::cli::commands::{Server, audiences};
 use crate::cli::connection::request_id;
 use crate::cli::error::Error;
 use crate::cli::output::Output;
@@ -26,6 +26,9 @@ pub async fn update(
     }
     let connection = server.connect(output).await?;
     let current = registered::read(args.id.clone(), &connection).await?;
+    let granted = [&args.grants[..], &args.add_grants].concat();
+    let own = [&current.serves[..], &args.serves, &args.add_serves].concat();
+    audiences::check(&granted, &own, args.strict, &connection, output).await?;
     let (client, paths) = changed(current, args)?;
     let request = UpdateClientRequest {
         client: Some(client),

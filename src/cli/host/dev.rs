@@ -89,7 +89,7 @@ fn create(
 
 /// What to type next, each command on a line of its own that can be pasted as it is, in another terminal of the
 /// same directory.
-pub(super) fn banner(place: &Place, address: SocketAddr) -> String {
+pub(super) fn banner(place: &Place, address: SocketAddr, issuer: &Issuer) -> String {
     let program = shell_word(&program());
     let directory = place.directory();
     // The command line finds the default directory by itself.
@@ -100,8 +100,16 @@ pub(super) fn banner(place: &Place, address: SocketAddr) -> String {
     let (demo, operator) = (of(DEMO), of(OPERATOR));
     let file = shell_word(&directory.join(DEMO));
     let url = url(address);
+    // Fixed for the life of the store: tokens and metadata go on naming the address of the first start.
+    let moved = match issuer.as_str() == url {
+        true => String::new(),
+        false => format!(
+            "The issuer stays {issuer}, and tokens and metadata name that. Remove {} to begin anew.\n",
+            directory.display()
+        ),
+    };
     format!(
-        "State is in {}. In another terminal of this directory:\n\n\
+        "State is in {}.\n{moved}\nIn another terminal of this directory:\n\n\
          Issue a token, and validate one:\n\
          $ {program} token issue{demo}\n\
          $ {program} token issue{demo} | {program} token validate{demo} -\n\n\

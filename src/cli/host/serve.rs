@@ -71,7 +71,7 @@ async fn run(config: ServeConfig, output: &mut Output<'_>) -> Result<(), Error> 
         tracing::info!(%address, "serving");
     }
     if config.mode == Mode::Dev {
-        output.text(&dev::banner(&place, address))?;
+        output.text(&dev::banner(&place, address, &authority.issuer()))?;
     }
     let stopped = async move {
         stop.asked().await;
