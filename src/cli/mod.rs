@@ -36,6 +36,7 @@ mod host;
 mod nearest;
 mod output;
 mod secret;
+mod sheet;
 mod status;
 mod toml_file;
 
@@ -57,6 +58,7 @@ use crate::cli::environment::Environment;
 use crate::cli::error::Error;
 use crate::cli::format::Format;
 use crate::cli::output::Output;
+use crate::cli::sheet::Sheet;
 
 /// Runs the program with these arguments, the first of which is its own name.
 ///
@@ -84,12 +86,13 @@ pub fn run(args: impl Iterator<Item = OsString>) -> ExitCode {
         }
     };
     let format = cli.global.format;
+    let sheet = Sheet::of_stdout(cli.global.wide, !cli.global.no_headers);
     // Not locked: `serve` logs to stderr from other threads.
     let (mut stdin, mut stdout, mut stderr) = (io::stdin(), io::stdout(), io::stderr());
     let mut edge = Edge {
         environment: Environment::new("", |name| std::env::var_os(name)),
         stdin: &mut stdin,
-        output: Output::new(cli.global.format, &mut stdout, &mut stderr),
+        output: Output::new(cli.global.format, sheet, &mut stdout, &mut stderr),
     };
     match dispatch(cli, &mut edge) {
         Ok(()) => ExitCode::SUCCESS,

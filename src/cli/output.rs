@@ -1,31 +1,39 @@
 //! What commands print: aligned text for people, JSON for scripts.
 
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 use std::time::{Duration, SystemTime};
 
 use serde::Serialize;
+use tokio::time::Instant;
 
 use crate::cli::error::Error;
 use crate::cli::escape::escape;
 use crate::cli::format::Format;
+use crate::cli::sheet::Sheet;
 
 /// An answer, in both of its shapes: `Serialize` is the JSON.
 pub trait View: Serialize {
-    /// The text for people: complete lines.
-    fn human(&self) -> String;
+    /// The text for people: complete lines, for a sheet.
+    fn human(&self, sheet: Sheet) -> String;
 }
 
 /// Where a command's answer and its remarks go.
 pub struct Output<'a> {
     format: Format,
+    sheet: Sheet,
     stdout: &'a mut dyn Write,
     stderr: &'a mut dyn Write,
 }
 
 impl<'a> Output<'a> {
     /// Answers go to `stdout` in `format`, remarks to `stderr`.
-    pub fn new(format: Format, stdout: &'a mut dyn Write, stderr: &'a mut dyn Write) -> Self {
-        Self { format, stdout, stderr }
+    pub fn new(
+        format: Format,
+        sheet: Sheet,
+        stdout: &'a mut dyn Write,
+        stderr: &'a mut dyn Write,
+    ) -> Self {
+        Self { format, sheet, stdout, stderr }
     }
 
     /// The format asked for.
@@ -36,7 +44,7 @@ impl<'a> Output<'a> {
     /// Prints an answer.
     pub fn show(&mut self, view: &impl View) -> Result<(), Error> {
         match self.format {
-            Format::Human => self.text(&view.human()),
+            Format::Human => self.text(&view.human(self.sheet)),
             Format::Json => {
                 let line = serde_json::to_string(view).map_err(io::Error::from)?;
                 self.text(&format!("{line}\n"))
@@ -51,29 +59,30 @@ impl<'a> Output<'a> {
         Ok(())
     }
 
+    /// Waits, and on a terminal counts the seconds down beside the reason. In a pipe the reason is one line.
+    pub async fn wait(&mut self, why: &str, pause: Duration) -> Result<(), Error> {
+        if !io::stderr().is_terminal() {
+            self.remark(&format!("{why}; trying again in {}", span(pause.as_secs())))?;
+            tokio::time::sleep(pause).await;
+            return Ok(());
+        }
+        let until = Instant::now() + pause;
+        while let Some(left) = until.checked_duration_since(Instant::now()) {
+            // From the start of the line, and the rest of it cleared (EL, ECMA-48 §8.3.41).
+            let left = span(left.as_secs() + 1);
+            write!(self.stderr, "\r{}; trying again in {left}\u{1b}[K", escape(why))?;
+            self.stderr.flush()?;
+            tokio::time::sleep(Duration::from_secs(1).min(pause)).await;
+        }
+        writeln!(self.stderr)?;
+        Ok(())
+    }
+
     /// Writes a remark for people to stderr: one line, whatever it quotes.
     pub fn remark(&mut self, line: &str) -> Result<(), Error> {
         writeln!(self.stderr, "{}", escape(line))?;
         Ok(())
     }
-}
-
-/// A table with a heading: columns aligned, two spaces apart, no trailing blanks.
-pub fn table<const N: usize>(heading: [&str; N], rows: &[[String; N]]) -> String {
-    let rows: Vec<[String; N]> =
-        rows.iter().map(|row| row.each_ref().map(|cell| escape(cell))).collect();
-    let widths: [usize; N] = std::array::from_fn(|column| {
-        rows.iter()
-            .map(|row| row[column].chars().count())
-            .chain([heading[column].len()])
-            .max()
-            .unwrap_or(0)
-    });
-    let mut text = aligned(&heading.map(str::to_owned), &widths);
-    for row in &rows {
-        text.push_str(&aligned(row, &widths));
-    }
-    text
 }
 
 /// Named values, one a line, the values aligned.
@@ -113,35 +122,12 @@ pub fn span(seconds: u64) -> String {
 /// 10000-01-01T00:00:00Z, the first second that RFC 3339 cannot write.
 const YEAR_10000: u64 = 253_402_300_800;
 
-fn aligned<const N: usize>(cells: &[String; N], widths: &[usize; N]) -> String {
-    let mut line = String::new();
-    for (cell, width) in cells.iter().zip(widths) {
-        line.push_str(&format!("{cell:width$}  "));
-    }
-    line.truncate(line.trim_end().len());
-    line.push('\n');
-    line
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn at(seconds: i64) -> prost_types::Timestamp {
         prost_types::Timestamp { seconds, nanos: 0 }
-    }
-
-    #[test]
-    fn columns_align_and_lines_end_without_blanks() {
-        let rows = [["a".to_owned(), "first".to_owned()], ["longer".to_owned(), String::new()]];
-        assert_eq!(table(["ID", "NOTE"], &rows), "ID      NOTE\na       first\nlonger\n");
-    }
-
-    #[test]
-    fn control_characters_in_a_table_cell_are_escaped() {
-        let rows = [["a\u{1b}[2J\nb".to_owned()]];
-        assert_eq!(table(["ID"], &rows), "ID\na\\u{1b}[2J\\nb\n");
-        assert_eq!(escape("snö 雪"), "snö 雪");
     }
 
     #[test]
@@ -167,13 +153,13 @@ mod tests {
             client_id: &'static str,
         }
         impl View for Answer {
-            fn human(&self) -> String {
+            fn human(&self, _: Sheet) -> String {
                 fields([("client", self.client_id.to_owned())])
             }
         }
         let written = |format| {
             let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
-            Output::new(format, &mut stdout, &mut stderr)
+            Output::new(format, Sheet::plain(), &mut stdout, &mut stderr)
                 .show(&Answer { client_id: "a" })
                 .expect("a Vec takes all");
             assert!(stderr.is_empty());

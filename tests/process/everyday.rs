@@ -169,6 +169,36 @@ fn a_person_is_asked_before_something_is_lost_and_a_script_is_not() {
 }
 
 #[test]
+fn tables_fit_the_terminal_and_are_whole_in_a_pipe() {
+    let (sandbox, server) = start();
+    let piped = sandbox.run(&["keys", "list"]).ok();
+    assert!(piped.contains("SIGNED UNTIL") && !piped.contains('\u{1b}'), "{piped}");
+    assert!(!sandbox.run(&["keys", "list", "--no-headers"]).ok().contains("KID"));
+    if std::process::Command::new("script").arg("--version").output().is_err() {
+        assert!(std::env::var_os("COUNTERSIGN_CI").is_none(), "CI has no script(1)");
+        return;
+    }
+    let at = |columns: u16, flags: &str| {
+        let command = format!("stty cols {columns}; {PROGRAM} keys list {flags}");
+        let shown =
+            finish(sandbox.program("script").args(["-qec", &command, "/dev/null"]), "").ok();
+        shown.replace('\r', "")
+    };
+    let narrow = at(80, "");
+    let visible = |line: &str| {
+        line.replace("\u{1b}[32m", "").replace("\u{1b}[36m", "").replace("\u{1b}[0m", "")
+    };
+    assert!(narrow.lines().all(|line| visible(line).chars().count() <= 80), "{narrow}");
+    assert!(
+        narrow.contains("\u{1b}[32mactive\u{1b}[0m") && narrow.contains("--wide shows more:"),
+        "{narrow}"
+    );
+    assert!(at(80, "--wide").contains("SIGNED UNTIL"));
+    assert!(at(200, "").contains("SIGNED UNTIL"));
+    server.stop();
+}
+
+#[test]
 fn hints_name_what_there_is_to_do() {
     let (sandbox, server) = start();
     fs::write(sandbox.path("copy.db"), "something else").expect("it is ours");

@@ -49,6 +49,12 @@ pub struct GlobalArgs {
         help_heading = "Global options"
     )]
     pub format: Format,
+    /// Tables as wide as they are, also on a narrow terminal
+    #[arg(long, global = true, help_heading = "Global options")]
+    pub wide: bool,
+    /// Tables without their heading
+    #[arg(long, global = true, help_heading = "Global options")]
+    pub no_headers: bool,
     /// The credentials file: TOML with url, client_id and client_secret, mode 0600.
     /// Without it: COUNTERSIGN_CREDENTIALS names one; else COUNTERSIGN_URL, COUNTERSIGN_CLIENT_ID and
     /// COUNTERSIGN_CLIENT_SECRET; else what `serve --dev` left in ./countersign-dev; else

@@ -8,6 +8,7 @@ use crate::cli::args::admin::AuditListArgs;
 use crate::cli::commands::{PAGE_SIZE, Server};
 use crate::cli::error::Error;
 use crate::cli::output::{self, Output, View};
+use crate::cli::sheet::Sheet;
 use crate::rpc::audit_service_client::AuditServiceClient;
 use crate::rpc::{AuditEvent, ListAuditEventsRequest};
 
@@ -100,10 +101,20 @@ impl From<AuditEvent> for Event {
 }
 
 impl View for Trail {
-    fn human(&self) -> String {
+    fn human(&self, sheet: Sheet) -> String {
         let rows: Vec<_> = self.events.iter().map(Event::row).collect();
-        output::table(
-            ["SEQ", "TIME", "ACTOR", "ACTION", "TARGET", "OUTCOME", "COUNT", "PEER", "DETAIL"],
+        sheet.table(
+            [
+                ("SEQ", 2),
+                ("TIME", 0),
+                ("ACTOR", 0),
+                ("ACTION", 0),
+                ("TARGET", 0),
+                ("OUTCOME", 0),
+                ("COUNT", 4),
+                ("PEER", 3),
+                ("DETAIL", 1),
+            ],
             &rows,
         )
     }

@@ -14,6 +14,7 @@ use crate::cli::connection::{Connection, request_id};
 use crate::cli::error::Error;
 use crate::cli::escape::escape;
 use crate::cli::output::{self, Output, View};
+use crate::cli::sheet::Sheet;
 use crate::rpc::client_service_client::ClientServiceClient;
 use crate::rpc::{
     self, CreateClientRequest, DeleteClientRequest, Grant, ListClientsRequest, ResourceAlias,
@@ -253,7 +254,7 @@ impl Client {
 }
 
 impl View for Clients {
-    fn human(&self) -> String {
+    fn human(&self, sheet: Sheet) -> String {
         let row = |client: &Client| {
             [
                 client.client_id.clone(),
@@ -265,15 +266,22 @@ impl View for Clients {
             ]
         };
         let rows: Vec<_> = self.clients.iter().map(row).collect();
-        output::table(
-            ["CLIENT ID", "STATE", "GRANTS", "SERVES", "CREDENTIALS", "DESCRIPTION"],
+        sheet.table(
+            [
+                ("CLIENT ID", 0),
+                ("STATE", 0),
+                ("GRANTS", 0),
+                ("SERVES", 1),
+                ("CREDENTIALS", 2),
+                ("DESCRIPTION", 3),
+            ],
             &rows,
         )
     }
 }
 
 impl View for Client {
-    fn human(&self) -> String {
+    fn human(&self, sheet: Sheet) -> String {
         let time = |time: &Option<String>| time.clone().unwrap_or_else(|| "-".to_owned());
         let mut text = output::fields([
             ("client", self.client_id.clone()),
@@ -296,7 +304,7 @@ impl View for Client {
                 .map(|resource| [resource.uri.clone(), resource.audience.clone()])
                 .collect();
             text.push('\n');
-            text.push_str(&output::table(["RESOURCE", "AUDIENCE"], &rows));
+            text.push_str(&sheet.table([("RESOURCE", 0), ("AUDIENCE", 0)], &rows));
         }
         if self.credentials.is_empty() {
             text.push_str(&format!(
@@ -305,20 +313,20 @@ impl View for Client {
             ));
         } else {
             text.push('\n');
-            text.push_str(&credential_info::table(&self.credentials));
+            text.push_str(&credential_info::table(sheet, &self.credentials));
         }
         text
     }
 }
 
 impl View for Deleted {
-    fn human(&self) -> String {
+    fn human(&self, _: Sheet) -> String {
         format!("client {} is deleted, and its tokens are revoked\n", escape(&self.client_id))
     }
 }
 
 impl View for TokensRevoked {
-    fn human(&self) -> String {
+    fn human(&self, _: Sheet) -> String {
         let before = self.revoked_before.as_deref().unwrap_or("now");
         format!("tokens of client {} issued before {before} are revoked\n", escape(&self.client_id))
     }

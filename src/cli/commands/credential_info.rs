@@ -3,6 +3,7 @@
 use serde::Serialize;
 
 use crate::cli::output;
+use crate::cli::sheet::Sheet;
 use crate::rpc;
 use crate::rpc::client_credential::Kind as KnownKind;
 
@@ -57,7 +58,7 @@ impl CredentialInfo {
 }
 
 /// A table of credentials.
-pub fn table(credentials: &[CredentialInfo]) -> String {
+pub fn table(sheet: Sheet, credentials: &[CredentialInfo]) -> String {
     let row = |credential: &CredentialInfo| {
         let or = |time: &Option<String>, otherwise: &str| {
             time.clone().unwrap_or_else(|| otherwise.to_owned())
@@ -71,8 +72,15 @@ pub fn table(credentials: &[CredentialInfo]) -> String {
             credential.retire_when_idle.map_or_else(|| "-".to_owned(), output::span),
         ]
     };
-    output::table(
-        ["CREDENTIAL ID", "KIND", "CREATED", "EXPIRES", "LAST USED", "RETIRES WHEN IDLE FOR"],
+    sheet.table(
+        [
+            ("CREDENTIAL ID", 0),
+            ("KIND", 0),
+            ("CREATED", 2),
+            ("EXPIRES", 1),
+            ("LAST USED", 0),
+            ("RETIRES WHEN IDLE FOR", 3),
+        ],
         &credentials.iter().map(row).collect::<Vec<_>>(),
     )
 }

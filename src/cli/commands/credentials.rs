@@ -20,6 +20,7 @@ use crate::cli::connection::request_id;
 use crate::cli::error::Error;
 use crate::cli::escape::escape;
 use crate::cli::output::{Output, View};
+use crate::cli::sheet::Sheet;
 use crate::client::CertificateNameKind;
 use crate::rpc::certificate_name::Name;
 use crate::rpc::client_service_client::ClientServiceClient;
@@ -136,8 +137,8 @@ struct Credentials {
 }
 
 impl View for Credentials {
-    fn human(&self) -> String {
-        credential_info::table(&self.credentials)
+    fn human(&self, sheet: Sheet) -> String {
+        credential_info::table(sheet, &self.credentials)
     }
 }
 
@@ -148,7 +149,7 @@ struct Added {
 }
 
 impl View for Added {
-    fn human(&self) -> String {
+    fn human(&self, _: Sheet) -> String {
         format!(
             "{} {} of client {} is registered\n",
             self.credential.kind,
@@ -166,7 +167,7 @@ struct Revoked {
 }
 
 impl View for Revoked {
-    fn human(&self) -> String {
+    fn human(&self, _: Sheet) -> String {
         let tokens = if self.tokens_revoked { ", and its tokens so far" } else { "" };
         format!(
             "credential {} of client {} is revoked{tokens}\n",

@@ -14,6 +14,7 @@ use crate::cli::confirm::Confirm;
 use crate::cli::connection::{Connection, request_id};
 use crate::cli::error::Error;
 use crate::cli::output::{self, Output, View};
+use crate::cli::sheet::Sheet;
 use crate::rpc::key_service_client::KeyServiceClient;
 use crate::rpc::{
     self, KeyState, ListKeysRequest, RevokeKeyRequest, RotateKeysRequest, RotateKeysResponse,
@@ -80,8 +81,7 @@ async fn rotate(
             return connection.answer(answer);
         }
         let why = answer.as_ref().err().map_or("", Status::message);
-        output.remark(&format!("{why}; trying again in {}", output::span(pause.as_secs())))?;
-        tokio::time::sleep(pause).await;
+        output.wait(why, pause).await?;
     }
 }
 
@@ -182,7 +182,7 @@ impl From<rpc::Key> for Key {
 }
 
 impl View for Keys {
-    fn human(&self) -> String {
+    fn human(&self, sheet: Sheet) -> String {
         let or_dash = |time: &Option<String>| time.clone().unwrap_or_else(|| "-".to_owned());
         let rows: Vec<_> = self
             .keys
@@ -201,17 +201,17 @@ impl View for Keys {
                 ]
             })
             .collect();
-        output::table(
+        sheet.table(
             [
-                "KID",
-                "STATE",
-                "AGE",
-                "HELD BY",
-                "CREATED",
-                "SIGNED FROM",
-                "SIGNED UNTIL",
-                "EXPIRES",
-                "REVOKED",
+                ("KID", 0),
+                ("STATE", 0),
+                ("AGE", 0),
+                ("HELD BY", 0),
+                ("CREATED", 2),
+                ("SIGNED FROM", 1),
+                ("SIGNED UNTIL", 3),
+                ("EXPIRES", 4),
+                ("REVOKED", 5),
             ],
             &rows,
         )
@@ -229,7 +229,7 @@ fn age(seconds: u64) -> String {
 }
 
 impl View for Rotated {
-    fn human(&self) -> String {
+    fn human(&self, _: Sheet) -> String {
         let mut text = output::fields([
             ("active", kid(&self.active)),
             ("next", kid(&self.next)),
@@ -246,7 +246,7 @@ impl View for Rotated {
 }
 
 impl View for Revoked {
-    fn human(&self) -> String {
+    fn human(&self, _: Sheet) -> String {
         output::fields([
             ("revoked", kid(&self.revoked)),
             ("active", kid(&self.active)),

@@ -10,6 +10,7 @@ use serde::Serialize;
 
 use crate::cli::error::Error;
 use crate::cli::output::{Output, View};
+use crate::cli::sheet::Sheet;
 use crate::rpc::POLICIES;
 
 /// Prints what each method demands: of the services in a descriptor set, or of Countersign's own.
@@ -120,7 +121,7 @@ impl Method {
 
 impl View for Snapshot {
     /// Not aligned: in a diff, one longer line must not change all the others.
-    fn human(&self) -> String {
+    fn human(&self, _: Sheet) -> String {
         let line = |method: &Method| match &method.audience {
             None => format!("{} public\n", method.path),
             Some(audience) => format!("{} {audience} {}\n", method.path, method.scopes.join(" ")),

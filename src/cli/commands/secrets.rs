@@ -16,6 +16,7 @@ use crate::cli::escape::escape;
 use crate::cli::format::Format;
 use crate::cli::output::{Output, View};
 use crate::cli::secret::Secret;
+use crate::cli::sheet::Sheet;
 use crate::rpc::client_credential::Kind as KnownKind;
 use crate::rpc::client_service_client::ClientServiceClient;
 use crate::rpc::create_client_credential_request::Kind as NewKind;
@@ -181,7 +182,7 @@ struct Shown<'a> {
 
 impl View for Shown<'_> {
     /// The secret alone, to be piped.
-    fn human(&self) -> String {
+    fn human(&self, _: Sheet) -> String {
         format!("{}\n", escape(self.client_secret))
     }
 }
@@ -197,7 +198,7 @@ struct Written<'a> {
 }
 
 impl View for Written<'_> {
-    fn human(&self) -> String {
+    fn human(&self, _: Sheet) -> String {
         format!(
             "credentials of client {} written to {}\n",
             escape(self.client_id),

@@ -18,6 +18,7 @@ use crate::cli::escape::escape;
 use crate::cli::format::Format;
 use crate::cli::output::{self, Output, View};
 use crate::cli::secret::Secret;
+use crate::cli::sheet::Sheet;
 use crate::rpc::revoke_token_request::Target;
 use crate::rpc::token_service_client::TokenServiceClient;
 use crate::rpc::{
@@ -218,7 +219,7 @@ impl Issued {
 
 impl View for Issued {
     /// The token alone, to be piped.
-    fn human(&self) -> String {
+    fn human(&self, _: Sheet) -> String {
         format!("{}\n", escape(&self.access_token))
     }
 }
@@ -258,7 +259,7 @@ impl From<TokenClaims> for Claims {
 }
 
 impl View for Validated {
-    fn human(&self) -> String {
+    fn human(&self, _: Sheet) -> String {
         let Some(claims) = &self.claims else {
             return match self.inactive_reason {
                 Some(reason) => {
@@ -292,7 +293,7 @@ struct Revoked {
 }
 
 impl View for Revoked {
-    fn human(&self) -> String {
+    fn human(&self, _: Sheet) -> String {
         "the token is revoked\n".to_owned()
     }
 }
@@ -306,7 +307,7 @@ struct Inspected {
 }
 
 impl View for Inspected {
-    fn human(&self) -> String {
+    fn human(&self, _: Sheet) -> String {
         let part = |name: &str, value: &Value| {
             // The alternate form is indented JSON.
             let lines: String =

@@ -29,6 +29,7 @@ use crate::cli::host::errors::{host_error, no_randomness, store_error};
 use crate::cli::host::place::Place;
 use crate::cli::output::{self, Output, View};
 use crate::cli::secret::Secret;
+use crate::cli::sheet::Sheet;
 use crate::store::{self, AuditHead};
 
 /// Creates the store, its keys, its key-encryption key and the first operator.
@@ -146,7 +147,7 @@ pub fn export_audit_head(store: StoreConfig, output: &mut Output<'_>) -> Result<
 struct Head(AuditHead);
 
 impl View for Head {
-    fn human(&self) -> String {
+    fn human(&self, _: Sheet) -> String {
         output::fields([("sequence", self.0.sequence.to_string()), ("mac", self.0.mac.clone())])
     }
 }
@@ -159,7 +160,7 @@ struct Verified {
 }
 
 impl View for Verified {
-    fn human(&self) -> String {
+    fn human(&self, _: Sheet) -> String {
         format!("The audit log holds: rows {} to {}.\n", self.first, self.head.0.sequence)
     }
 }

@@ -16,6 +16,7 @@ use crate::cli::escape::escape;
 use crate::cli::host::errors::{host_error, store_error};
 use crate::cli::host::place::Place;
 use crate::cli::output::{self, Output, View};
+use crate::cli::sheet::Sheet;
 use crate::client::ClientInfo;
 use crate::store::{self, Restored, StoreError};
 
@@ -101,7 +102,7 @@ struct BackedUp {
 }
 
 impl View for BackedUp {
-    fn human(&self) -> String {
+    fn human(&self, _: Sheet) -> String {
         format!(
             "The store was copied to {}. It opens only with the key-encryption key: keep that elsewhere.\n",
             escape(&self.file)
@@ -165,7 +166,7 @@ impl ClientToReview {
 }
 
 impl View for ToReview {
-    fn human(&self) -> String {
+    fn human(&self, sheet: Sheet) -> String {
         let mut text = format!(
             "The store was restored from a backup of epoch {}; epoch {} begins a new generation, with new keys.\n",
             self.backup_epoch, self.epoch
@@ -175,8 +176,8 @@ impl View for ToReview {
         }
         text.push_str("\nClients and their credentials as they were then:\n\n");
         let rows: Vec<[String; 5]> = self.clients.iter().flat_map(ClientToReview::rows).collect();
-        text.push_str(&output::table(
-            ["CLIENT", "CHANGED", "CREDENTIAL", "CREATED", "LAST USED"],
+        text.push_str(&sheet.table(
+            [("CLIENT", 0), ("CHANGED", 0), ("CREDENTIAL", 0), ("CREATED", 0), ("LAST USED", 0)],
             &rows,
         ));
         text
