@@ -1,4 +1,4 @@
-//! The commands against a real server: what they answer scripts, and their exit codes.
+//! The commands against a real server: their output for scripts, and their exit codes.
 
 use std::fs;
 
@@ -27,7 +27,7 @@ impl Desk {
         self.sandbox.json(OPERATOR, &words(line))
     }
 
-    /// The line of a command that the server refuses.
+    /// Runs a command that the server must refuse. Returns its error line.
     #[track_caller]
     fn refused(&self, line: &str) -> String {
         self.run(line).failed(3)
@@ -37,13 +37,13 @@ impl Desk {
         self.sandbox.run(&[&words(line)[..], &["--credentials", OPERATOR]].concat())
     }
 
-    /// A token for `credentials`.
+    /// Issues a token with these credentials.
     fn token(&self, credentials: &str) -> String {
         let issued = self.sandbox.json(credentials, &["token", "issue"]);
         issued["access_token"].as_str().expect("a token").to_owned()
     }
 
-    /// What the server says of a token to `credentials`.
+    /// Validates a token with these credentials.
     fn validate(&self, credentials: &str, token: &str) -> Finished {
         let validate = ["token", "validate", "--credentials", credentials, "--format", "json", "-"];
         self.sandbox.run_with_input(&validate, token)
@@ -54,20 +54,20 @@ fn words(line: &str) -> Vec<&str> {
     line.split(' ').collect()
 }
 
-/// The members of a list of objects under a key.
+/// The values of one key in a list of objects.
 fn column<'a>(list: &'a Value, key: &str) -> Vec<&'a str> {
     let entries = list.as_array().expect("a list").iter();
     entries.map(|entry| entry[key].as_str().expect("text")).collect()
 }
 
-/// What people read. After a wanted change: `TRYCMD=overwrite cargo test --test process`, and review
-/// the difference; ids, times and secrets are `[..]`.
+/// The output for people. After an intended change, run `TRYCMD=overwrite cargo test --test process` and review
+/// the difference. Ids, times and secrets are `[..]`.
 #[test]
-fn transcripts() {
+fn the_commands_print_what_their_transcripts_show() {
     for transcript in ["clients", "keys"] {
         let Desk { sandbox, server } = Desk::new();
         let cases = trycmd::TestCases::new();
-        // Set to nothing, which is as good as unset.
+        // An empty variable counts as unset.
         for name in ["URL", "CLIENT_ID", "CLIENT_SECRET"] {
             cases.env(format!("COUNTERSIGN_{name}_FILE"), "");
         }
@@ -82,7 +82,7 @@ fn transcripts() {
 }
 
 #[test]
-fn a_client_is_made_shown_changed_and_deleted() {
+fn a_client_is_created_shown_changed_and_deleted() {
     let desk = Desk::new();
     let made =
         desk.json("client create cron --grant demo=demo:read --secret-ttl 90d --out cron.toml");
@@ -144,12 +144,12 @@ fn a_client_has_several_secrets_each_revoked_by_its_id() {
     let told = json!({ "client_id": "cron", "credential_id": id, "tokens_revoked": false });
     assert_eq!(revoked, told);
     assert_eq!(desk.sandbox.run(&["token", "issue", "--credentials", "second.toml"]).code, Some(3));
-    // What it got before lives on, and so does the other secret.
+    // The token that the revoked secret got stays valid, and the other secret still works.
     desk.validate(DEMO, &token).json();
     let second = desk.sandbox.text("second.toml");
     let secret = desk.sandbox.credential("second.toml", "client_secret");
     fs::write(desk.sandbox.path("second.toml"), second.replace(&secret, first))
-        .expect("it is ours");
+        .expect("the file can be written");
     desk.token("second.toml");
     let listed = desk.json("client credential list cron");
     assert!(listed["credentials"][0]["last_use_time"].is_string(), "{listed}");
@@ -167,7 +167,7 @@ fn a_client_has_several_secrets_each_revoked_by_its_id() {
 }
 
 #[test]
-fn a_secret_is_rotated_and_the_old_one_is_to_retire() {
+fn rotating_a_secret_marks_the_old_one_to_be_retired() {
     let desk = Desk::new();
     let created = desk.json("client create cron --grant demo=demo:read --out cron.toml");
     desk.token("cron.toml");
@@ -183,7 +183,7 @@ fn a_secret_is_rotated_and_the_old_one_is_to_retire() {
     assert_eq!(listed["credentials"][0], older[0]);
     assert_eq!(listed["credentials"][1]["retire_when_idle"], Value::Null);
 
-    // Both work, until one goes and takes the tokens along.
+    // Both secrets work, until one is revoked together with the tokens.
     desk.token("cron.toml");
     let token = desk.token("new.toml");
     assert!(desk.refused("client secret rotate cron --retire-when-idle 59s").contains("minute"));
@@ -197,15 +197,15 @@ fn a_secret_is_rotated_and_the_old_one_is_to_retire() {
 }
 
 #[test]
-fn a_client_has_keys_and_certificate_names_and_no_secret() {
-    // RFC 8410 §10: a public key, and its private key.
+fn a_client_can_have_keys_and_certificate_names_instead_of_a_secret() {
+    // The example keys of RFC 8410 §10: a public key and its private key.
     let public = "-----BEGIN PUBLIC KEY-----\n\
         MCowBQYDK2VwAyEAGb9ECWmEzf6FQbrBZ9w7lshQhqowtrbLDFw4rXAxZuE=\n-----END PUBLIC KEY-----\n";
     let private = "-----BEGIN PRIVATE KEY-----\n\
         MC4CAQAwBQYDK2VwBCIEINTuctv5E1hK1bbY8fdp+K06/nwoy/HU++CXqI9EdVhC\n-----END PRIVATE KEY-----\n";
     let desk = Desk::new();
     let write = |name: &str, text: &str| {
-        fs::write(desk.sandbox.path(name), text).expect("it is ours");
+        fs::write(desk.sandbox.path(name), text).expect("the file can be written");
     };
     write("cron.pub", public);
     write("cron.key", private);
@@ -287,7 +287,7 @@ fn tokens_are_issued_validated_inspected_and_revoked() {
     let inspected =
         desk.sandbox.run_with_input(&words("token inspect - --format json"), &another).json();
     let jti = inspected["claims"]["jti"].as_str().expect("an id");
-    // By its id alone only an operator may.
+    // Only an operator may revoke a token by its id.
     let as_demo = ["token", "revoke", "--token-id", jti, "--credentials", DEMO];
     assert!(desk.sandbox.run(&as_demo).failed(3).contains("SCOPE_MISSING"));
     desk.json(&format!("token revoke --token-id {jti}"));
@@ -336,7 +336,7 @@ fn keys_are_listed_rotated_and_revoked() {
 }
 
 #[test]
-fn operators_are_made_by_operators_or_on_the_host() {
+fn operators_are_created_by_operators_or_on_the_host() {
     let desk = Desk::new();
     desk.json("operator create auditor --scope audit:read --out auditor.toml");
     desk.sandbox.json("auditor.toml", &["audit", "list"]);
@@ -357,7 +357,7 @@ fn operators_are_made_by_operators_or_on_the_host() {
 
     let server = desk.sandbox.dev();
     let text = desk.sandbox.text("rescue.toml").replace("http://127.0.0.1:9443", &server.url);
-    fs::write(desk.sandbox.path("rescue.toml"), text).expect("it is ours");
+    fs::write(desk.sandbox.path("rescue.toml"), text).expect("the file can be written");
     desk.sandbox.json("rescue.toml", &["operator", "create", "another"]);
     let audit = desk.sandbox.json("rescue.toml", &["audit", "list"]);
     let recovered = audit["events"].as_array().expect("a list").iter();
@@ -372,14 +372,14 @@ fn operators_are_made_by_operators_or_on_the_host() {
 }
 
 #[test]
-fn the_audit_log_is_listed_exported_and_proven() {
+fn the_audit_log_is_listed_exported_and_verified() {
     let desk = Desk::new();
     desk.json("keys rotate");
     let listed = desk.json("audit list --limit 1");
     assert_eq!(column(&listed["events"], "action"), ["keys.rotate"]);
     assert_eq!(column(&desk.json("audit list")["events"], "action"), ["keys.rotate", "store.init"]);
 
-    // While the server runs.
+    // These commands read the database while the server runs.
     let on_host = |line: &str| desk.sandbox.run(&[&words(line)[..], &["--data-dir", DEV]].concat());
     let head = on_host("audit head --format json").ok();
     fs::write(desk.sandbox.path("head.json"), &head).expect("the sandbox is ours");
@@ -404,7 +404,7 @@ fn the_audit_log_is_listed_exported_and_proven() {
 }
 
 #[test]
-fn exit_codes_tell_usage_refusal_and_silence_apart() {
+fn exit_codes_distinguish_wrong_usage_a_refusal_and_no_answer() {
     let desk = Desk::new();
     assert_eq!(desk.run("client").code, Some(2));
     assert_eq!(desk.run("client create cron --grant nonsense").code, Some(2));

@@ -1,4 +1,4 @@
-//! `kill -9`: what was acknowledged is there.
+//! `kill -9` loses no acknowledged change.
 
 use std::collections::BTreeSet;
 
@@ -14,7 +14,7 @@ use crate::support::Sandbox;
 
 const OPERATOR: &str = "countersign-dev/operator.toml";
 
-/// How many writers are at it at the same time.
+/// How many writers there are at the same time.
 const WRITERS: usize = 8;
 
 async fn operator_token(sandbox: &Sandbox, channel: &Channel) -> String {
@@ -35,7 +35,7 @@ fn bearing<M>(token: &str, message: M) -> Request<M> {
     request
 }
 
-/// Registers one client after the other until the server is gone. Says which were acknowledged.
+/// Registers one client after another until the server is gone. Sends the id of each that was acknowledged.
 async fn write_on(
     channel: Channel,
     token: String,
@@ -55,7 +55,7 @@ async fn write_on(
 }
 
 #[tokio::test]
-async fn what_was_acknowledged_survives_a_kill() {
+async fn acknowledged_changes_survive_a_kill() {
     let sandbox = Sandbox::new();
     let mut acknowledged = BTreeSet::from(["demo".to_owned(), "operator".to_owned()]);
     for (round, enough) in [1, 10, 25, 60, 100].into_iter().enumerate() {
@@ -72,7 +72,7 @@ async fn what_was_acknowledged_survives_a_kill() {
             acknowledged.insert(receiver.recv().await.expect("the writers are at it"));
         }
         server.kill();
-        // The last answers that were on their way; the writers end when nobody answers any more.
+        // Some answers were still on their way. The channel ends when the last writer gets no more answers.
         while let Some(client_id) = receiver.recv().await {
             acknowledged.insert(client_id);
         }
@@ -80,7 +80,7 @@ async fn what_was_acknowledged_survives_a_kill() {
     }
 }
 
-/// Revokes one token after the other until the server is gone, and says so of each.
+/// Revokes one token after another until the server is gone, and sends a message for each.
 async fn revoke_on(
     channel: Channel,
     token: String,
@@ -97,9 +97,9 @@ async fn revoke_on(
     }
 }
 
-/// Between commit and mark, too: the store is never taken for an old copy of itself.
+/// A kill may hit between the commit and the mark. The store must not be taken for an old copy of itself.
 #[tokio::test]
-async fn epochs_go_on_after_a_kill() {
+async fn epochs_continue_after_a_kill() {
     let sandbox = Sandbox::new();
     let mut last = 0;
     for (round, enough) in [1, 3, 7, 12, 20].into_iter().enumerate() {
@@ -124,7 +124,7 @@ async fn epochs_go_on_after_a_kill() {
             .and_then(|db| {
                 db.query_row("SELECT value FROM meta WHERE name = 'epoch'", [], |row| row.get(0))
             })
-            .expect("there is one");
+            .expect("the store has an epoch");
         let epoch = u64::from_be_bytes(epoch);
         assert!(epoch > last && epoch > acknowledged, "{epoch} after {last}, {acknowledged} told");
         last = epoch;
@@ -143,7 +143,7 @@ fn assert_survived(sandbox: &Sandbox, acknowledged: &BTreeSet<String>) {
     let lost: Vec<_> = acknowledged.difference(&there).collect();
     assert!(lost.is_empty(), "acknowledged and lost: {lost:?}");
 
-    // An act and its event are one: no client without its event, no event without its client.
+    // A change and its event are atomic: no client without its event, and no event without its client.
     let mut audit = sandbox.json(OPERATOR, &["audit", "list", "--limit", "100000"]);
     let events = audit["events"].as_array_mut().expect("a list");
     events.retain(|event| event["action"] == "client.create");

@@ -1,4 +1,4 @@
-//! A disk that takes nothing more, and one that takes nothing at all: tokens are issued all the same.
+//! A full disk and a read-only database: the server still issues tokens.
 
 use std::os::unix::fs::{MetadataExt, chown};
 use std::os::unix::process::CommandExt;
@@ -9,12 +9,12 @@ const DEV: &str = "countersign-dev";
 const DEMO: &str = "countersign-dev/demo.toml";
 const OPERATOR: &str = "countersign-dev/operator.toml";
 
-/// Files may grow to half a MiB at most. A shell says so, because there is no safe call for it; the
-/// signal is ignored, so that writing fails as it does on a full disk.
+/// Limits the size of files to half a MiB. A shell sets the limit, because Rust has no safe call for it. The shell
+/// also ignores the signal SIGXFSZ, so that writing fails as on a full disk.
 const LIMITED: &str = "trap '' XFSZ; ulimit -f 1024; exec \"$0\" serve --dev --listen 127.0.0.1:0";
 
 #[test]
-fn a_disk_that_is_full_fails_writes_and_nothing_else() {
+fn with_a_full_disk_only_writes_fail() {
     let sandbox = Sandbox::new();
     let server = Server::start(sandbox.program("sh").args(["-c", LIMITED, PROGRAM]));
     let create = |n: usize| {
@@ -22,7 +22,7 @@ fn a_disk_that_is_full_fails_writes_and_nothing_else() {
         let args = ["client", "create", &id, "--no-secret", "--description", &description];
         sandbox.run(&[&args[..], &["--credentials", OPERATOR]].concat())
     };
-    // One write takes more room than another: it is full when it has refused some.
+    // Some writes need more room than others. The disk counts as full once several were refused.
     let (mut acknowledged, mut refused) = (clients(&sandbox), 0);
     for n in 0.. {
         match create(n) {
@@ -43,7 +43,7 @@ fn a_disk_that_is_full_fails_writes_and_nothing_else() {
     server.signal("TERM");
     assert_eq!(server.end().code, Some(0));
 
-    // With room again all that was acknowledged is there, and writing works.
+    // Without the limit, all acknowledged changes are there and writing works.
     let server = sandbox.dev();
     assert_eq!(clients(&sandbox), acknowledged);
     create(1000).ok();
@@ -53,7 +53,7 @@ fn a_disk_that_is_full_fails_writes_and_nothing_else() {
 }
 
 #[test]
-fn a_database_that_is_read_only_fails_writes_and_nothing_else() {
+fn with_a_read_only_database_only_writes_fail() {
     let sandbox = Sandbox::new();
     sandbox.dev().stop();
     sandbox.set_mode("countersign-dev/countersign.db", 0o400);
@@ -70,15 +70,17 @@ fn a_database_that_is_read_only_fails_writes_and_nothing_else() {
     assert_eq!(server.end().code, Some(0));
 }
 
-/// Root writes to whatever it likes: the state gets another owner, and the command runs as that.
+/// Makes sure that the command does not run as root, which can write to any file. As root, it gives the state to
+/// another user and lets the command run as that user.
 fn give_up_root(sandbox: &Sandbox, command: &mut std::process::Command) {
     const NOBODY: u32 = 65_534;
     let home = sandbox.path("");
-    if home.metadata().expect("it is there").uid() != 0 {
+    if home.metadata().expect("the file exists").uid() != 0 {
         return;
     }
-    let give =
-        |name: &str| chown(sandbox.path(name), Some(NOBODY), Some(NOBODY)).expect("we are root");
+    let give = |name: &str| {
+        chown(sandbox.path(name), Some(NOBODY), Some(NOBODY)).expect("the test runs as root")
+    };
     give("");
     give(DEV);
     listing(&sandbox.path(DEV)).iter().for_each(|file| give(&format!("{DEV}/{file}")));

@@ -1,4 +1,4 @@
-//! Secrets stay secret: a busy run, then everything that it wrote is searched for them.
+//! Secrets do not leak: after a busy run, everything that the run wrote is searched for them.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -12,13 +12,13 @@ const DEV: &str = "countersign-dev";
 const DEMO: &str = "countersign-dev/demo.toml";
 const OPERATOR: &str = "countersign-dev/operator.toml";
 
-/// A run that collects every secret and token that comes up in it.
+/// A run that collects every secret and token that occurs in it.
 struct BusyRun {
     sandbox: Sandbox,
     secrets: BTreeSet<String>,
     /// The key-encryption key itself.
     kek: Vec<u8>,
-    /// What the commands said to people.
+    /// What the commands printed for people.
     said: String,
 }
 
@@ -29,7 +29,7 @@ impl BusyRun {
         text.to_owned()
     }
 
-    /// Runs a command, whose stdout may be a secret, and whose stderr never shows one.
+    /// Runs a command. Its stdout may be a secret; its stderr must never contain one.
     fn run(&mut self, credentials: &str, line: &str, input: &str) -> String {
         let args: Vec<&str> = line.split(' ').chain(["--credentials", credentials]).collect();
         let end = self.sandbox.run_with_input(&args, input);
@@ -57,14 +57,14 @@ impl BusyRun {
 }
 
 #[test]
-fn no_log_audit_or_database_ever_holds_a_secret() {
+fn no_log_audit_event_or_database_file_contains_a_secret() {
     for format in ["human", "json"] {
         let sandbox = Sandbox::new();
         let server = sandbox.serve(&["--dev", "--log-filter", "trace", "--log-format", format]);
         let mut run =
             BusyRun { sandbox, secrets: BTreeSet::new(), kek: Vec::new(), said: String::new() };
         be_busy(&mut run);
-        // While it runs: the write-ahead log is full.
+        // While the server runs, recent changes are in the write-ahead log.
         assert_clean(&run, &database(&run.sandbox), "the running database");
         let audit = run.operate("audit list --limit 100000 --format json");
         assert!(audit.contains("keys.rotate"), "{audit}");
@@ -81,10 +81,11 @@ fn no_log_audit_or_database_ever_holds_a_secret() {
     }
 }
 
-/// Every command, well and badly, with every secret in every place that it may be mistaken for.
+/// Runs every command, correctly and wrongly, with secrets in every place where one may be put by mistake.
 fn be_busy(run: &mut BusyRun) {
     let kek = run.sandbox.text("countersign-dev/kek").trim().to_owned();
-    let bytes = URL_SAFE_NO_PAD.decode(kek.trim_start_matches("ckek_")).expect("it is base64url");
+    let bytes =
+        URL_SAFE_NO_PAD.decode(kek.trim_start_matches("ckek_")).expect("the KEK is base64url");
     let hex = bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
     for shape in [kek, hex, STANDARD.encode(&bytes)] {
         run.secret(&shape);
@@ -132,7 +133,7 @@ fn be_busy(run: &mut BusyRun) {
 
     over_http(run, &cron_file, &cron);
 
-    // Mistakes: a secret or a token where a name belongs, and credentials that are not good.
+    // Mistakes: a secret or a token in the place of a name, and invalid credentials.
     let revoked = second.replace(|c: char| c.is_ascii_lowercase(), "x");
     let wrong = run.secret(&revoked);
     for (n, (client_id, secret)) in [
@@ -165,7 +166,7 @@ fn be_busy(run: &mut BusyRun) {
     run.operate("client delete cron");
 }
 
-/// The same over plain HTTP: credentials where they belong, and where they do not.
+/// The same over plain HTTP: credentials in the right places and in wrong ones.
 fn over_http(run: &mut BusyRun, cron_file: &str, cron: &str) {
     let encoded = STANDARD.encode(format!("cron:{cron}"));
     let encoded = run.secret(&encoded);
@@ -183,7 +184,7 @@ fn over_http(run: &mut BusyRun, cron_file: &str, cron: &str) {
     ] {
         let answer = post(&run.sandbox, cron_file, path, headers, form);
         if let Some((_, token)) = answer.split_once("\"access_token\":\"") {
-            let token = run.secret(token.split('"').next().expect("it ends"));
+            let token = run.secret(token.split('"').next().expect("the process ends"));
             for path in ["/oauth/introspect", "/oauth/revoke"] {
                 let form = format!("token={token}");
                 let answer = post(&run.sandbox, cron_file, path, &basic, &form);
@@ -196,11 +197,11 @@ fn over_http(run: &mut BusyRun, cron_file: &str, cron: &str) {
     }
 }
 
-/// All files of the database together.
+/// The contents of all files of the database, one after another.
 fn database(sandbox: &Sandbox) -> Vec<u8> {
     let directory = sandbox.path(DEV);
     let names = listing(&directory).into_iter().filter(|name| name.starts_with("countersign."));
-    names.flat_map(|name| fs::read(directory.join(name)).expect("it is there")).collect()
+    names.flat_map(|name| fs::read(directory.join(name)).expect("the file exists")).collect()
 }
 
 #[track_caller]

@@ -1,4 +1,4 @@
-//! The log: one line a request, for people or for machines.
+//! The log: one line for each request, as text or as JSON.
 
 use serde_json::Value;
 
@@ -7,7 +7,7 @@ use crate::support::{Sandbox, post};
 const DEMO: &str = "countersign-dev/demo.toml";
 
 #[test]
-fn each_request_is_one_line_that_says_who_what_and_how_it_ended() {
+fn each_request_is_logged_in_one_line_with_caller_method_and_outcome() {
     let sandbox = Sandbox::new();
     let server = sandbox.serve(&["--dev", "--log-format", "json"]);
     sandbox.json(DEMO, &["token", "issue"]);
@@ -35,7 +35,7 @@ fn each_request_is_one_line_that_says_who_what_and_how_it_ended() {
 }
 
 #[test]
-fn requests_over_http_are_lines_like_any_other() {
+fn requests_over_plain_http_are_logged_the_same_way() {
     let sandbox = Sandbox::new();
     let server = sandbox.serve(&["--dev", "--log-format", "json"]);
     let secret = sandbox.credential(DEMO, "client_secret");
@@ -58,7 +58,7 @@ fn requests_over_http_are_lines_like_any_other() {
 }
 
 #[test]
-fn at_warn_a_server_that_is_well_says_nothing() {
+fn at_level_warn_a_healthy_server_logs_nothing() {
     let sandbox = Sandbox::new();
     let server = sandbox.serve(&["--dev", "--log-filter", "warn"]);
     sandbox.json(DEMO, &["token", "issue"]);

@@ -1,4 +1,4 @@
-//! The program as its users run it: a process, with signals, files and a terminal's commands.
+//! The program as its users run it: as a process, with signals, files and commands.
 
 mod commands;
 mod crash;

@@ -1,4 +1,4 @@
-//! OAuth 2.0 over plain HTTP, with what the command line makes for it.
+//! OAuth 2.0 over plain HTTP, with clients that were created on the command line.
 
 use serde_json::{Value, json};
 

@@ -1,4 +1,4 @@
-//! What we tell people to type works as it stands.
+//! The commands that the documentation and the program tell people to type work as printed.
 
 use std::fs;
 use std::io::Write;
@@ -8,16 +8,16 @@ use std::process::Command;
 
 use crate::support::{Finished, PROGRAM, Sandbox, finish};
 
-/// Types a line into a shell of another directory.
+/// Runs a line in a shell, in another directory.
 fn paste(sandbox: &Sandbox, line: &str) -> Finished {
     finish(sandbox.program("sh").args(["-c", line]).current_dir(sandbox.path("elsewhere")), "")
 }
 
 #[test]
-fn the_printed_commands_work_from_anywhere_now_and_after_a_restart() {
+fn the_printed_commands_work_from_any_directory_and_after_a_restart() {
     let sandbox = Sandbox::new();
-    fs::create_dir(sandbox.path("elsewhere")).expect("it is not there yet");
-    // A shell's own characters in a path are no trouble.
+    fs::create_dir(sandbox.path("elsewhere")).expect("nothing has this name yet");
+    // The printed commands must quote characters that are special to a shell.
     let data_dir = "it's \"a\" $HOME";
     for _ in 0..2 {
         let mut server = sandbox.serve(&["--dev", "--data-dir", data_dir]);
@@ -34,9 +34,9 @@ fn the_printed_commands_work_from_anywhere_now_and_after_a_restart() {
 }
 
 #[test]
-fn every_command_of_the_readme_and_of_the_book_works() {
+fn every_command_in_the_readme_and_the_book_works() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    // A package that was published without them has nothing to paste.
+    // A published package does not contain the book, so there is nothing to test.
     let Ok(book) = fs::read_dir(root.join("docs")) else { return };
     let mut pages: Vec<_> = book.map(|entry| entry.expect("an entry").path()).collect();
     pages.retain(|page| page.extension().is_some_and(|extension| extension == "md"));
@@ -65,13 +65,13 @@ fn every_command_of_the_readme_and_of_the_book_works() {
 /// Runs the commands of a page from top to bottom, beside a development server of its own.
 fn paste_page(page: &Path, commands: &[String]) {
     let sandbox = Sandbox::new();
-    fs::create_dir(sandbox.path("bin")).expect("it is not there yet");
-    symlink(PROGRAM, sandbox.path("bin/countersign")).expect("it is not there yet");
-    let path = std::env::var("PATH").expect("there is a shell somewhere");
+    fs::create_dir(sandbox.path("bin")).expect("nothing has this name yet");
+    symlink(PROGRAM, sandbox.path("bin/countersign")).expect("nothing has this name yet");
+    let path = std::env::var("PATH").expect("the environment has a PATH");
     let path = format!("{}:{path}", sandbox.path("bin").display());
     let server = sandbox.dev();
     let url = sandbox.credential("countersign-dev/demo.toml", "url");
-    // `-x` tells which command failed.
+    // `-x` shows which command failed.
     let script = format!("set -eux\n{}\n", commands.join("\n"));
     let script = script.replace("http://127.0.0.1:9443", &url);
     let end = finish(
@@ -89,7 +89,7 @@ fn there_is(tool: &str) -> bool {
         .is_ok_and(|it| it.status.success())
 }
 
-/// The lines to type of all console blocks, except what cargo does.
+/// The commands in all console blocks, except those of cargo.
 fn commands(page: &str) -> Vec<String> {
     let mut commands = Vec::new();
     let mut in_console = false;

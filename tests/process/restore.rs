@@ -1,4 +1,4 @@
-//! Backups: made while the server runs, and put back in the right way or the wrong one.
+//! Backups: they are made while the server runs, and put back by `restore` or, wrongly, by hand.
 
 use std::fs;
 use std::path::Path;
@@ -18,11 +18,11 @@ fn token(sandbox: &Sandbox) -> String {
     issued["access_token"].as_str().expect("a token").to_owned()
 }
 
-/// Whether the server says that a token is good, or why it is not.
+/// Validates a token. Returns whether it is active, or the reason why not.
 fn validated(sandbox: &Sandbox, token: &str) -> Value {
     let validate = ["token", "validate", "--credentials", DEMO, "--format", "json", "-"];
     let finished = sandbox.run_with_input(&validate, token);
-    let answer: Value = serde_json::from_str(&finished.stdout).expect("it prints JSON");
+    let answer: Value = serde_json::from_str(&finished.stdout).expect("the output is JSON");
     let reason = &answer["inactive_reason"];
     if reason.is_null() { answer["active"].clone() } else { reason.clone() }
 }
@@ -33,10 +33,10 @@ fn revoke(sandbox: &Sandbox, token: &str) {
 }
 
 fn epoch(database: &Path) -> u64 {
-    let connection = Connection::open(database).expect("it is a database");
+    let connection = Connection::open(database).expect("the file is a database");
     let bytes: [u8; 8] = connection
         .query_row("SELECT value FROM meta WHERE name = 'epoch'", [], |row| row.get(0))
-        .expect("there is one");
+        .expect("the store has an epoch");
     u64::from_be_bytes(bytes)
 }
 
@@ -46,7 +46,7 @@ fn assert_begins_a_generation(epoch: Option<u64>) {
     assert!(epoch >> 32 > 0 && epoch & 0xffff_ffff == 0, "{epoch:x}");
 }
 
-/// A sandbox with a store that is stopped, a backup of it, and a token that was revoked after it.
+/// A sandbox with a stopped server, a backup of its store, and a token that was revoked after the backup.
 fn backed_up_and_revoked() -> (Sandbox, String) {
     let sandbox = Sandbox::new();
     let server = sandbox.dev();
@@ -60,20 +60,20 @@ fn backed_up_and_revoked() -> (Sandbox, String) {
 }
 
 fn put_back_by_hand(sandbox: &Sandbox) {
-    fs::copy(sandbox.path("backup.db"), sandbox.path(DATABASE)).expect("there is room");
+    fs::copy(sandbox.path("backup.db"), sandbox.path(DATABASE)).expect("the file can be written");
 }
 
 #[test]
-fn a_backup_is_of_one_moment_for_its_owner_only_and_never_over_another_file() {
+fn a_backup_is_of_one_moment_is_private_and_never_overwrites_a_file() {
     let sandbox = Sandbox::new();
     let server = sandbox.dev();
     sandbox.run(&["backup", "--data-dir", DATA, "--to", "backup.db"]).ok();
     assert_eq!(sandbox.mode("backup.db"), 0o600);
     assert_eq!(epoch(&sandbox.path("backup.db")), 1);
-    let before = fs::read(sandbox.path("backup.db")).expect("it is there");
+    let before = fs::read(sandbox.path("backup.db")).expect("the file exists");
     let again = sandbox.run(&["backup", "--data-dir", DATA, "--to", "backup.db"]).failed(1);
     assert!(again.contains("backup.db"), "{again}");
-    assert!(fs::read(sandbox.path("backup.db")).expect("it is there") == before);
+    assert!(fs::read(sandbox.path("backup.db")).expect("the file exists") == before);
     let nowhere = sandbox.run(&["backup", "--data-dir", "nowhere", "--to", "other.db"]).failed(1);
     assert!(nowhere.contains("there is no store"), "{nowhere}");
     assert!(!sandbox.path("other.db").exists());
@@ -84,7 +84,7 @@ fn a_backup_is_of_one_moment_for_its_owner_only_and_never_over_another_file() {
 fn a_copy_put_back_by_hand_is_not_served_until_it_is_restored() {
     let (sandbox, old) = backed_up_and_revoked();
     put_back_by_hand(&sandbox);
-    let copy = fs::read(sandbox.path(DATABASE)).expect("it is there");
+    let copy = fs::read(sandbox.path(DATABASE)).expect("the file exists");
     for start in [
         &["serve", "--dev", "--listen", "127.0.0.1:0"][..],
         &["operator", "recover", "--data-dir", DATA, "--operator-id", "rescue"],
@@ -93,7 +93,7 @@ fn a_copy_put_back_by_hand_is_not_served_until_it_is_restored() {
         assert!(refused.contains("old copy that was put back"), "{refused}");
         assert!(refused.contains("run `countersign restore`"), "{refused}");
     }
-    assert!(fs::read(sandbox.path(DATABASE)).expect("it is there") == copy, "it was changed");
+    assert!(fs::read(sandbox.path(DATABASE)).expect("the file exists") == copy, "it was changed");
 
     let restored = sandbox.run(&["restore", "--data-dir", DATA, "--format", "json"]).json();
     assert_eq!(restored["backup_epoch"], 1);
@@ -117,7 +117,7 @@ fn a_copy_put_back_by_hand_is_not_served_until_it_is_restored() {
 }
 
 #[test]
-fn restoring_a_backup_refuses_every_earlier_token_and_keeps_what_was_there() {
+fn restoring_a_backup_ends_every_earlier_token_and_keeps_the_previous_store() {
     let (sandbox, old) = backed_up_and_revoked();
     let server = sandbox.dev();
     let later = token(&sandbox);
@@ -140,7 +140,7 @@ fn restoring_a_backup_refuses_every_earlier_token_and_keeps_what_was_there() {
     assert_eq!(validated(&sandbox, &token(&sandbox)), true);
     server.stop();
 
-    // Each restore is a generation of its own, above all that were.
+    // Each restore begins a new generation, above all earlier ones.
     let again =
         sandbox.run(&["restore", "--data-dir", DATA, "--from", "backup.db", "--format", "json"]);
     let again = again.json()["epoch"].as_u64();
@@ -150,21 +150,22 @@ fn restoring_a_backup_refuses_every_earlier_token_and_keeps_what_was_there() {
 }
 
 #[test]
-fn what_a_killed_server_left_in_its_journal_is_kept_aside_and_never_read_again() {
+fn the_write_ahead_log_of_a_killed_server_is_kept_aside_and_never_read_again() {
     let (sandbox, old) = backed_up_and_revoked();
     let server = sandbox.dev();
     let later = token(&sandbox);
     revoke(&sandbox, &later);
     server.kill();
     assert!(sandbox.path(&format!("{DATABASE}-wal")).exists());
-    // As a restore that was killed, too, would leave them.
+    // A restore that was killed would also leave these files.
     for left_over in ["countersign.restoring", "countersign.restoring-wal"] {
-        fs::write(sandbox.path(DATA).join(left_over), "half").expect("there is room");
+        fs::write(sandbox.path(DATA).join(left_over), "half").expect("the file can be written");
     }
     let restore = ["restore", "--data-dir", DATA, "--from", "backup.db", "--out", "review.json"];
     assert_eq!(sandbox.run(&restore).ok(), "");
     assert_eq!(sandbox.mode("review.json"), 0o600);
-    let review: Value = serde_json::from_str(&sandbox.text("review.json")).expect("it is JSON");
+    let review: Value =
+        serde_json::from_str(&sandbox.text("review.json")).expect("the file is JSON");
     assert_eq!(review["clients"][0]["client_id"], "demo");
     assert_begins_a_generation(Some(epoch(&sandbox.path(DATABASE))));
     assert_eq!(epoch(&sandbox.path(&format!("{DATABASE}.before-restore-1"))), 3);
@@ -174,9 +175,9 @@ fn what_a_killed_server_left_in_its_journal_is_kept_aside_and_never_read_again()
 }
 
 #[test]
-fn a_store_that_is_gone_is_restored_all_the_same() {
+fn a_missing_store_is_restored_from_a_backup() {
     let (sandbox, old) = backed_up_and_revoked();
-    fs::remove_file(sandbox.path(DATABASE)).expect("it is there");
+    fs::remove_file(sandbox.path(DATABASE)).expect("the file exists");
     let restore = ["restore", "--data-dir", DATA, "--format", "json"];
     let nothing = sandbox.run(&restore).failed(1);
     assert!(nothing.contains("there is no store"), "{nothing}");
@@ -187,7 +188,7 @@ fn a_store_that_is_gone_is_restored_all_the_same() {
     assert_eq!(validated(&sandbox, &old), "revoked");
     server.stop();
 
-    // Of the generation before, only the mark still knows; then, only the store in the place.
+    // First only the mark knows the previous generation. Then only the store in the place does.
     let first = restored["epoch"].as_u64();
     let again = || {
         let restored = sandbox.run(&[&restore[..], &["--from", "backup.db"]].concat()).json();
@@ -195,23 +196,24 @@ fn a_store_that_is_gone_is_restored_all_the_same() {
         assert_begins_a_generation(epoch);
         epoch
     };
-    fs::remove_file(sandbox.path(DATABASE)).expect("it is there");
+    fs::remove_file(sandbox.path(DATABASE)).expect("the file exists");
     let second = again();
     let mark = sandbox.listing(DATA).into_iter().find(|file| file.ends_with(".epoch"));
-    fs::remove_file(sandbox.path(DATA).join(mark.expect("there is one"))).expect("it is there");
+    fs::remove_file(sandbox.path(DATA).join(mark.expect("the directory has a mark")))
+        .expect("the file exists");
     let third = again();
     assert!(first < second && second < third, "{first:?} {second:?} {third:?}");
 }
 
 #[test]
-fn a_place_where_no_epoch_can_be_kept_is_refused_at_the_start() {
+fn a_directory_in_which_no_epoch_can_be_kept_is_refused_at_the_start() {
     let sandbox = Sandbox::new();
     let init = ["init", "--issuer", "https://auth.test", "--data-dir", "data", "--epoch-dir"];
     let refused = sandbox.run(&[&init[..], &["nowhere"]].concat()).failed(1);
     assert!(refused.contains("the highest epoch cannot be kept in nowhere/"), "{refused}");
     assert!(refused.contains("--epoch-dir"), "{refused}");
     assert!(!sandbox.path("data/countersign.db").exists());
-    fs::create_dir(sandbox.path("marks")).expect("there is room");
+    fs::create_dir(sandbox.path("marks")).expect("the directory can be created");
     sandbox.run(&[&init[..], &["marks"]].concat()).ok();
     let serve = ["serve", "--listen", "127.0.0.1:0", "--data-dir", "data", "--epoch-dir"];
     let refused = sandbox.run(&[&serve[..], &["nowhere"]].concat());
@@ -221,15 +223,17 @@ fn a_place_where_no_epoch_can_be_kept_is_refused_at_the_start() {
 }
 
 #[test]
-fn a_backup_that_does_not_hold_changes_nothing() {
+fn a_damaged_or_wrong_backup_changes_nothing() {
     let (sandbox, _) = backed_up_and_revoked();
-    let before = fs::read(sandbox.path(DATABASE)).expect("it is there");
+    let before = fs::read(sandbox.path(DATABASE)).expect("the file exists");
     let listing = sandbox.listing(DATA);
     let out = ["restore", "--data-dir", DATA, "--from", "backup.db", "--out"];
     let out = |file: &str| sandbox.run(&[&out[..], &[file]].concat());
     assert!(out("backup.db").failed(1).contains("cannot write backup.db"));
-    let connection = Connection::open(sandbox.path("backup.db")).expect("it is a database");
-    connection.execute("UPDATE audit SET actor = 'nobody'", []).expect("it is ours");
+    let connection = Connection::open(sandbox.path("backup.db")).expect("the file is a database");
+    connection
+        .execute("UPDATE audit SET actor = 'nobody'", [])
+        .expect("the database can be written");
     drop(connection);
     let restore =
         |from: &str| sandbox.run(&["restore", "--data-dir", DATA, "--from", from]).failed(1);
@@ -237,30 +241,30 @@ fn a_backup_that_does_not_hold_changes_nothing() {
     out("review.json").failed(1);
     assert!(!sandbox.path("review.json").exists());
     assert!(restore("none.db").contains("there is no backup at none.db; name another with --from"));
-    fs::write(sandbox.path("text.db"), "no database at all").expect("there is room");
+    fs::write(sandbox.path("text.db"), "no database at all").expect("the file can be written");
     assert!(restore("text.db").contains("text.db is not a Countersign store; name another"));
-    let whole = fs::read(sandbox.path(DATABASE)).expect("it is there");
-    fs::write(sandbox.path("half.db"), &whole[..whole.len() / 2]).expect("there is room");
+    let whole = fs::read(sandbox.path(DATABASE)).expect("the file exists");
+    fs::write(sandbox.path("half.db"), &whole[..whole.len() / 2]).expect("the file can be written");
     assert!(restore("half.db").contains("the backup half.db is damaged"));
 
     let other = Sandbox::new();
     other.dev().stop();
-    fs::copy(other.path(DATABASE), sandbox.path("other.db")).expect("there is room");
+    fs::copy(other.path(DATABASE), sandbox.path("other.db")).expect("the file can be written");
     assert!(restore("other.db").contains("not the key-encryption key"));
 
-    assert!(fs::read(sandbox.path(DATABASE)).expect("it is there") == before);
+    assert!(fs::read(sandbox.path(DATABASE)).expect("the file exists") == before);
     assert_eq!(sandbox.listing(DATA), listing);
 }
 
 #[test]
-fn every_credential_that_a_client_has_again_is_to_be_looked_at() {
+fn restore_lists_every_credential_that_it_brought_back() {
     let sandbox = Sandbox::new();
     let server = sandbox.dev();
-    // RFC 8410 §10.1.
+    // The example key of RFC 8410 §10.1.
     let key = "-----BEGIN PUBLIC KEY-----\n\
         MCowBQYDK2VwAyEAGb9ECWmEzf6FQbrBZ9w7lshQhqowtrbLDFw4rXAxZuE=\n\
         -----END PUBLIC KEY-----\n";
-    fs::write(sandbox.path("demo.pub"), key).expect("there is room");
+    fs::write(sandbox.path("demo.pub"), key).expect("the file can be written");
     sandbox.json(OPERATOR, &["client", "credential", "add", "demo", "--key", "demo.pub"]);
     let by_name = ["client", "credential", "add", "demo", "--certificate-name"];
     sandbox.json(OPERATOR, &[&by_name[..], &["san_dns:demo.example"]].concat());

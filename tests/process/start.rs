@@ -1,4 +1,4 @@
-//! Starting: what is made, what is found again, and what stands in the way.
+//! Starting a server: what it creates, what it finds again, and what prevents a start.
 
 use std::fs::{self, File};
 use std::net::TcpListener;
@@ -11,12 +11,12 @@ const DEMO: &str = "countersign-dev/demo.toml";
 const OPERATOR: &str = "countersign-dev/operator.toml";
 
 #[test]
-fn what_is_made_is_for_its_owner_only() {
+fn the_created_files_are_private() {
     let sandbox = Sandbox::new();
     let server = sandbox.dev();
     assert_eq!(sandbox.mode(DEV), 0o700);
     let mut files = sandbox.listing(DEV);
-    // Named after the store's random id.
+    // The mark's name contains the store's random id.
     let mark = files.remove(0);
     assert!(mark.starts_with("countersign-") && mark.ends_with(".epoch"), "{mark}");
     assert_eq!(sandbox.mode(&format!("{DEV}/{mark}")), 0o600);
@@ -69,7 +69,7 @@ fn a_second_start_finds_the_same_state() {
     };
     assert_eq!(ids(&sandbox.json(OPERATOR, &["client", "list"])), ids(&clients));
 
-    // A token of the first process is good in the second; the issuer stays what it was.
+    // The second process accepts a token of the first, and the issuer has not changed.
     let token = token["access_token"].as_str().expect("a token");
     let validate = ["token", "validate", "--credentials", DEMO, "--format", "json", "-"];
     let validated = sandbox.run_with_input(&validate, token).json();
@@ -78,12 +78,12 @@ fn a_second_start_finds_the_same_state() {
 }
 
 #[test]
-fn a_second_process_on_the_store_is_refused_and_spoils_nothing() {
+fn a_second_process_on_the_same_store_is_refused_and_changes_nothing() {
     let sandbox = Sandbox::new();
     let server = sandbox.dev();
     let line = sandbox.run(&["serve", "--dev", "--listen", "127.0.0.1:0"]).failed(1);
     assert!(line.contains("another process has the store"), "{line}");
-    // The credentials still lead to the server that runs.
+    // The credentials file still has the address of the running server.
     assert_eq!(sandbox.credential(DEMO, "url"), server.url);
     sandbox.json(DEMO, &["token", "issue"]);
 
@@ -94,14 +94,15 @@ fn a_second_process_on_the_store_is_refused_and_spoils_nothing() {
 }
 
 #[test]
-fn a_first_start_leaves_everything_alone_while_another_is_at_it() {
+fn a_first_start_changes_nothing_while_another_first_start_is_under_way() {
     let sandbox = Sandbox::new();
-    fs::create_dir(sandbox.path(DEV)).expect("it is ours");
-    let lock = File::create(sandbox.path("countersign-dev/countersign.lock")).expect("it is ours");
-    lock.lock().expect("nobody has it");
-    // What the other has made so far.
+    fs::create_dir(sandbox.path(DEV)).expect("the directory can be created");
+    let lock = File::create(sandbox.path("countersign-dev/countersign.lock"))
+        .expect("the file can be written");
+    lock.lock().expect("nothing else holds the lock");
+    // The files that the other first start has created so far.
     for file in [DEMO, "countersign-dev/kek"] {
-        fs::write(sandbox.path(file), "theirs").expect("it is ours");
+        fs::write(sandbox.path(file), "theirs").expect("the file can be written");
     }
     for args in [
         &["serve", "--dev", "--listen", "127.0.0.1:0"][..],
@@ -115,11 +116,11 @@ fn a_first_start_leaves_everything_alone_while_another_is_at_it() {
 }
 
 #[test]
-fn credentials_are_complete_before_there_is_a_store() {
+fn credentials_are_complete_before_the_store_exists() {
     let sandbox = Sandbox::new();
     sandbox.run(&["init", "--issuer", "https://auth.test", "--data-dir", "data"]).ok();
     let written = |name: &str| {
-        let file = fs::metadata(sandbox.path(&format!("data/{name}"))).expect("it is there");
+        let file = fs::metadata(sandbox.path(&format!("data/{name}"))).expect("the file exists");
         file.modified().expect("the system keeps it")
     };
     assert!(written("kek") <= written("countersign.db"));
@@ -127,22 +128,24 @@ fn credentials_are_complete_before_there_is_a_store() {
 }
 
 #[test]
-fn a_first_start_that_came_to_nothing_is_no_obstacle_to_the_next() {
+fn a_failed_first_start_does_not_prevent_the_next() {
     let sandbox = Sandbox::new();
-    // The database cannot be built where a directory is.
-    fs::create_dir_all(sandbox.path("countersign-dev/countersign.new/x")).expect("it is ours");
+    // A directory at this path keeps the database from being created.
+    fs::create_dir_all(sandbox.path("countersign-dev/countersign.new/x"))
+        .expect("the directory can be created");
     let dev = ["serve", "--dev", "--listen", "127.0.0.1:0"];
     let init = ["init", "--issuer", "https://auth.test", "--data-dir", DEV];
     for args in [&dev[..], &init] {
         sandbox.run(args).failed(1);
         assert_eq!(sandbox.listing(DEV), ["countersign.lock", "countersign.new", "kek"]);
     }
-    fs::remove_dir_all(sandbox.path("countersign-dev/countersign.new")).expect("it is ours");
+    fs::remove_dir_all(sandbox.path("countersign-dev/countersign.new"))
+        .expect("the file can be removed");
 
-    // One that was killed before it made the store leaves what it had made; nobody else's file is
-    // replaced by `init`.
+    // A first start that was killed before it created the store leaves its other files behind. `init` never
+    // replaces a file that it did not create.
     for file in [DEMO, OPERATOR] {
-        fs::write(sandbox.path(file), "stale").expect("it is ours");
+        fs::write(sandbox.path(file), "stale").expect("the file can be written");
     }
     let line = sandbox.run(&init).failed(1);
     assert!(line.contains("countersign-dev/operator.toml exists already"), "{line}");
@@ -154,7 +157,7 @@ fn a_first_start_that_came_to_nothing_is_no_obstacle_to_the_next() {
 }
 
 #[test]
-fn stores_that_are_made_at_once_with_one_kek_all_open() {
+fn stores_created_concurrently_with_one_kek_all_open() {
     let sandbox = Sandbox::new();
     let stores = ["a", "a", "b", "b", "c", "c"];
     let spawned = stores.map(|store| {
@@ -163,7 +166,7 @@ fn stores_that_are_made_at_once_with_one_kek_all_open() {
         command.args(args).arg(store).stdout(Stdio::null()).stderr(Stdio::null());
         command.spawn().expect("the program is there")
     });
-    let made = spawned.map(|mut child| child.wait().expect("it ends").success());
+    let made = spawned.map(|mut child| child.wait().expect("the process ends").success());
     for pair in made.chunks(2) {
         assert_eq!(pair.iter().filter(|made| **made).count(), 1, "{made:?}");
     }
@@ -177,7 +180,7 @@ fn stores_that_are_made_at_once_with_one_kek_all_open() {
 }
 
 #[test]
-fn dev_never_leaves_loopback() {
+fn a_development_server_never_listens_beyond_loopback() {
     let sandbox = Sandbox::new();
     for args in [
         &["serve", "--dev", "--listen", "0.0.0.0:0"][..],
@@ -190,10 +193,10 @@ fn dev_never_leaves_loopback() {
 }
 
 #[test]
-fn a_port_in_use_is_one_line_and_nothing_is_made() {
+fn a_port_in_use_is_reported_in_one_line_and_nothing_is_created() {
     let sandbox = Sandbox::new();
     let taken = TcpListener::bind("127.0.0.1:0").expect("loopback is there");
-    let address = taken.local_addr().expect("it is bound").to_string();
+    let address = taken.local_addr().expect("the socket is bound").to_string();
     let line = sandbox.run(&["serve", "--dev", "--listen", &address]).failed(1);
     assert_eq!(
         line,
@@ -205,7 +208,7 @@ fn a_port_in_use_is_one_line_and_nothing_is_made() {
 }
 
 #[test]
-fn a_kek_that_is_not_there_not_private_or_not_the_one_changes_nothing() {
+fn a_missing_exposed_or_wrong_kek_is_refused_and_changes_nothing() {
     let sandbox = Sandbox::new();
     sandbox.dev().stop();
     let kek = format!("{DEV}/kek");
@@ -224,7 +227,7 @@ fn a_kek_that_is_not_there_not_private_or_not_the_one_changes_nothing() {
         assert_eq!(sandbox.listing(""), [DEV]);
     };
 
-    fs::remove_file(sandbox.path(&kek)).expect("it is ours");
+    fs::remove_file(sandbox.path(&kek)).expect("the file can be removed");
     refused("cannot read the key-encryption key countersign-dev/kek");
 
     let another = "ckek_AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";
@@ -233,12 +236,12 @@ fn a_kek_that_is_not_there_not_private_or_not_the_one_changes_nothing() {
         (&text[..20], "not a key-encryption key"),
         (another, "this is not the key-encryption key that the store's keys are sealed with"),
     ] {
-        fs::write(sandbox.path(&kek), content).expect("it is ours");
+        fs::write(sandbox.path(&kek), content).expect("the file can be written");
         sandbox.set_mode(&kek, 0o600);
         refused(what);
     }
 
-    fs::write(sandbox.path(&kek), &text).expect("it is ours");
+    fs::write(sandbox.path(&kek), &text).expect("the file can be written");
     sandbox.set_mode(&kek, 0o644);
     refused(
         "countersign-dev/kek can be read by others (mode 0644); run: chmod 600 countersign-dev/kek",
@@ -247,14 +250,14 @@ fn a_kek_that_is_not_there_not_private_or_not_the_one_changes_nothing() {
     sandbox.dev().stop();
 }
 
-/// What must stay as it is when a start is refused.
+/// The contents of the files that a refused start must not change.
 fn snapshot(sandbox: &Sandbox) -> [Vec<u8>; 3] {
     ["countersign.db", "demo.toml", "operator.toml"]
-        .map(|name| fs::read(sandbox.path(&format!("{DEV}/{name}"))).expect("it is there"))
+        .map(|name| fs::read(sandbox.path(&format!("{DEV}/{name}"))).expect("the file exists"))
 }
 
 #[test]
-fn init_makes_a_store_once() {
+fn init_creates_a_store_only_once() {
     let sandbox = Sandbox::new();
     let init = ["init", "--issuer", "https://auth.test", "--data-dir", "data", "--kek-file", "kek"];
     let said = sandbox.run(&init).ok();
@@ -266,7 +269,7 @@ fn init_makes_a_store_once() {
     }
 
     let files = ["kek", "data/countersign.db", "data/operator.toml"];
-    let before = files.map(|file| fs::read(sandbox.path(file)).expect("it is there"));
+    let before = files.map(|file| fs::read(sandbox.path(file)).expect("the file exists"));
     let line = sandbox.run(&init).failed(1);
     assert!(line.contains("there is a store at data/countersign.db already"), "{line}");
     let line = sandbox.run(&[&init[..], &["--operator-id", "another"]].concat()).failed(1);
@@ -274,13 +277,13 @@ fn init_makes_a_store_once() {
         line.contains("there is a store at data/countersign.db already; it was not touched"),
         "{line}"
     );
-    assert!(files.map(|file| fs::read(sandbox.path(file)).expect("it is there")) == before);
+    assert!(files.map(|file| fs::read(sandbox.path(file)).expect("the file exists")) == before);
     assert!(!sandbox.path("data/another.toml").exists());
 
     let server = sandbox.serve(&["--data-dir", "data", "--kek-file", "kek"]);
     let credentials =
         sandbox.text("data/operator.toml").replace("http://127.0.0.1:9443", &server.url);
-    fs::write(sandbox.path("data/operator.toml"), credentials).expect("it is ours");
+    fs::write(sandbox.path("data/operator.toml"), credentials).expect("the file can be written");
     let issue =
         ["token", "issue", "--audience", "countersign", "--credentials", "data/operator.toml"];
     let token = sandbox.run(&issue).ok();
@@ -295,7 +298,7 @@ fn init_makes_a_store_once() {
 }
 
 #[test]
-fn a_kek_in_the_environment_leaves_no_file() {
+fn a_kek_from_the_environment_is_not_written_to_a_file() {
     let sandbox = Sandbox::new();
     let kek = "ckek_AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";
     let dev = || {
@@ -312,7 +315,7 @@ fn a_kek_in_the_environment_leaves_no_file() {
     let line = finish(dev().env("COUNTERSIGN_KEK", "nonsense"), "").failed(1);
     assert!(line.contains("COUNTERSIGN_KEK: not a key-encryption key"), "{line}");
     assert!(!line.contains("nonsense"), "{line}");
-    // Without it there is nothing to open the store with, and no new one is made.
+    // Without the variable the store cannot be opened, and the server generates no new KEK.
     let line = finish(&mut dev(), "").failed(1);
     assert!(line.contains("cannot read the key-encryption key"), "{line}");
     assert!(!sandbox.listing(DEV).contains(&"kek".to_owned()));

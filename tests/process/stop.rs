@@ -1,4 +1,4 @@
-//! Stopping: in order, with calls still under way, and at once.
+//! Stopping a server: in order, with calls still under way, and at once.
 
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
@@ -15,7 +15,7 @@ use tonic_reflection::pb::v1::{ServerReflectionRequest, ServerReflectionResponse
 
 use crate::support::{Sandbox, Server};
 
-/// A call that is under way until one side goes: it answered once, and could be asked again.
+/// A call that stays open until one side ends it: a stream that has answered once and waits for more.
 struct CallUnderWay {
     answers: Streaming<ServerReflectionResponse>,
     _questions: mpsc::Sender<ServerReflectionRequest>,
@@ -28,22 +28,22 @@ async fn call_under_way(server: &Server) -> CallUnderWay {
         host: String::new(),
         message_request: Some(MessageRequest::ListServices(String::new())),
     };
-    questions.send(question).await.expect("there is room for one");
+    questions.send(question).await.expect("the channel has room");
     let answers = reflection.server_reflection_info(ReceiverStream::new(asked)).await;
-    let mut answers = answers.expect("it answers").into_inner();
-    answers.message().await.expect("it answers").expect("a first answer");
+    let mut answers = answers.expect("the server answers").into_inner();
+    answers.message().await.expect("the server answers").expect("a first answer");
     CallUnderWay { answers, _questions: questions }
 }
 
-/// The connection goes on while the test waits for the process.
+/// A second thread drives the connection while the test blocks on the process.
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
-async fn those_who_watch_its_health_are_told_and_do_not_hold_it_up() {
+async fn health_watchers_are_told_of_a_stop_and_do_not_delay_it() {
     let sandbox = Sandbox::new();
     let server = sandbox.serve(&["--dev", "--shutdown-grace", "1h"]);
     let mut health = HealthClient::new(server.channel().await);
     let request = HealthCheckRequest { service: String::new() };
-    let mut answers = health.watch(request).await.expect("it answers").into_inner();
-    let first = answers.message().await.expect("it answers").expect("a first answer");
+    let mut answers = health.watch(request).await.expect("the server answers").into_inner();
+    let first = answers.message().await.expect("the server answers").expect("a first answer");
     assert_eq!(first.status, ServingStatus::Serving as i32);
     server.signal("TERM");
     let mut last = first.status;
@@ -56,20 +56,20 @@ async fn those_who_watch_its_health_are_told_and_do_not_hold_it_up() {
 }
 
 #[test]
-fn either_signal_stops_it_in_order() {
+fn sigint_and_sigterm_stop_the_server_in_order() {
     for signal in ["TERM", "INT"] {
         let sandbox = Sandbox::new();
         let server = sandbox.dev();
         server.signal(signal);
         let end = server.end();
         assert_eq!(end.code, Some(0), "{signal}: {}", end.stderr);
-        // The write-ahead log went back into the database.
+        // The write-ahead log was moved into the database.
         assert!(!sandbox.path("countersign-dev/countersign.db-wal").exists());
     }
 }
 
 #[tokio::test]
-async fn a_second_signal_ends_it_while_calls_are_under_way() {
+async fn a_second_signal_ends_the_server_while_calls_are_under_way() {
     for (first, second) in [("TERM", "TERM"), ("INT", "INT"), ("TERM", "INT")] {
         let sandbox = Sandbox::new();
         let mut server = sandbox.serve(&["--dev", "--shutdown-grace", "1h"]);
@@ -83,7 +83,7 @@ async fn a_second_signal_ends_it_while_calls_are_under_way() {
 }
 
 #[tokio::test]
-async fn calls_under_way_are_waited_for_but_not_for_longer_than_the_grace() {
+async fn the_server_waits_for_calls_under_way_but_no_longer_than_the_grace() {
     let sandbox = Sandbox::new();
     let server = sandbox.serve(&["--dev", "--shutdown-grace", "1s"]);
     let call = call_under_way(&server).await;
@@ -100,19 +100,19 @@ async fn calls_under_way_are_waited_for_but_not_for_longer_than_the_grace() {
     drop(call);
 }
 
-/// The connection goes on while the test waits for the process.
+/// A second thread drives the connection while the test blocks on the process.
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
-async fn while_it_drains_it_takes_no_new_connection_and_ends_with_the_last_call() {
+async fn a_draining_server_takes_no_new_connection_and_ends_with_the_last_call() {
     let sandbox = Sandbox::new();
     let mut server = sandbox.serve(&["--dev", "--shutdown-grace", "1h"]);
     let address = server.url.replace("http://", "");
     let mut call = call_under_way(&server).await;
     server.signal("TERM");
     server.wait_for_log("a second signal ends at once");
-    // The call is still there: it is not cut off by the signal.
+    // The signal did not cut off the call.
     let waiting = tokio::time::timeout(Duration::ZERO, call.answers.message()).await;
     assert!(waiting.is_err(), "{waiting:?}");
-    // The listener goes right after that line.
+    // The listener is closed right after that line is logged.
     while TcpStream::connect(&address).is_ok() {
         std::thread::yield_now();
     }

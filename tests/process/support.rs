@@ -1,4 +1,4 @@
-//! The real binary in an environment of its own. What a test starts ends with it.
+//! The real binary in its own environment. Processes that a test starts end with the test.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -15,10 +15,10 @@ use tonic::transport::Channel;
 
 pub const PROGRAM: &str = env!("CARGO_BIN_EXE_countersign");
 
-/// How long anything may take before a test fails instead of hanging. Nothing waits this long.
+/// How long anything may take before a test fails instead of hanging. Tests that pass never wait this long.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// A directory that is home and working directory of all that runs in it.
+/// A directory that is the home and the working directory of every program run in it.
 pub struct Sandbox(TempDir);
 
 impl Sandbox {
@@ -30,7 +30,7 @@ impl Sandbox {
         self.0.path().join(name)
     }
 
-    /// A program that sees nothing of the environment of the tests.
+    /// A command without the environment variables of the tests.
     pub fn program(&self, program: &str) -> Command {
         let mut command = Command::new(program);
         let path = std::env::var_os("PATH").unwrap_or_default();
@@ -47,64 +47,72 @@ impl Sandbox {
         finish(self.program(PROGRAM).args(args), input)
     }
 
-    /// Runs it as the client of a credentials file, for JSON.
+    /// Runs the program with a credentials file, and parses its JSON output.
     pub fn json(&self, credentials: &str, args: &[&str]) -> Value {
         self.run(&[args, &["--credentials", credentials, "--format", "json"]].concat()).json()
     }
 
     pub fn text(&self, name: &str) -> String {
-        fs::read_to_string(self.path(name)).expect("it is there")
+        fs::read_to_string(self.path(name)).expect("the file exists")
     }
 
-    /// The value of a key of a credentials file.
+    /// The value of a key in a credentials file.
     pub fn credential(&self, file: &str, key: &str) -> String {
-        let table: toml::Table = self.text(file).parse().expect("it is TOML");
-        table[key].as_str().expect("it is a string").to_owned()
+        let table: toml::Table = self.text(file).parse().expect("the file is TOML");
+        table[key].as_str().expect("the value is a string").to_owned()
     }
 
     pub fn mode(&self, name: &str) -> u32 {
-        fs::metadata(self.path(name)).expect("it is there").permissions().mode() & 0o7777
+        fs::metadata(self.path(name)).expect("the file exists").permissions().mode() & 0o7777
     }
 
     pub fn set_mode(&self, name: &str, mode: u32) {
-        fs::set_permissions(self.path(name), fs::Permissions::from_mode(mode)).expect("it is ours");
+        fs::set_permissions(self.path(name), fs::Permissions::from_mode(mode))
+            .expect("the test owns the file");
     }
 
-    /// The names of what is in a directory, in order.
+    /// The sorted names of the files in a directory.
     pub fn listing(&self, directory: &str) -> Vec<String> {
         listing(&self.path(directory))
     }
 
-    /// `serve --dev`, with its state in `countersign-dev`.
+    /// Starts `serve --dev`, with its state in `countersign-dev`.
     pub fn dev(&self) -> Server {
         self.serve(&["--dev"])
     }
 
-    /// `serve` on a free port, once it says that it serves.
+    /// Starts `serve` on a free port, and returns once it says that it serves.
     pub fn serve(&self, args: &[&str]) -> Server {
         Server::start(self.program(PROGRAM).args(["serve", "--listen", "127.0.0.1:0"]).args(args))
     }
 }
 
-/// Posts a form to the server of these credentials with more headers, each of which ends in CRLF.
+/// Posts a form to the server of these credentials. `headers` are further headers, each ending in CRLF.
 pub fn post(sandbox: &Sandbox, credentials: &str, path: &str, headers: &str, form: &str) -> String {
     let url = sandbox.credential(credentials, "url");
-    let mut stream = TcpStream::connect(url.trim_start_matches("http://")).expect("it listens");
+    let mut stream =
+        TcpStream::connect(url.trim_start_matches("http://")).expect("the server listens");
     let request = format!(
         "POST {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n{headers}\
          content-type: application/x-www-form-urlencoded\r\ncontent-length: {}\r\n\r\n{form}",
         form.len(),
     );
-    stream.write_all(request.as_bytes()).expect("it reads");
+    stream.write_all(request.as_bytes()).expect("the server reads");
     let mut answer = String::new();
-    stream.read_to_string(&mut answer).expect("it answers and closes");
+    stream.read_to_string(&mut answer).expect("the server answers and closes");
     answer
 }
 
 pub fn listing(directory: &Path) -> Vec<String> {
     let mut names: Vec<String> = fs::read_dir(directory)
         .expect("the directory is there")
-        .map(|entry| entry.expect("it can be read").file_name().into_string().expect("it is text"))
+        .map(|entry| {
+            entry
+                .expect("the entry can be read")
+                .file_name()
+                .into_string()
+                .expect("the file is text")
+        })
         .collect();
     names.sort();
     names
@@ -127,10 +135,10 @@ impl Finished {
 
     #[track_caller]
     pub fn json(self) -> Value {
-        serde_json::from_str(&self.ok()).expect("it prints JSON")
+        serde_json::from_str(&self.ok()).expect("the output is JSON")
     }
 
-    /// Its one line on stderr, when it ended with this code and printed nothing else.
+    /// Asserts that it ended with this code and printed nothing but one line on stderr, which it returns.
     #[track_caller]
     pub fn failed(self, code: i32) -> String {
         assert_eq!(self.code, Some(code), "{self:?}");
@@ -143,12 +151,12 @@ impl Finished {
 pub fn finish(command: &mut Command, input: &str) -> Finished {
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().expect("the program is there");
-    let mut stdin = child.stdin.take().expect("it is piped");
-    // Who does not read its input may have ended already.
+    let mut stdin = child.stdin.take().expect("the stream is piped");
+    // A program that does not read its input may have ended already.
     let _ = stdin.write_all(input.as_bytes());
     drop(stdin);
-    let output = child.wait_with_output().expect("it ends");
-    let text = |bytes| String::from_utf8(bytes).expect("it prints text");
+    let output = child.wait_with_output().expect("the process ends");
+    let text = |bytes| String::from_utf8(bytes).expect("the output is UTF-8");
     Finished {
         code: output.status.code(),
         stdout: text(output.stdout),
@@ -170,7 +178,7 @@ impl Server {
         Self::start_saying(command, "Countersign serves on ")
     }
 
-    /// Starts a command and waits for the line that says so, with its address at the end.
+    /// Starts a command and waits for a line with this text, which ends in the server's address.
     pub fn start_saying(command: &mut Command, text: &str) -> Self {
         let mut server = Self::spawn(command);
         match server.stdout.until(text) {
@@ -180,20 +188,20 @@ impl Server {
         server
     }
 
-    /// Starts a command and waits for nothing.
+    /// Starts a command without waiting.
     pub fn spawn(command: &mut Command) -> Self {
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().expect("the program is there");
-        let stdout = Lines::of(child.stdout.take().expect("it is piped"));
-        let log = Lines::of(child.stderr.take().expect("it is piped"));
+        let stdout = Lines::of(child.stdout.take().expect("the stream is piped"));
+        let log = Lines::of(child.stderr.take().expect("the stream is piped"));
         Self { child, url: String::new(), stdout, log }
     }
 
-    /// The commands to paste, without their `$ `.
+    /// The next commands that the server prints for pasting, without their `$ `.
     pub fn commands(&mut self, count: usize) -> Vec<String> {
         let command = |line: String| line.strip_prefix("$ ").map(str::to_owned);
         (0..count)
-            .map(|_| command(self.wait_for_output("$ ")).expect("it begins the line"))
+            .map(|_| command(self.wait_for_output("$ ")).expect("the line begins with `$ `"))
             .collect()
     }
 
@@ -202,31 +210,32 @@ impl Server {
             .expect("a valid address")
             .connect()
             .await
-            .expect("it listens")
+            .expect("the server listens")
     }
 
     pub fn signal(&self, name: &str) {
         let kill = format!("kill -s {name} {}", self.child.id());
-        let status = Command::new("sh").args(["-c", &kill]).status().expect("there is a shell");
+        let status =
+            Command::new("sh").args(["-c", &kill]).status().expect("the system has a shell");
         assert!(status.success(), "{kill}");
     }
 
-    /// Waits until it prints something. The line.
+    /// Waits until stdout has a line with this text, and returns the line.
     pub fn wait_for_output(&mut self, text: &str) -> String {
         let line = self.stdout.until(text);
         line.unwrap_or_else(|| panic!("it never prints {text:?}: {}", self.stdout.seen))
     }
 
-    /// Waits until the log says something.
+    /// Waits until the log has a line with this text.
     pub fn wait_for_log(&mut self, text: &str) {
         assert!(self.log.until(text).is_some(), "the log never says {text:?}: {}", self.log.seen);
     }
 
-    /// Waits for its end. Its exit code, and all that it printed and logged.
+    /// Waits until the process ends. Returns its exit code and everything that it printed and logged.
     pub fn end(mut self) -> Finished {
-        // The pipes close when the process is gone, so that this wait has an end.
+        // The pipes close when the process ends, so reading them to the end waits for it.
         let (stdout, stderr) = (self.stdout.rest(), self.log.rest());
-        let status = self.child.wait().expect("it is our child");
+        let status = self.child.wait().expect("the process is a child of the test");
         Finished { code: status.code(), stdout, stderr }
     }
 
@@ -241,17 +250,17 @@ impl Server {
 
     /// `kill -9`.
     pub fn kill(mut self) {
-        self.child.kill().expect("it is our child");
-        self.child.wait().expect("it is our child");
+        self.child.kill().expect("the process is a child of the test");
+        self.child.wait().expect("the process is a child of the test");
     }
 }
 
-/// Says what the server had to say when its test fails.
+/// Kills the server, and prints its log if the test fails.
 #[allow(clippy::print_stderr, reason = "the test runner shows it with the failure")]
 impl Drop for Server {
     fn drop(&mut self) {
         let ended = self.child.try_wait();
-        // It may have ended by itself.
+        // Killing fails if the process has ended by itself.
         let _ = self.child.kill();
         let _ = self.child.wait();
         if std::thread::panicking() {
@@ -260,10 +269,11 @@ impl Drop for Server {
     }
 }
 
-/// What a process writes, line by line, read all the time so that it never waits for us.
+/// The output of a process, line by line. A thread reads it all the time, so that the process never blocks on a full
+/// pipe.
 struct Lines {
     lines: mpsc::Receiver<String>,
-    /// What came so far.
+    /// Everything read so far.
     seen: String,
 }
 
@@ -272,14 +282,14 @@ impl Lines {
         let (sender, lines) = mpsc::channel();
         std::thread::spawn(move || {
             for line in BufReader::new(pipe).lines().map_while(Result::ok) {
-                // Nobody listens any more when the test is over.
+                // Sending fails once the test is over.
                 let _ = sender.send(line);
             }
         });
         Self { lines, seen: String::new() }
     }
 
-    /// The next line, or none at the end.
+    /// The next line, or `None` at the end.
     fn next(&mut self) -> Option<String> {
         match self.lines.recv_timeout(PATIENCE) {
             Ok(line) => {
@@ -292,7 +302,7 @@ impl Lines {
         }
     }
 
-    /// The next line with this text, or none if it ends before.
+    /// The next line with this text, or `None` if the output ends before.
     fn until(&mut self, text: &str) -> Option<String> {
         loop {
             let line = self.next()?;
@@ -302,7 +312,7 @@ impl Lines {
         }
     }
 
-    /// All that it ever wrote.
+    /// Everything that the process ever wrote.
     fn rest(&mut self) -> String {
         while self.next().is_some() {}
         self.seen.clone()

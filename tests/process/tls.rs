@@ -1,4 +1,4 @@
-//! TLS as operators set it up: with files that are good, and with files that are not.
+//! TLS as operators set it up, with good files and with bad ones.
 
 use std::fs;
 
@@ -17,7 +17,7 @@ const SERVE: [&str; 8] = [
     "tls.key",
 ];
 
-/// A sandbox with a store, and a certificate for the loopback address that vouches for itself.
+/// A sandbox with a store and a self-signed certificate for the loopback address.
 fn sandbox() -> Sandbox {
     let sandbox = Sandbox::new();
     let issuer = "https://auth.test";
@@ -33,20 +33,20 @@ fn certify(sandbox: &Sandbox, until: i32) {
     params.not_after = date_time_ymd(until, 1, 1);
     let key = KeyPair::generate().expect("a key");
     let cert = params.self_signed(&key).expect("a certificate").pem();
-    fs::write(sandbox.path("tls.crt"), cert).expect("it is ours");
-    fs::write(sandbox.path("tls.key"), key.serialize_pem()).expect("it is ours");
+    fs::write(sandbox.path("tls.crt"), cert).expect("the file can be written");
+    fs::write(sandbox.path("tls.key"), key.serialize_pem()).expect("the file can be written");
     sandbox.set_mode("tls.key", 0o600);
 }
 
-/// Operator's credentials for the server, with another line.
+/// Writes the operator's credentials for the server, with one more line.
 fn credentials(sandbox: &Sandbox, server: &Server, line: &str) {
     let text = sandbox.text("data/operator.toml").replace("https://auth.test", &server.url);
-    fs::write(sandbox.path("op.toml"), format!("{text}{line}\n")).expect("it is ours");
+    fs::write(sandbox.path("op.toml"), format!("{text}{line}\n")).expect("the file can be written");
     sandbox.set_mode("op.toml", 0o600);
 }
 
 #[test]
-fn the_commands_speak_tls_with_the_authority_of_their_credentials() {
+fn the_commands_verify_the_server_with_the_authority_of_their_credentials() {
     let sandbox = sandbox();
     let server = sandbox.serve(&SERVE);
     assert!(server.url.starts_with("https://127.0.0.1:"), "{}", server.url);
@@ -59,7 +59,7 @@ fn the_commands_speak_tls_with_the_authority_of_their_credentials() {
     with_variable.args(list).env("COUNTERSIGN_CA_FILE", "tls.crt");
     crate::support::finish(&mut with_variable, "").ok();
 
-    // Nobody vouches for it, or nobody can.
+    // The file of the authority has no certificate, or does not exist.
     credentials(&sandbox, &server, "ca_file = \"data/operator.toml\"");
     let line = sandbox.run(&list).failed(1);
     assert!(line.contains("data/operator.toml") && line.contains("no certificate in it"), "{line}");
@@ -71,7 +71,7 @@ fn the_commands_speak_tls_with_the_authority_of_their_credentials() {
 }
 
 #[test]
-fn a_file_that_is_no_good_is_named_with_what_is_wrong_with_it() {
+fn a_bad_tls_file_is_named_with_its_fault() {
     let sandbox = sandbox();
     let good = [sandbox.text("tls.crt"), sandbox.text("tls.key")];
     certify(&sandbox, 4096);
@@ -86,18 +86,18 @@ fn a_file_that_is_no_good_is_named_with_what_is_wrong_with_it() {
         (&good[0], &good[0], "tls.key holds no private key"),
         (&good[0], &other_key, "tls.key holds the key of another certificate than tls.crt"),
     ] {
-        fs::write(sandbox.path("tls.crt"), cert).expect("it is ours");
-        fs::write(sandbox.path("tls.key"), key).expect("it is ours");
+        fs::write(sandbox.path("tls.crt"), cert).expect("the file can be written");
+        fs::write(sandbox.path("tls.key"), key).expect("the file can be written");
         let line = sandbox.run(&args).failed(1);
         assert!(line.contains(what), "{what}: {line}");
         assert!(!line.contains("PRIVATE"), "{line}");
     }
-    fs::remove_file(sandbox.path("tls.key")).expect("it is ours");
-    fs::write(sandbox.path("tls.crt"), &good[0]).expect("it is ours");
+    fs::remove_file(sandbox.path("tls.key")).expect("the file can be removed");
+    fs::write(sandbox.path("tls.crt"), &good[0]).expect("the file can be written");
     let line = sandbox.run(&args).failed(1);
     assert!(line.contains("cannot read tls.key: No such file"), "{line}");
 
-    fs::write(sandbox.path("tls.key"), &good[1]).expect("it is ours");
+    fs::write(sandbox.path("tls.key"), &good[1]).expect("the file can be written");
     sandbox.set_mode("tls.key", 0o600);
     let with_ca = [&args[..], &["--tls-client-ca-file", "tls.key"]].concat();
     let line = sandbox.run(&with_ca).failed(1);
@@ -109,7 +109,7 @@ fn a_file_that_is_no_good_is_named_with_what_is_wrong_with_it() {
 }
 
 #[test]
-fn what_is_doubtful_is_served_with_a_warning() {
+fn a_doubtful_tls_file_is_used_with_a_warning() {
     let sandbox = sandbox();
     certify(&sandbox, 2020);
     sandbox.set_mode("tls.key", 0o644);
@@ -125,14 +125,15 @@ fn the_commands_present_the_certificate_of_their_credentials() {
     authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     let key = KeyPair::generate().expect("a key");
     let ca = authority.self_signed(&key).expect("a certificate").pem();
-    fs::write(sandbox.path("ca.pem"), ca).expect("it is ours");
+    fs::write(sandbox.path("ca.pem"), ca).expect("the file can be written");
     let authority = Issuer::new(authority, key);
     for name in ["operator", "stranger"] {
         let params = CertificateParams::new([format!("{name}.example")]).expect("a name");
         let key = KeyPair::generate().expect("a key");
         let cert = params.signed_by(&key, &authority).expect("a certificate").pem();
-        fs::write(sandbox.path(&format!("{name}.crt")), cert).expect("it is ours");
-        fs::write(sandbox.path(&format!("{name}.key")), key.serialize_pem()).expect("it is ours");
+        fs::write(sandbox.path(&format!("{name}.crt")), cert).expect("the file can be written");
+        fs::write(sandbox.path(&format!("{name}.key")), key.serialize_pem())
+            .expect("the file can be written");
         sandbox.set_mode(&format!("{name}.key"), 0o600);
     }
     let server = sandbox.serve(&[&SERVE[..], &["--tls-client-ca-file", "ca.pem"]].concat());
@@ -147,7 +148,7 @@ fn the_commands_present_the_certificate_of_their_credentials() {
              client_cert_file = \"{name}.crt\"\nclient_key_file = \"{name}.key\"\n",
             server.url
         );
-        fs::write(sandbox.path("cert.toml"), text).expect("it is ours");
+        fs::write(sandbox.path("cert.toml"), text).expect("the file can be written");
         sandbox.set_mode("cert.toml", 0o600);
         let finished = sandbox.run(&list);
         if good {
@@ -158,7 +159,7 @@ fn the_commands_present_the_certificate_of_their_credentials() {
         }
     }
     let plaintext = sandbox.text("cert.toml").replace("https", "http");
-    fs::write(sandbox.path("cert.toml"), plaintext).expect("it is ours");
+    fs::write(sandbox.path("cert.toml"), plaintext).expect("the file can be written");
     let line = sandbox.run(&list).failed(1);
     assert!(line.contains("over TLS only"), "{line}");
     server.stop();

@@ -15,7 +15,7 @@ use crate::support::{PROGRAM, Sandbox};
 const OPERATOR: &str = "countersign-dev/operator.toml";
 
 #[test]
-fn a_rotation_that_waits_goes_through_once_the_verifier_holds_the_next_key() {
+fn a_waiting_rotation_succeeds_once_the_verifier_holds_the_next_key() {
     let sandbox = Sandbox::new();
     let server = sandbox.dev();
     let create =
@@ -24,22 +24,24 @@ fn a_rotation_that_waits_goes_through_once_the_verifier_holds_the_next_key() {
     let issue = ["token", "issue", "--audience", "countersign", "--credentials", "service.toml"];
     let token = sandbox.run(&issue).ok();
 
-    // A verifier that has been sent everything and has not said yet that it has it.
+    // A verifier that was sent everything and has not acknowledged it yet.
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
-    let runtime = runtime.expect("there are threads");
+    let runtime = runtime.expect("the system has threads");
     let event = |event| rpc::WatchTrustBundleRequest { event: Some(event) };
     let (says, said) = mpsc::channel(2);
     let (_stream, epoch) = runtime.block_on(async {
         let hello = rpc::TrustHello { verifier_name: "pod-1".to_owned(), ..Default::default() };
-        says.send(event(Event::Hello(hello))).await.expect("there is room");
+        says.send(event(Event::Hello(hello))).await.expect("the channel has room");
         let mut request = Request::new(ReceiverStream::new(said));
         let bearer = format!("Bearer {}", token.trim()).parse().expect("a token is ASCII");
         request.metadata_mut().insert("authorization", bearer);
         let mut client = TrustServiceClient::new(server.channel().await);
-        let stream = client.watch_trust_bundle(request).await.expect("let in");
+        let stream =
+            client.watch_trust_bundle(request).await.expect("the server accepts the stream");
         let mut stream = stream.into_inner();
-        let first = stream.message().await.expect("it goes on").expect("it goes on");
+        let first =
+            stream.message().await.expect("the stream goes on").expect("the stream goes on");
         (stream, first.epoch)
     });
 
@@ -57,14 +59,15 @@ fn a_rotation_that_waits_goes_through_once_the_verifier_holds_the_next_key() {
     let mut command = sandbox.program(PROGRAM);
     let command = command.args(rotate).arg("--wait").stdin(Stdio::null());
     let mut waiting =
-        command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("it is there");
-    let mut progress = BufReader::new(waiting.stderr.take().expect("it is piped")).lines();
-    let line = progress.next().expect("it says that it waits").expect("it prints text");
+        command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the program exists");
+    let mut progress = BufReader::new(waiting.stderr.take().expect("the stream is piped")).lines();
+    let line =
+        progress.next().expect("the command says that it waits").expect("the output is UTF-8");
     assert!(line.contains("inventory/pod-1") && line.contains("trying again in 2s"), "{line}");
     let ack = event(Event::Ack(rpc::TrustAck { epoch }));
     runtime.block_on(says.send(ack)).expect("the stream goes on");
-    let end = waiting.wait_with_output().expect("it ends");
-    let stdout = String::from_utf8(end.stdout).expect("it prints text");
+    let end = waiting.wait_with_output().expect("the process ends");
+    let stdout = String::from_utf8(end.stdout).expect("the output is UTF-8");
     assert!(end.status.success() && stdout.contains("retired:"), "{stdout}");
 
     let listed = sandbox.json(OPERATOR, &["keys", "list"]);

@@ -18,14 +18,14 @@ use crate::support::{ISSUER, START, TestServer, ask, assert_field, assert_refuse
 const STOCK: &[(&str, &[&str])] = &[("inventory", &["stock:read"])];
 const HEADER: &str = r#"{"alg":"EdDSA","kid":"KID","typ":"JWT"}"#;
 
-/// How long after its start a server takes assertions.
+/// How many seconds after its start a server begins to accept assertions.
 const WARM_UP: u64 = 6;
 
 fn key(seed: u8) -> SigningKey {
     SigningKey::from_seed(&[seed; 32])
 }
 
-/// A JWS of these parts; `KID` stands for the key's name.
+/// A JWS with this header and these claims. `KID` in the header stands for the key's `kid`.
 fn signed(key: &SigningKey, header: &str, claims: &str) -> String {
     let header = header.replace("KID", key.kid().as_str());
     let encode = |part: &str| URL_SAFE_NO_PAD.encode(part);
@@ -34,7 +34,7 @@ fn signed(key: &SigningKey, header: &str, claims: &str) -> String {
     format!("{input}.{signature}")
 }
 
-/// The claims of a good assertion of `order`, as changeable text.
+/// The claims of a valid assertion of `order`, as text that a test can change.
 fn claims(now: Timestamp, jti: &str) -> String {
     let (iat, exp) = (now.as_unix(), now.as_unix() + 60);
     format!(
@@ -42,7 +42,7 @@ fn claims(now: Timestamp, jti: &str) -> String {
     )
 }
 
-/// A server that has been up for long enough, with the client `order`, which has a key and no secret.
+/// A server that already accepts assertions, with the client `order`, which has a key and no secret.
 async fn with_key(seed: u8) -> (TestServer, Caller) {
     let server = TestServer::start_unthrottled().await;
     let operator = server.operator().await;
@@ -77,7 +77,7 @@ async fn present(
 
 #[track_caller]
 fn assert_rejected<T: std::fmt::Debug>(answer: Result<T, Status>, wrong_secret: &Status) {
-    let status = answer.expect_err("it is rejected");
+    let status = answer.expect_err("the credential is rejected");
     assert_eq!(
         (status.code(), status.message(), status.details()),
         (wrong_secret.code(), wrong_secret.message(), wrong_secret.details()),
@@ -100,17 +100,17 @@ async fn a_client_without_a_secret_gets_tokens_with_its_key() {
         assert_eq!(issued.scopes, ["stock:read"]);
         assert!(!issued.access_token.is_empty());
     }
-    let known = operator.read(&server, "order").await.expect("it is there");
+    let known = operator.read(&server, "order").await.expect("the client exists");
     let public_key = key(1).public().as_bytes().to_vec();
     assert_eq!(known.credentials.len(), 1);
     assert_eq!(known.credentials[0].kind, Some(Known::PublicKey(public_key)));
 }
 
 #[tokio::test]
-async fn whatever_an_assertion_may_be_is_accepted() {
+async fn every_valid_form_of_assertion_is_accepted() {
     let (server, operator) = with_key(1).await;
     for seed in 2..9 {
-        operator.new_key(&server, "order", &key(seed), None).await.expect("there is room");
+        operator.new_key(&server, "order", &key(seed), None).await.expect("fewer than eight exist");
     }
     let now = server.clock.now();
     let thumbprint = key(1).public().thumbprint();
@@ -126,7 +126,7 @@ async fn whatever_an_assertion_may_be_is_accepted() {
         let assertion = signed(&key(1), header, &claims(now, &format!("header {n}")));
         present(&server, "order", &assertion).await.unwrap_or_else(|_| panic!("{header}"));
     }
-    // Without a name, each of eight keys is found.
+    // An assertion without a `kid` is verified with each of the eight keys.
     for seed in 1..9 {
         let unnamed = HEADER.replace(r#""kid":"KID","#, "");
         let assertion = signed(&key(seed), &unnamed, &claims(now, &format!("key {seed}")));
@@ -144,7 +144,7 @@ async fn whatever_an_assertion_may_be_is_accepted() {
         (iat.clone(), format!("{},{}", at("iat", 0), at("nbf", 5))),
         (r#""jti":""#.to_owned(), format!(r#""jti":"{}"#, "x".repeat(249))),
         (r#""jti":"#.to_owned(), r#""extra":[1],"jti":"#.to_owned()),
-        // From a clock five seconds ahead, and from one five behind at the end of its time.
+        // The client's clock is five seconds ahead.
         (format!("{iat},{exp}"), format!("{},{}", at("iat", 5), at("exp", 65))),
     ];
     for (n, (from, to)) in changes.iter().enumerate() {
@@ -156,11 +156,11 @@ async fn whatever_an_assertion_may_be_is_accepted() {
     }
     let late = signed(&key(1), HEADER, &claims(now, "late"));
     server.advance(64);
-    present(&server, "order", &late).await.expect("a second of the leeway is left");
+    present(&server, "order", &late).await.expect("one second of the leeway is left");
 }
 
 #[tokio::test]
-async fn whatever_is_wrong_with_an_assertion_it_is_told_as_a_wrong_secret() {
+async fn a_bad_assertion_gets_the_same_error_as_a_wrong_secret() {
     let (server, operator) = with_key(1).await;
     operator.create(&server, client("cron", STOCK, &[])).await.expect("created");
     operator.new_key(&server, "cron", &key(2), None).await.expect("registered");
@@ -226,7 +226,7 @@ async fn whatever_is_wrong_with_an_assertion_it_is_told_as_a_wrong_secret() {
     }
 
     let assertion = signed(&key(1), HEADER, &good);
-    // With the name of one key and the signature of another, and as someone else's.
+    // The `kid` names one key and another has signed; or the assertion is another client's.
     let others = signed(&key(2), &HEADER.replace("KID", key(1).kid().as_str()), &good);
     assert_rejected(present(&server, "order", &others).await, &wrong);
     assert_rejected(present(&server, "order", &signed(&key(2), HEADER, &good)).await, &wrong);
@@ -235,7 +235,7 @@ async fn whatever_is_wrong_with_an_assertion_it_is_told_as_a_wrong_secret() {
     assert_rejected(present(&server, "cron", &signed(&key(1), HEADER, &as_cron)).await, &wrong);
     let as_nobody = good.replace("order", "nobody");
     assert_rejected(present(&server, "nobody", &signed(&key(1), HEADER, &as_nobody)).await, &wrong);
-    // The decoy that stands in for absent keys is nobody's key.
+    // The server verifies with a decoy key where a client has none. The decoy's own signature is refused too.
     let unnamed = HEADER.replace(r#""kid":"KID","#, "");
     assert_rejected(present(&server, "order", &signed(&key(0), &unnamed, &good)).await, &wrong);
     let decoy = signed(&key(0), &unnamed, &as_nobody);
@@ -244,17 +244,22 @@ async fn whatever_is_wrong_with_an_assertion_it_is_told_as_a_wrong_secret() {
         assert_rejected(present(&server, "order", noise).await, &wrong);
     }
 
-    present(&server, "order", &assertion).await.expect("nothing of all that has used it up");
+    present(&server, "order", &assertion)
+        .await
+        .expect("none of the rejected attempts has used it up");
     assert_field(present(&server, "order", "").await, "client_assertion");
     assert_field(present(&server, "order", &"x".repeat(9000)).await, "client_assertion");
     assert_field(present(&server, "", &assertion).await, "client_id");
 }
 
 #[tokio::test]
-async fn an_assertion_is_good_once() {
+async fn an_assertion_is_accepted_only_once() {
     let (server, operator) = with_key(1).await;
     operator.create(&server, client("cron", STOCK, &[])).await.expect("created");
-    operator.new_key(&server, "cron", &key(1), None).await.expect("two may have the same key");
+    operator
+        .new_key(&server, "cron", &key(1), None)
+        .await
+        .expect("two clients may have the same key");
     let wrong = wrong_secret(&server).await;
     let now = server.clock.now();
     let assertion = signed(&key(1), HEADER, &claims(now, "one"));
@@ -269,11 +274,13 @@ async fn an_assertion_is_good_once() {
     let differently = signed(&key(1), HEADER, &claims(now, "one").replace("60", "59"));
     assert_rejected(present(&server, "order", &differently).await, &wrong);
     let of_another = claims(now, "one").replace("order", "cron");
-    present(&server, "cron", &signed(&key(1), HEADER, &of_another)).await.expect("its own ids");
+    present(&server, "cron", &signed(&key(1), HEADER, &of_another))
+        .await
+        .expect("each client has its own `jti`s");
 }
 
 #[tokio::test]
-async fn an_assertion_that_only_policy_refuses_is_used_up_too() {
+async fn an_assertion_counts_as_used_even_if_policy_denies_the_token() {
     let (server, _) = with_key(1).await;
     let assertion = signed(&key(1), HEADER, &claims(server.clock.now(), "one"));
     let credential = Some(Credential::ClientAssertion(assertion.clone()));
@@ -284,12 +291,12 @@ async fn an_assertion_that_only_policy_refuses_is_used_up_too() {
 }
 
 #[tokio::test]
-async fn after_a_restart_no_assertion_from_before_is_good() {
+async fn assertions_from_before_a_restart_are_refused() {
     let (mut server, _) = with_key(1).await;
     let assert = |now, jti: &str| signed(&key(1), HEADER, &claims(now, jti));
     let used = assert(server.clock.now(), "used");
     present(&server, "order", &used).await.expect("granted");
-    // From a clock that is five seconds ahead.
+    // The client's clock is five seconds ahead.
     let ahead = assert(Timestamp::from_unix(server.clock.now().as_unix() + 5), "ahead");
     present(&server, "order", &ahead).await.expect("granted");
     let wrong = wrong_secret(&server).await;
@@ -297,7 +304,7 @@ async fn after_a_restart_no_assertion_from_before_is_good() {
     server.restart().await;
     let restarted = server.clock.now();
     for used in [&used, &ahead] {
-        // What a wrong key has signed is not told so.
+        // Only a valid signature gets this answer. With a wrong key, the answer below is the usual rejection.
         let answer = present(&server, "order", used).await;
         assert_refused(answer, Code::Unavailable, "ASSERTIONS_BUSY");
     }
@@ -305,7 +312,10 @@ async fn after_a_restart_no_assertion_from_before_is_good() {
     assert_rejected(present(&server, "order", &others).await, &wrong);
     server.advance(5);
     let early = present(&server, "order", &assert(server.clock.now(), "early")).await;
-    let retry = early.clone().expect_err("not yet").get_details_retry_info();
+    let retry = early
+        .clone()
+        .expect_err("the server does not accept assertions yet")
+        .get_details_retry_info();
     assert!(retry.is_some_and(|retry| retry.retry_delay.is_some()));
     assert_refused(early, Code::Unavailable, "ASSERTIONS_BUSY");
     server.advance(1);
@@ -319,18 +329,21 @@ async fn after_a_restart_no_assertion_from_before_is_good() {
 }
 
 #[tokio::test]
-async fn the_signing_lease_is_renewed_and_the_assertion_good_all_the_same() {
+async fn an_assertion_is_accepted_when_the_signing_lease_has_to_be_renewed() {
     let (server, _) = with_key(1).await;
     server.advance(2 * 60 * 60);
     let assertion = signed(&key(1), HEADER, &claims(server.clock.now(), "one"));
-    present(&server, "order", &assertion).await.expect("the store is there");
+    present(&server, "order", &assertion).await.expect("the store can be written");
 }
 
 #[tokio::test]
-async fn a_key_works_until_it_expires_or_is_revoked_or_its_client_disabled() {
+async fn a_key_works_until_it_expires_is_revoked_or_its_client_is_disabled() {
     let (server, operator) = with_key(1).await;
     let wrong = wrong_secret(&server).await;
-    let made = operator.new_key(&server, "order", &key(2), Some(60)).await.expect("there is room");
+    let made = operator
+        .new_key(&server, "order", &key(2), Some(60))
+        .await
+        .expect("fewer than eight exist");
     assert_eq!(made.credential_id, key(2).kid().as_str());
     assert_eq!(made.expire_time.map(|time| time.seconds as u64), Some(START.as_unix() + 66));
     let assert = |seed: u8, jti: &str| signed(&key(seed), HEADER, &claims(server.clock.now(), jti));
@@ -352,19 +365,19 @@ async fn a_key_works_until_it_expires_or_is_revoked_or_its_client_disabled() {
     disable(true).await.expect("disabled");
     assert_rejected(present(&server, "order", &assert(1, "5")).await, &wrong);
     disable(false).await.expect("enabled");
-    present(&server, "order", &assert(1, "5")).await.expect("it was not used up");
+    present(&server, "order", &assert(1, "5")).await.expect("the rejection has not used it up");
 }
 
 #[tokio::test]
-async fn eight_keys_and_each_once() {
+async fn a_client_has_at_most_eight_keys_and_no_key_twice() {
     let server = TestServer::start().await;
     let operator = server.operator().await;
     operator.create(&server, client("order", STOCK, &[])).await.expect("created");
     for seed in 1..9 {
         let ttl = (seed == 1).then_some(60);
-        operator.new_key(&server, "order", &key(seed), ttl).await.expect("there is room");
+        operator.new_key(&server, "order", &key(seed), ttl).await.expect("fewer than eight exist");
     }
-    let listed = operator.read(&server, "order").await.expect("it is there").credentials;
+    let listed = operator.read(&server, "order").await.expect("the client exists").credentials;
     let expected: Vec<_> = (1..9).map(|seed| key(seed).kid().to_string()).collect();
     assert_eq!(listed.iter().map(|key| key.credential_id.clone()).collect::<Vec<_>>(), expected);
     let ninth = operator.new_key(&server, "order", &key(9), None).await;
@@ -398,23 +411,23 @@ async fn eight_keys_and_each_once() {
 }
 
 #[tokio::test]
-async fn the_last_use_of_a_key_shows_and_outlasts_a_restart() {
+async fn the_last_use_of_a_key_is_shown_and_survives_a_restart() {
     let (mut server, operator) = with_key(1).await;
     let use_of =
         |client: rpc::Client| client.credentials[0].last_use_time.map(|time| time.seconds as u64);
-    let read = operator.read(&server, "order").await.expect("it is there");
+    let read = operator.read(&server, "order").await.expect("the client exists");
     assert_eq!(use_of(read), None);
     let assertion = signed(&key(1), HEADER, &claims(server.clock.now(), "one"));
     present(&server, "order", &assertion).await.expect("granted");
     for _ in 0..2 {
-        let read = operator.read(&server, "order").await.expect("it is there");
+        let read = operator.read(&server, "order").await.expect("the client exists");
         assert_eq!(use_of(read), Some(START.as_unix() + WARM_UP));
         server.restart().await;
     }
 }
 
 #[tokio::test]
-async fn a_request_for_a_key_is_idempotent() {
+async fn a_repeated_request_adds_a_key_only_once() {
     let server = TestServer::start().await;
     let operator = server.operator().await;
     operator.create(&server, client("order", STOCK, &[])).await.expect("created");
@@ -426,17 +439,24 @@ async fn a_request_for_a_key_is_idempotent() {
     let create = async || operator.create_credential(&server, request()).await;
     let first = create().await.expect("registered");
     server.advance(10);
-    assert_eq!(create().await.expect("the answer of then"), first);
-    assert_eq!(operator.read(&server, "order").await.expect("there").credentials.len(), 1);
+    assert_eq!(create().await.expect("the first answer again"), first);
+    assert_eq!(
+        operator.read(&server, "order").await.expect("the client exists").credentials.len(),
+        1
+    );
 }
 
 #[tokio::test]
-async fn whoever_makes_a_key_could_have_made_a_secret() {
+async fn adding_a_key_takes_the_same_scopes_as_creating_a_secret() {
     let server = TestServer::start().await;
     server.register("order", STOCK, &[]).await;
     let writer = server.operator_with("writer", &["clients:read", "clients:write"]).await;
-    let made = writer.new_key(&server, "order", &key(1), None).await.expect("no operator");
-    writer.revoke_credential(&server, "order", &made.credential_id).await.expect("no operator");
+    let made =
+        writer.new_key(&server, "order", &key(1), None).await.expect("the client is no operator");
+    writer
+        .revoke_credential(&server, "order", &made.credential_id)
+        .await
+        .expect("the client is no operator");
     let answer = writer.new_key(&server, "operator", &key(1), None).await;
     assert_refused(answer, Code::PermissionDenied, "SCOPE_MISSING");
     let scopes = ["clients:read", "clients:write", "operators:write"];
@@ -446,10 +466,10 @@ async fn whoever_makes_a_key_could_have_made_a_secret() {
 }
 
 #[tokio::test]
-async fn an_operator_with_a_key_is_one_that_can_authenticate() {
+async fn a_key_alone_is_enough_for_the_last_operator() {
     let server = TestServer::start().await;
     let operator = server.operator().await;
-    let secret = operator.read(&server, "operator").await.expect("it is there").credentials;
+    let secret = operator.read(&server, "operator").await.expect("the client exists").credentials;
     let secret = secret[0].credential_id.clone();
     let answer = operator.revoke_credential(&server, "operator", &secret).await;
     assert_refused(answer, Code::FailedPrecondition, "LAST_OPERATOR");
@@ -464,23 +484,25 @@ async fn an_operator_with_a_key_is_one_that_can_authenticate() {
     let credential = Some(Credential::ClientAssertion(assertion.expose().to_owned()));
     let request =
         rpc::IssueTokenRequest { credential, ..ask("operator", "", "countersign", ALL_SCOPES) };
-    server.issue(request).await.expect("it administers with its key");
+    server.issue(request).await.expect("the key gives all administrative scopes");
 }
 
 #[tokio::test]
-async fn deleting_a_client_takes_its_keys_along() {
+async fn deleting_a_client_deletes_its_keys() {
     let (mut server, operator) = with_key(1).await;
     operator.delete(&server, "order", "").await.expect("deleted");
     operator.create(&server, client("order", STOCK, &[])).await.expect("created");
     server.restart().await;
     server.advance(WARM_UP);
-    assert!(operator.read(&server, "order").await.expect("it is there").credentials.is_empty());
+    assert!(
+        operator.read(&server, "order").await.expect("the client exists").credentials.is_empty()
+    );
     let assertion = signed(&key(1), HEADER, &claims(server.clock.now(), "one"));
     assert_rejected(present(&server, "order", &assertion).await, &wrong_secret(&server).await);
 }
 
 #[tokio::test]
-async fn of_many_who_present_an_assertion_at_once_one_gets_a_token() {
+async fn an_assertion_presented_many_times_at_once_gets_one_token() {
     let (server, _) = with_key(1).await;
     let assertion = signed(&key(1), HEADER, &claims(server.clock.now(), "one"));
     let answers = (0..32).map(|_| present(&server, "order", &assertion));
@@ -489,7 +511,7 @@ async fn of_many_who_present_an_assertion_at_once_one_gets_a_token() {
 }
 
 #[tokio::test]
-async fn the_audit_log_knows_why_and_not_the_names_that_nobody_has() {
+async fn the_audit_log_has_the_reason_of_a_rejection_but_no_unknown_client_id() {
     let (server, operator) = with_key(1).await;
     let now = server.clock.now();
     let good = signed(&key(1), HEADER, &claims(now, "one"));
@@ -506,10 +528,12 @@ async fn the_audit_log_knows_why_and_not_the_names_that_nobody_has() {
         present(&server, "order", &rejected).await.expect_err("rejected");
     }
     let of_nobody = claims(now, "two").replace("order", "misplaced");
-    present(&server, "misplaced", &signed(&key(1), HEADER, &of_nobody)).await.expect_err("nobody");
-    present(&server, "misplaced", "noise").await.expect_err("nobody");
+    present(&server, "misplaced", &signed(&key(1), HEADER, &of_nobody))
+        .await
+        .expect_err("no such client");
+    present(&server, "misplaced", "noise").await.expect_err("no such client");
 
-    server.authority().maintain(now).await.expect("the store takes it");
+    server.authority().maintain(now).await.expect("the store can be written");
     let request = bearing(&operator.token, rpc::ListAuditEventsRequest::default());
     let events = server.audit().list_audit_events(request).await.expect("the log").into_inner();
     let refused = events.events.iter().filter(|event| event.action == "token.issue");

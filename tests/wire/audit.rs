@@ -1,4 +1,4 @@
-//! What the audit log tells afterwards.
+//! The audit log: what it contains after operators have acted and callers were refused.
 
 use countersign::rpc;
 use countersign::rpc::revoke_token_request::Target;
@@ -24,31 +24,31 @@ async fn events(server: &TestServer) -> Vec<rpc::AuditEvent> {
     list(server, 0, "").await.expect("the operator may read it").events
 }
 
-/// Who did what to what, and how it ended.
+/// The actor, action, target and outcome of an event.
 fn told(event: &rpc::AuditEvent) -> (&str, &str, &str, &str) {
     (&event.actor, &event.action, &event.target, &event.outcome)
 }
 
 #[tokio::test]
-async fn every_act_is_there_once_it_is_answered() {
+async fn every_act_is_in_the_audit_log_once_it_is_answered() {
     let server = TestServer::start().await;
     let operator = server.operator().await;
     server.advance(5);
     let secret = server.register("order", STOCK, &[]).await;
     let made = operator.new_secret(&server, "order", Some(60)).await.expect("created");
-    let secret_id = made.credential.expect("it is set").credential_id;
+    let secret_id = made.credential.expect("the field is set").credential_id;
     operator.change(&server, "order", &["description"], |_| ()).await.expect("updated");
     operator.revoke_credential(&server, "order", &secret_id).await.expect("revoked");
     operator.revoke_tokens(&server, "order").await.expect("revoked");
     let token = server.token("order", &secret, "countersign").await.token;
     for _ in 0..2 {
-        // The second time there is nothing to do, and nothing to tell.
+        // The second call changes nothing, so it writes no event.
         operator.revoke_token(&server, Target::TokenId("id".to_owned())).await.expect("revoked");
     }
     let rotated = operator.rotate(&server).await.expect("rotated");
-    let active = rotated.active.expect("it is set").kid;
+    let active = rotated.active.expect("the field is set").kid;
     operator.revoke_key(&server, &active).await.expect("revoked");
-    // The operator's token was signed with an older key.
+    // The operator's token still works: it was signed with an older key.
     operator.delete(&server, "order", "").await.expect("deleted");
 
     let mut events = events(&server).await;
@@ -72,7 +72,7 @@ async fn every_act_is_there_once_it_is_answered() {
         assert_eq!(event.peer.starts_with("127.0.0.1"), at > 0, "{event:?}");
     }
     let times: Vec<i64> =
-        events.iter().map(|event| event.create_time.expect("it is set").seconds).collect();
+        events.iter().map(|event| event.create_time.expect("the field is set").seconds).collect();
     assert_eq!(times[1] - times[0], 5);
     let text = format!("{events:?}");
     for leak in [&secret, &made.client_secret, &operator.token, &token] {
@@ -90,7 +90,7 @@ async fn refusals_are_counted_and_a_misplaced_name_is_not_repeated() {
         let answer = server.issue(ask("order", "noise", "", &[])).await;
         assert_refused(answer, Code::Unauthenticated, "CLIENT_REJECTED");
     }
-    // A secret where a name belongs.
+    // The caller put a secret in the place of the client id.
     let answer = server.issue(ask(&secret, "order", "", &[])).await;
     assert_refused(answer, Code::Unauthenticated, "CLIENT_REJECTED");
     let answer =
@@ -141,7 +141,7 @@ async fn events_are_listed_page_by_page() {
 }
 
 #[tokio::test]
-async fn a_request_sent_again_is_one_act() {
+async fn a_repeated_request_is_recorded_once() {
     let server = TestServer::start().await;
     let operator = server.operator().await;
     let request = || rpc::RotateKeysRequest { force: false, request_id: "one".to_owned() };

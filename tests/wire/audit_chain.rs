@@ -1,4 +1,4 @@
-//! The audit log: nobody changes it unseen, and it forgets only what is past retention.
+//! The chain of the audit log: every change is detected, and retention deletes only rows that are old enough.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -13,7 +13,7 @@ use tempfile::TempDir;
 
 use crate::support::{START, TestServer, issue_at};
 
-/// A closed store whose audit log has five rows, to be tampered with.
+/// A closed store whose audit log has five rows, and a directory for tampered copies of it.
 struct Log {
     server: TestServer,
     copies: TempDir,
@@ -31,35 +31,37 @@ impl Log {
         Self { server, copies: TempDir::new().expect("a temporary directory") }
     }
 
-    /// A copy with something done to it.
+    /// A copy of the store on which some SQL was run.
     fn tampered(&self, sql: &str) -> PathBuf {
         let path = self.copies.path().join("copy.db");
-        std::fs::copy(self.server.database(), &path).expect("there is room");
-        let connection = Connection::open(&path).expect("it is a database");
-        connection.execute_batch(sql).expect("it can be done");
+        std::fs::copy(self.server.database(), &path).expect("the file can be written");
+        let connection = Connection::open(&path).expect("the file is a database");
+        connection.execute_batch(sql).expect("the SQL fits the schema");
         path
     }
 
     fn verify(&self, path: &Path, head: Option<&AuditHead>) -> Result<AuditReport, ChainError> {
-        store::verify_audit(path, &self.server.kek(), head).expect("it can be read")
+        store::verify_audit(path, &self.server.kek(), head).expect("the store can be read")
     }
 
     fn head(&self) -> AuditHead {
-        self.verify(&self.server.database(), None).expect("it holds").head
+        self.verify(&self.server.database(), None).expect("the chain holds").head
     }
 
-    /// What a server does on a copy: opens it, and adds to the log.
+    /// Does what a server does with a copy: opens it and adds to the log.
     async fn use_store(&self, path: &Path, retention: Duration) {
         let authority = authority(path, self.server.kek(), retention, START);
         let wrong = PresentedCredential::Secret("wrong");
-        issue_at(&authority, "nobody", wrong, "", START).await.expect_err("nobody is nobody");
-        authority.maintain(START).await.expect("the store takes it");
+        issue_at(&authority, "nobody", wrong, "", START)
+            .await
+            .expect_err("the client does not exist");
+        authority.maintain(START).await.expect("the store can be written");
     }
 }
 
 async fn rotate(server: &TestServer) {
     let rotate = rpc::RotateKeysRequest::default();
-    server.keys().rotate_keys(server.as_operator(rotate).await).await.expect("it is allowed");
+    server.keys().rotate_keys(server.as_operator(rotate).await).await.expect("the call is allowed");
 }
 
 fn authority(path: &Path, kek: Kek, audit_retention: Duration, now: Timestamp) -> Authority {
@@ -71,9 +73,9 @@ fn authority(path: &Path, kek: Kek, audit_retention: Duration, now: Timestamp) -
 const YEAR: Duration = Duration::from_secs(365 * 86_400);
 
 #[tokio::test]
-async fn a_log_that_was_changed_is_found_out_and_the_row_named() {
+async fn verifying_a_changed_log_names_the_changed_row() {
     let log = Log::new().await;
-    let untouched = log.verify(&log.server.database(), None).expect("it holds");
+    let untouched = log.verify(&log.server.database(), None).expect("the chain holds");
     assert_eq!((untouched.first, untouched.head.sequence), (1, Log::ROWS));
 
     for change in [
@@ -134,19 +136,19 @@ async fn an_exported_head_shows_that_an_old_state_was_put_back() {
         Ok(head.clone())
     );
     assert!(log.verify(&log.server.database(), Some(&old_head)).is_ok());
-    // The old state is whole in itself.
+    // The old state is consistent in itself. Only the exported head shows that it is old.
     assert!(log.verify(&old, None).is_ok());
     assert_eq!(log.verify(&old, Some(&head)), Err(ChainError::HeadMismatch(head.sequence)));
     let other = AuditHead { sequence: 2, ..head };
     assert_eq!(log.verify(&log.server.database(), Some(&other)), Err(ChainError::HeadMismatch(2)));
 
-    let other_kek = Kek::generate().expect("randomness");
+    let other_kek = Kek::generate().expect("the system has randomness");
     let wrong = store::verify_audit(&old, &other_kek, None).map(|_| ());
     assert_eq!(wrong, Err(StoreError::WrongKek));
 }
 
 #[tokio::test]
-async fn a_server_that_goes_on_with_a_log_that_was_cut_does_not_cover_it_up() {
+async fn a_server_that_continues_a_cut_log_does_not_hide_the_cut() {
     let log = Log::new().await;
     for (sql, found) in [
         ("DELETE FROM audit WHERE sequence = 5", ChainError::MissingRow(5)),
@@ -166,7 +168,7 @@ async fn a_server_that_goes_on_with_a_log_that_was_cut_does_not_cover_it_up() {
 }
 
 #[tokio::test]
-async fn a_row_that_was_dated_back_is_kept_and_found_out() {
+async fn a_backdated_row_is_not_deleted_by_retention_and_is_detected() {
     let log = Log::new().await;
     let path = log.tampered("UPDATE audit SET at = 0 WHERE sequence = 4");
     log.use_store(&path, YEAR).await;
@@ -177,7 +179,7 @@ async fn a_row_that_was_dated_back_is_kept_and_found_out() {
 }
 
 #[tokio::test]
-async fn retention_forgets_the_oldest_and_the_rest_still_holds() {
+async fn retention_deletes_the_oldest_rows_and_the_rest_still_verifies() {
     let mut log = Log::new().await;
     let oldest = AuditHead { sequence: 1, mac: String::new() };
     let kept_from = log.head();
@@ -189,20 +191,20 @@ async fn retention_forgets_the_oldest_and_the_rest_still_holds() {
 
     let (hour, now) = (Duration::from_secs(3600), log.server.clock.now());
     let authority = authority(&log.server.database(), log.server.kek(), hour, now);
-    authority.maintain(START + Duration::from_secs(3600)).await.expect("the store takes it");
-    let report = log.verify(&log.server.database(), None).expect("it holds");
-    assert_eq!(report.first, 1, "an hour old is not too old");
-    authority.maintain(START + Duration::from_secs(3601)).await.expect("the store takes it");
-    let report = log.verify(&log.server.database(), Some(&head)).expect("it holds");
+    authority.maintain(START + Duration::from_secs(3600)).await.expect("the store can be written");
+    let report = log.verify(&log.server.database(), None).expect("the chain holds");
+    assert_eq!(report.first, 1, "an event of exactly an hour is kept");
+    authority.maintain(START + Duration::from_secs(3601)).await.expect("the store can be written");
+    let report = log.verify(&log.server.database(), Some(&head)).expect("the chain holds");
     assert_eq!((report.first, report.head), (Log::ROWS + 1, head.clone()));
-    // The last row that went is still anchored; those before it are not known any more.
+    // The anchor still has the last row that was deleted. The rows before it cannot be compared any more.
     assert!(log.verify(&log.server.database(), Some(&kept_from)).is_ok());
     assert_eq!(log.verify(&log.server.database(), Some(&oldest)), Err(ChainError::HeadExpired(1)));
 
-    // With all of them gone the chain goes on from where it was.
-    authority.maintain(START + 3 * hour).await.expect("the store takes it");
+    // After all rows were deleted, the chain continues from its last row.
+    authority.maintain(START + 3 * hour).await.expect("the store can be written");
     drop(authority);
-    let report = log.verify(&log.server.database(), Some(&head)).expect("it holds");
+    let report = log.verify(&log.server.database(), Some(&head)).expect("the chain holds");
     assert_eq!((report.first, report.head), (Log::ROWS + 2, head));
     log.server.restart().await;
     rotate(&log.server).await;

@@ -1,4 +1,4 @@
-//! Refusals in the audit log: counted, bounded, and without what may be a misplaced secret.
+//! Refusals in the audit log: they are counted, limited in number, and never contain a misplaced secret.
 
 use countersign::rpc;
 use tonic::Code;
@@ -17,14 +17,14 @@ async fn events(server: &TestServer) -> Vec<rpc::AuditEvent> {
 }
 
 #[tokio::test]
-async fn refusals_are_counted_together_and_names_that_nobody_has_are_hashed() {
+async fn equal_refusals_are_counted_in_one_event_and_unknown_client_ids_are_hashed() {
     let mut server = TestServer::start_unthrottled().await;
     let secret = server.register("order", STOCK, &[]).await;
     for _ in 0..1000 {
         let wrong = server.issue(ask("order", &server.operator_secret, "", &[])).await;
         assert_refused(wrong, Code::Unauthenticated, "CLIENT_REJECTED");
     }
-    // Two of them pasted a secret where the name belongs.
+    // Three of these calls have a secret in the place of the client id.
     for client_id in [&secret, &secret, &server.operator_secret, "ordre"] {
         let unknown = server.issue(ask(client_id, &secret, "", &[])).await;
         assert_refused(unknown, Code::Unauthenticated, "CLIENT_REJECTED");
@@ -61,13 +61,13 @@ async fn refusals_are_counted_together_and_names_that_nobody_has_are_hashed() {
     assert_eq!((exists[0].target.as_str(), exists[0].count), ("order", 2));
     let missing = find("client.delete", "CLIENT_NOT_FOUND");
     assert!(is_pseudonym(&missing[0].target) && missing[0].count == 2, "{missing:?}");
-    // The same name has the same pseudonym, wherever it comes up.
+    // The same name has the same pseudonym in every event.
     assert_eq!(missing[0].target, unknown[2].1);
     assert_eq!(refused.len(), 6);
 
     for extension in ["db", "db-wal"] {
         let bytes =
-            std::fs::read(server.database().with_extension(extension)).expect("it is there");
+            std::fs::read(server.database().with_extension(extension)).expect("the file exists");
         for text in ["ordre", secret.as_str(), server.operator_secret.as_str()] {
             assert!(!bytes.windows(text.len()).any(|window| window == text.as_bytes()), "{text}");
         }
@@ -80,7 +80,7 @@ fn is_pseudonym(text: &str) -> bool {
 }
 
 #[tokio::test]
-async fn an_attacker_cannot_fill_the_log_and_the_gap_is_counted() {
+async fn an_attacker_cannot_fill_the_log_and_omitted_refusals_are_counted() {
     let mut server = TestServer::start_unthrottled().await;
     for n in 0..600 {
         let unknown = server.issue(ask(&format!("guess-{n}"), "wrong", "", &[])).await;
@@ -91,12 +91,12 @@ async fn an_attacker_cannot_fill_the_log_and_the_gap_is_counted() {
     let refused: Vec<_> = events.iter().filter(|event| event.outcome != "ok").collect();
     assert_eq!(refused.len(), 128 + 1);
     assert_eq!(refused.iter().map(|event| event.count).sum::<i64>(), 600);
-    let gap = refused.last().expect("there are some");
+    let gap = refused.last().expect("refusals were recorded");
     assert_eq!((gap.action.as_str(), gap.count), ("audit.gap", 600 - 128));
 }
 
 #[tokio::test]
-async fn who_calls_without_the_scope_that_it_takes_is_named() {
+async fn a_call_without_the_required_scope_is_recorded_with_its_caller() {
     let mut server = TestServer::start_unthrottled().await;
     let narrow = ask("operator", &server.operator_secret, "countersign", &["keys:read"]);
     let token = server.issue(narrow).await.expect("granted").access_token;
@@ -107,7 +107,8 @@ async fn who_calls_without_the_scope_that_it_takes_is_named() {
     }
     server.restart().await;
     let events = events(&server).await;
-    let refused = events.iter().find(|event| event.action == "call").expect("it is there");
+    let refused =
+        events.iter().find(|event| event.action == "call").expect("there is such an event");
     assert_eq!((refused.actor.as_str(), refused.count), ("operator", 3));
     assert_eq!(refused.target, "/countersign.v1.KeyService/RotateKeys");
     assert_eq!((refused.outcome.as_str(), refused.peer.as_str()), ("SCOPE_MISSING", "127.0.0.1"));

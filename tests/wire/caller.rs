@@ -1,4 +1,4 @@
-//! Someone with a token, and what it can be used for, as short calls.
+//! A caller with a token, and short methods for the calls that tests make with it.
 
 use countersign::rpc;
 use countersign::rpc::create_client_credential_request::Kind;
@@ -7,7 +7,7 @@ use tonic::{Code, Response, Status};
 
 use crate::support::{TestServer, ask, assert_refused, bearing, grant};
 
-/// What an operator needs for tests that are not about what an operator lacks.
+/// All administrative scopes, for tests that are not about missing scopes.
 pub const ALL_SCOPES: &[&str] = &[
     "audit:read",
     "clients:read",
@@ -18,7 +18,7 @@ pub const ALL_SCOPES: &[&str] = &[
     "tokens:revoke",
 ];
 
-/// Asks for a credential without an end.
+/// A request for a credential that does not expire.
 pub fn new_credential(client_id: &str, kind: Kind) -> rpc::CreateClientCredentialRequest {
     rpc::CreateClientCredentialRequest {
         client_id: client_id.to_owned(),
@@ -27,7 +27,7 @@ pub fn new_credential(client_id: &str, kind: Kind) -> rpc::CreateClientCredentia
     }
 }
 
-/// Calls with one token. Stays good through a restart of the server.
+/// Makes calls with one token. It still works after a restart of the server.
 #[derive(Clone)]
 pub struct Caller {
     pub token: String,
@@ -39,7 +39,7 @@ impl TestServer {
         Caller { token: self.operator_token().await }
     }
 
-    /// A token of a client, for all of the audience's scopes that it was granted.
+    /// Issues a token for a client, with all scopes that it was granted for the audience.
     pub async fn token(&self, client_id: &str, secret: &str, audience: &str) -> Caller {
         let issued = self.issue(ask(client_id, secret, audience, &[])).await;
         Caller { token: issued.expect("the client gets a token").access_token }
@@ -52,7 +52,7 @@ impl TestServer {
     }
 }
 
-/// Settings of a client: what it is granted, and the audiences that it serves.
+/// The settings of a client: its grants, and the audiences that it serves.
 pub fn client(client_id: &str, grants: &[(&str, &[&str])], serves: &[&str]) -> rpc::Client {
     rpc::Client {
         client_id: client_id.to_owned(),
@@ -79,7 +79,7 @@ impl Caller {
         Ok(answer.into_inner().client.expect("the answer has the client"))
     }
 
-    /// Sends the client as it is, with the etag that it has.
+    /// Sends an update with the client as it is, including its etag.
     pub async fn update(
         &self,
         server: &TestServer,
@@ -124,7 +124,7 @@ impl Caller {
         server.clients().delete_client(bearing(&self.token, request)).await.map(|_| ())
     }
 
-    /// Makes a secret; `ttl` in seconds.
+    /// Creates a secret; `ttl` in seconds.
     pub async fn new_secret(
         &self,
         server: &TestServer,
@@ -145,7 +145,7 @@ impl Caller {
         server.clients().create_client_credential(request).await.map(Response::into_inner)
     }
 
-    /// Adds a credential that is no secret; `ttl` in seconds.
+    /// Adds a credential other than a secret; `ttl` in seconds.
     pub async fn add_credential(
         &self,
         server: &TestServer,
@@ -175,7 +175,7 @@ impl Caller {
         server.clients().revoke_client_credential(request).await.map(|_| ())
     }
 
-    /// Revokes a credential, and the tokens of its client so far.
+    /// Revokes a credential and the tokens that its client got so far.
     pub async fn revoke_credential_and_tokens(
         &self,
         server: &TestServer,
@@ -192,7 +192,7 @@ impl Caller {
         server.clients().revoke_client_credential(request).await.map(|_| ())
     }
 
-    /// Revokes a client's tokens; says before when.
+    /// Revokes a client's tokens. Returns the time before which they are revoked.
     pub async fn revoke_tokens(&self, server: &TestServer, client_id: &str) -> Result<i64, Status> {
         let request = rpc::RevokeClientTokensRequest {
             client_id: client_id.to_owned(),
@@ -217,13 +217,13 @@ impl Caller {
         answer.map(Response::into_inner)
     }
 
-    /// What a good token carries, as one that serves its audience is told.
+    /// Validates a token, which must be active, and returns its claims.
     pub async fn claims(&self, server: &TestServer, token: &str) -> rpc::TokenClaims {
         let answer = self.validate(server, token).await.expect("an answer");
         answer.claims.unwrap_or_else(|| panic!("inactive: {:?}", answer.inactive_reason))
     }
 
-    /// Holds why a token is not good against what it should be.
+    /// Validates a token, which must be inactive for this reason.
     pub async fn assert_inactive(
         &self,
         server: &TestServer,
@@ -251,14 +251,14 @@ impl Caller {
         answer.map(Response::into_inner)
     }
 
-    /// All keys, as a call of the guarded `KeyService`.
+    /// Lists all keys. Since `KeyService` is guarded, this also shows that the token is accepted.
     pub async fn keys(&self, server: &TestServer) -> Result<Vec<rpc::Key>, Status> {
         let request = rpc::ListKeysRequest::default();
         let answer = server.keys().list_keys(bearing(&self.token, request)).await;
         answer.map(|answer| answer.into_inner().keys)
     }
 
-    /// Holds that the guard refuses the token, for this reason.
+    /// Asserts that the guard refuses the token for this reason.
     pub async fn assert_shut_out(&self, server: &TestServer, reason: &str) {
         assert_refused(self.keys(server).await, Code::Unauthenticated, reason);
     }
@@ -268,7 +268,7 @@ pub fn seconds(seconds: i64) -> prost_types::Duration {
     prost_types::Duration { seconds, nanos: 0 }
 }
 
-/// A token with another character within one of its parts: header, claims, signature.
+/// A token with one character changed in part 0, 1 or 2: its header, claims or signature.
 pub fn tampered(token: &str, part: usize) -> String {
     let mut parts: Vec<String> = token.split('.').map(str::to_owned).collect();
     let other = if parts[part].as_bytes()[20] == b'A' { "B" } else { "A" };

@@ -15,7 +15,7 @@ use crate::support::{START, TestServer, ask, assert_field, assert_refused, beari
 
 const STOCK: &[(&str, &[&str])] = &[("inventory", &["stock:read"])];
 
-/// A certificate with the subject `CN=cn,O=Example` and these other names.
+/// A certificate with the subject `CN=cn,O=Example` and these subject alternative names.
 fn certificate(cn: &str, others: Vec<SanType>) -> CertificateNames {
     let mut subject = DistinguishedName::new();
     subject.push(DnType::OrganizationName, "Example");
@@ -25,7 +25,7 @@ fn certificate(cn: &str, others: Vec<SanType>) -> CertificateNames {
     params.subject_alt_names = others;
     let key = KeyPair::generate().expect("a key");
     let certificate = params.self_signed(&key).expect("a certificate");
-    CertificateNames::from_der(certificate.der()).expect("it has names")
+    CertificateNames::from_der(certificate.der()).expect("the certificate has names")
 }
 
 fn dns(name: &str) -> SanType {
@@ -43,7 +43,7 @@ async fn issue(
 
 #[track_caller]
 fn assert_rejected(answer: Result<IssuedToken, IssueError>, reason: NotAuthenticated) {
-    assert_eq!(answer.expect_err("it is rejected"), IssueError::ClientRejected(reason));
+    assert_eq!(answer.expect_err("the credential is rejected"), IssueError::ClientRejected(reason));
 }
 
 impl Caller {
@@ -68,7 +68,7 @@ async fn start() -> (TestServer, Caller) {
 }
 
 #[tokio::test]
-async fn each_kind_of_name_lets_its_client_in_and_no_other() {
+async fn each_kind_of_name_matches_only_its_own_certificate() {
     let ip = |text: &str| SanType::IpAddress(text.parse().expect("an address"));
     let uri = |text: &str| SanType::URI(text.try_into().expect("ASCII"));
     let email = |text: &str| SanType::Rfc822Name(text.try_into().expect("ASCII"));
@@ -156,7 +156,7 @@ async fn a_name_works_until_it_expires_or_its_client_is_disabled() {
     server.advance(59);
     issue(&server, "backup", &names).await.expect("a second is left");
     server.restart().await;
-    let listed = operator.read(&server, "backup").await.expect("it is there").credentials;
+    let listed = operator.read(&server, "backup").await.expect("the client exists").credentials;
     let used = Some(START.as_unix() + 59);
     assert_eq!(listed.len(), 1);
     assert_eq!(listed[0].last_use_time.map(|time| time.seconds as u64), used);
@@ -175,12 +175,15 @@ async fn a_name_works_until_it_expires_or_its_client_is_disabled() {
 }
 
 #[tokio::test]
-async fn eight_names_and_each_once() {
+async fn a_client_has_at_most_eight_names_and_no_name_twice() {
     let (server, operator) = start().await;
     let name = |n: u32| Name::SanDns(format!("host-{n}.example"));
     for n in 0..8 {
         let ttl = (n == 0).then_some(60);
-        operator.new_certificate(&server, "backup", name(n), ttl).await.expect("there is room");
+        operator
+            .new_certificate(&server, "backup", name(n), ttl)
+            .await
+            .expect("fewer than eight exist");
     }
     let ninth = operator.new_certificate(&server, "backup", name(8), None).await;
     assert_refused(ninth, Code::FailedPrecondition, "CREDENTIAL_LIMIT");
@@ -188,9 +191,9 @@ async fn eight_names_and_each_once() {
     let again = operator.new_certificate(&server, "backup", upper, None).await;
     assert_refused(again, Code::AlreadyExists, "CREDENTIAL_EXISTS");
     server.advance(60);
-    operator.new_certificate(&server, "backup", name(8), None).await.expect("one has expired");
+    operator.new_certificate(&server, "backup", name(8), None).await.expect("one name has expired");
     let one = "san_dns:host-1.example";
-    operator.revoke_credential(&server, "backup", one).await.expect("it has it");
+    operator.revoke_credential(&server, "backup", one).await.expect("the client has this name");
     let again = operator.revoke_credential(&server, "backup", one).await;
     assert_refused(again, Code::NotFound, "CREDENTIAL_NOT_FOUND");
     let of_nobody = operator.revoke_credential(&server, "nobody", one).await;
@@ -200,7 +203,7 @@ async fn eight_names_and_each_once() {
 }
 
 #[tokio::test]
-async fn what_is_no_name_is_refused_and_the_field_named() {
+async fn a_malformed_name_is_refused_with_its_field() {
     let (server, operator) = start().await;
     type Case = (&'static str, fn(String) -> Name, &'static [&'static str]);
     let cases: [Case; 5] = [
@@ -231,7 +234,7 @@ async fn what_is_no_name_is_refused_and_the_field_named() {
 }
 
 #[tokio::test]
-async fn a_request_for_a_name_is_idempotent_and_audited() {
+async fn a_repeated_request_adds_a_name_only_once_and_is_audited() {
     let (server, operator) = start().await;
     let name = Name::SanUri("spiffe://example/backup".to_owned());
     let kind = Kind::CertificateName(rpc::CertificateName { name: Some(name) });
@@ -255,17 +258,20 @@ async fn a_request_for_a_name_is_idempotent_and_audited() {
 }
 
 #[tokio::test]
-async fn whoever_registers_a_name_could_have_made_a_secret() {
+async fn registering_a_name_takes_the_same_scopes_as_creating_a_secret() {
     let (server, _) = start().await;
     let writer = server.operator_with("writer", &["clients:read", "clients:write"]).await;
     let name = || Name::SanDns("backup.example".to_owned());
-    writer.new_certificate(&server, "backup", name(), None).await.expect("no operator");
+    writer
+        .new_certificate(&server, "backup", name(), None)
+        .await
+        .expect("the client is no operator");
     let answer = writer.new_certificate(&server, "operator", name(), None).await;
     assert_refused(answer, Code::PermissionDenied, "SCOPE_MISSING");
 }
 
 #[tokio::test]
-async fn without_any_credential_a_request_is_malformed() {
+async fn a_request_without_any_credential_is_invalid() {
     let (server, _) = start().await;
     let request = rpc::IssueTokenRequest { credential: None, ..ask("backup", "", "", &[]) };
     assert_field(server.issue(request).await, "credential");

@@ -26,7 +26,7 @@ use crate::caller::new_credential;
 use crate::pki::{Ca, Certified, Files};
 use crate::support::{START, TestServer, ask, assert_refused, id};
 
-/// A server that asks for client certificates, and who signs those that it takes.
+/// A server that asks for client certificates, and the authority whose certificates it accepts.
 pub struct Mutual {
     pub server: TestServer,
     server_ca: Ca,
@@ -35,7 +35,7 @@ pub struct Mutual {
 }
 
 impl Mutual {
-    /// With a client `backup` that is registered with `backup.example`.
+    /// Starts a server with a client `backup` that has the certificate name `backup.example`.
     pub async fn start() -> Self {
         let (server_ca, client_ca) = (Ca::new(), Ca::new());
         let files = Files::new(&server_ca.certify("one.test"), Some(&client_ca));
@@ -47,7 +47,7 @@ impl Mutual {
         let name = Kind::CertificateName(rpc::CertificateName { name: Some(name) });
         let request = new_credential("backup", name);
         let request = server.as_operator(request).await;
-        server.clients().create_client_credential(request).await.expect("it is registered");
+        server.clients().create_client_credential(request).await.expect("the name is registered");
         Self { server, server_ca, client_ca, _files: files }
     }
 
@@ -66,7 +66,7 @@ impl Mutual {
             .await
     }
 
-    /// A connection that presents a certificate, before anything is said over it.
+    /// A TLS connection that presents a certificate, with no request sent yet.
     pub async fn stream(&self, Certified { cert, key }: &Certified) -> TlsStream<TcpStream> {
         let mut roots = RootCertStore::empty();
         let ca = CertificateDer::from_pem_slice(self.server_ca.pem.as_bytes());
@@ -78,10 +78,13 @@ impl Mutual {
             .expect("ring speaks TLS")
             .with_root_certificates(roots)
             .with_client_auth_cert(vec![cert], key)
-            .expect("they belong together");
-        let stream = TcpStream::connect(self.server.address()).await.expect("it listens");
+            .expect("the key belongs to the certificate");
+        let stream = TcpStream::connect(self.server.address()).await.expect("the server listens");
         let name = ServerName::try_from("127.0.0.1").expect("an address");
-        TlsConnector::from(Arc::new(config)).connect(name, stream).await.expect("it shakes hands")
+        TlsConnector::from(Arc::new(config))
+            .connect(name, stream)
+            .await
+            .expect("the handshake succeeds")
     }
 
     async fn issue(
@@ -89,7 +92,7 @@ impl Mutual {
         certificate: Option<&Certified>,
         request: rpc::IssueTokenRequest,
     ) -> Result<rpc::IssueTokenResponse, Status> {
-        let channel = self.channel(certificate).await.expect("it shakes hands");
+        let channel = self.channel(certificate).await.expect("the handshake succeeds");
         TokenServiceClient::new(channel).issue_token(request).await.map(tonic::Response::into_inner)
     }
 }
@@ -100,7 +103,7 @@ fn bare(client_id: &str) -> rpc::IssueTokenRequest {
 }
 
 #[tokio::test]
-async fn the_certificate_of_the_connection_is_a_credential() {
+async fn the_certificate_of_the_connection_authenticates_the_client() {
     let mutual = Mutual::start().await;
     let own = mutual.client_ca.certify("backup.example");
     let issued = mutual.issue(Some(&own), bare("backup")).await.expect("a token");
@@ -116,24 +119,25 @@ async fn the_certificate_of_the_connection_is_a_credential() {
 }
 
 #[tokio::test]
-async fn a_certificate_that_nobody_trusted_has_signed_gets_no_connection() {
+async fn a_certificate_from_an_untrusted_authority_gets_no_connection() {
     let mutual = Mutual::start().await;
     for stranger in [
         Ca::new().certify("backup.example"),
         mutual.server_ca.certify("backup.example"),
         mutual.client_ca.certify_until("backup.example", 2020),
     ] {
-        // TLS 1.3 lets the client think that it is connected until it hears otherwise.
+        // With TLS 1.3 a client finishes its handshake before the server has checked the certificate. So the
+        // refusal may only show in the first call.
         if let Ok(channel) = mutual.channel(Some(&stranger)).await {
             let answer = TokenServiceClient::new(channel).issue_token(bare("backup")).await;
-            let status = answer.expect_err("it is not let in");
+            let status = answer.expect_err("the certificate is refused");
             assert_ne!(status.code(), Code::Unauthenticated, "it reached the service: {status}");
         }
     }
 }
 
 #[tokio::test]
-async fn a_certificate_is_not_demanded_and_what_is_sent_counts_before_it() {
+async fn a_certificate_is_optional_and_a_credential_in_the_request_takes_precedence() {
     let mutual = Mutual::start().await;
     let server = &mutual.server;
     server.operator_token().await;
@@ -156,7 +160,7 @@ async fn a_connection_does_not_outlive_its_certificate() {
         tokio::time::pause();
         let begun = Instant::now();
         let _ = stream.read(&mut [0; 1]).await;
-        // Without a request it ends after ten seconds in any case.
+        // A connection without a request is closed after ten seconds in any case.
         let lived = begun.elapsed().as_secs();
         assert!(lived.abs_diff(lives) <= 1, "{left}: {lived}");
         tokio::time::resume();
@@ -164,7 +168,7 @@ async fn a_connection_does_not_outlive_its_certificate() {
 }
 
 #[tokio::test]
-async fn a_port_that_asks_for_no_certificate_takes_none() {
+async fn a_port_that_does_not_ask_for_certificates_ignores_them() {
     let ca = Ca::new();
     let files = Files::new(&ca.certify("one.test"), None);
     let tls = Arc::new(Tls::load(files.tls(), START).expect("good files"));
@@ -176,15 +180,15 @@ async fn a_port_that_asks_for_no_certificate_takes_none() {
         .identity(Identity::from_pem(cert, key));
     let endpoint = Channel::from_shared(server.url.clone()).expect("a valid address");
     let channel = endpoint.tls_config(tls).expect("a certificate").connect().await;
-    let mut tokens = TokenServiceClient::new(channel.expect("it shakes hands"));
+    let mut tokens = TokenServiceClient::new(channel.expect("the handshake succeeds"));
     let refused = tokens.issue_token(bare("operator")).await;
     assert_refused(refused, Code::InvalidArgument, "REQUEST_INVALID");
 }
 
 #[tokio::test]
-async fn a_session_presents_its_certificate_and_takes_up_a_new_one() {
+async fn a_session_presents_its_certificate_and_reloads_a_new_one() {
     let mutual = Mutual::start().await;
-    // As for a server: a certificate and its key in two files.
+    // The session reads its certificate and key from two files, as a server does.
     let files = Files::new(&mutual.client_ca.certify("elsewhere.example"), None);
     let (cert, key) = (files.path("tls.crt"), files.path("tls.key"));
     let session = |url: &str| {
@@ -200,7 +204,7 @@ async fn a_session_presents_its_certificate_and_takes_up_a_new_one() {
     let refused = token("stock:read").await;
     assert!(matches!(refused, Err(NoToken::Refused(_))), "{refused:?}");
     files.put(&mutual.client_ca.certify("backup.example"));
-    // For other scopes: a refusal is remembered for a while.
+    // The session remembers a refusal for a while, so this asks for other scopes.
     token("stock:read stock:write").await.expect("a token");
 
     let plaintext = session(&mutual.server.url.replace("https", "http"));

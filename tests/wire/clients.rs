@@ -1,4 +1,4 @@
-//! Clients: made, read, changed, deleted, and made again.
+//! Clients: how they are created, read, changed and deleted, and how ids are registered again.
 
 use countersign::rpc::{self, InactiveReason};
 use tonic::{Code, Status};
@@ -15,7 +15,7 @@ async fn a_client_is_read_as_it_was_registered() {
     let settings = rpc::Client {
         description: "Größe: the order service".to_owned(),
         max_token_ttl: Some(crate::caller::seconds(60)),
-        // Output only, so ignored.
+        // These fields are output only, so the server ignores them.
         etag: "noise".to_owned(),
         create_time: Some(prost_types::Timestamp { seconds: 1, nanos: 0 }),
         ..client("order", &[("payment", &["b", "a", "b"]), ("inventory", &["c"])], &["z", "y", "z"])
@@ -25,15 +25,15 @@ async fn a_client_is_read_as_it_was_registered() {
     assert_eq!(created.grants, [grant("inventory", &["c"]), grant("payment", &["a", "b"])]);
     assert_eq!(created.serves, ["y", "z"]);
     assert_eq!(created.max_token_ttl, settings.max_token_ttl);
-    assert_eq!(created.create_time.expect("it is set").seconds as u64, START.as_unix());
+    assert_eq!(created.create_time.expect("the field is set").seconds as u64, START.as_unix());
     assert!(created.credentials.is_empty() && !created.disabled);
-    assert_eq!(operator.read(&server, "order").await.expect("it is there"), created);
+    assert_eq!(operator.read(&server, "order").await.expect("the client exists"), created);
 
     assert_refused(operator.read(&server, "orders").await, Code::NotFound, "CLIENT_NOT_FOUND");
     assert_field(operator.read(&server, "a b").await, "client_id");
     let again = operator.create(&server, client("order", STOCK, &[])).await;
     assert_refused(again, Code::AlreadyExists, "CLIENT_EXISTS");
-    assert_eq!(operator.read(&server, "order").await.expect("it is there"), created);
+    assert_eq!(operator.read(&server, "order").await.expect("the client exists"), created);
 }
 
 #[tokio::test]
@@ -93,13 +93,16 @@ async fn malformed_settings_name_the_field_at_fault() {
 }
 
 #[tokio::test]
-async fn only_countersign_serves_countersign() {
+async fn no_client_can_serve_the_audience_countersign() {
     let server = TestServer::start().await;
     let operator = server.operator().await;
     let answer = operator.create(&server, client("c", &[], &["countersign"])).await;
     assert_refused(answer.clone(), Code::InvalidArgument, "AUDIENCE_DENIED");
     assert_field(answer, "client.serves");
-    operator.create(&server, client("c", &[], &["countersigned"])).await.expect("another name");
+    operator
+        .create(&server, client("c", &[], &["countersigned"]))
+        .await
+        .expect("only the exact name is reserved");
     let serve = |client: &mut rpc::Client| client.serves = vec!["countersign".to_owned()];
     let answer = operator.change(&server, "c", &["serves"], serve).await;
     assert_refused(answer, Code::InvalidArgument, "AUDIENCE_DENIED");
@@ -137,7 +140,7 @@ async fn clients_are_listed_page_by_page_in_order() {
     assert_eq!((whole.clients.len(), whole.next_page_token.as_str()), (7, ""));
     assert_eq!(list(0, "").await.expect("a page").clients.len(), 7);
     assert_eq!(list(i32::MAX, "").await.expect("a page").clients.len(), 7);
-    // Goes on where it was, although the client at its end has gone.
+    // The page token still works although the client that it names was deleted.
     operator.delete(&server, "bravo", "").await.expect("deleted");
     assert_eq!(list(1, "bravo").await.expect("a page").clients[0].client_id, "charlie");
 
@@ -179,12 +182,16 @@ async fn an_update_changes_what_the_mask_names_and_nothing_else() {
         known.etag.clone_from(&updated.etag);
         known.update_time = updated.update_time;
         assert_eq!(updated, known, "{path}");
-        assert_eq!(operator.read(&server, "order").await.expect("it is there"), known, "{path}");
+        assert_eq!(
+            operator.read(&server, "order").await.expect("the client exists"),
+            known,
+            "{path}"
+        );
     }
 }
 
 #[tokio::test]
-async fn an_update_says_what_it_changes_and_of_what() {
+async fn an_update_with_a_bad_mask_or_etag_is_refused_with_its_field() {
     let server = TestServer::start().await;
     let operator = server.operator().await;
     let known = operator.create(&server, client("order", STOCK, &[])).await.expect("created");
@@ -221,26 +228,29 @@ async fn a_stale_etag_changes_nothing() {
     let second = update(describe("second", &first)).await.expect("updated");
     assert_refused(update(describe("late", &first)).await, Code::Aborted, "ETAG_STALE");
 
-    // A new secret changes the client too.
+    // Creating a secret changes the client's etag too.
     let secret = operator.new_secret(&server, "order", None).await.expect("created");
     assert_refused(update(describe("late", &second)).await, Code::Aborted, "ETAG_STALE");
-    let third = operator.read(&server, "order").await.expect("it is there");
+    let third = operator.read(&server, "order").await.expect("the client exists");
     assert_eq!(third.description, "second");
     let stale = operator.delete(&server, "order", &second.etag).await;
     assert_refused(stale, Code::Aborted, "ETAG_STALE");
     assert_field(operator.delete(&server, "order", "noise").await, "etag");
-    server.issue(ask("order", &secret.client_secret, "", &[])).await.expect("it is still there");
+    server
+        .issue(ask("order", &secret.client_secret, "", &[]))
+        .await
+        .expect("the client still exists");
     operator.delete(&server, "order", &third.etag).await.expect("deleted");
     let again = operator.delete(&server, "order", "").await;
     assert_refused(again, Code::NotFound, "CLIENT_NOT_FOUND");
 
-    // The etag of the one before does not fit the one after.
+    // An etag of the deleted client does not fit the new client with the same id.
     operator.create(&server, client("order", STOCK, &[])).await.expect("created");
     assert_refused(update(describe("late", &third)).await, Code::Aborted, "ETAG_STALE");
 }
 
 #[tokio::test]
-async fn tokens_of_a_deleted_client_stay_revoked_when_it_is_made_again() {
+async fn tokens_of_a_deleted_client_stay_revoked_when_its_id_is_registered_again() {
     let mut server = TestServer::start().await;
     let inventory = server.register("inventory", &[], &["inventory"]).await;
     let inventory = server.token("inventory", &inventory, "countersign").await;
@@ -255,7 +265,7 @@ async fn tokens_of_a_deleted_client_stay_revoked_when_it_is_made_again() {
 
     let new = server.token("order", &secret, "inventory").await.token;
     let claims = inventory.claims(&server, &new).await;
-    assert!(claims.issue_time.expect("it is set").seconds as u64 > START.as_unix());
+    assert!(claims.issue_time.expect("the field is set").seconds as u64 > START.as_unix());
     server.restart().await;
     inventory.assert_inactive(&server, &old, InactiveReason::Revoked).await;
     inventory.claims(&server, &new).await;
@@ -286,7 +296,7 @@ async fn disabling_a_client_revokes_its_tokens() -> Result<(), Status> {
 }
 
 #[tokio::test]
-async fn of_two_updates_of_the_same_state_one_counts() {
+async fn of_two_concurrent_updates_with_the_same_etag_one_succeeds() {
     let server = TestServer::start().await;
     let operator = server.operator().await;
     let known = operator.create(&server, client("order", STOCK, &[])).await.expect("created");
@@ -297,6 +307,6 @@ async fn of_two_updates_of_the_same_state_one_counts() {
     let (one, other) = tokio::join!(describe("one"), describe("other"));
     let (updated, refused) = if one.is_ok() { (one, other) } else { (other, one) };
     assert_refused(refused, Code::Aborted, "ETAG_STALE");
-    let updated = updated.expect("the faster one");
-    assert_eq!(operator.read(&server, "order").await.expect("it is there"), updated);
+    let updated = updated.expect("one of the two updates succeeds");
+    assert_eq!(operator.read(&server, "order").await.expect("the client exists"), updated);
 }

@@ -1,4 +1,4 @@
-//! What the guard lets through to Countersign's own services, and what it does not.
+//! The guard in front of Countersign's own services: which calls it accepts, and which it refuses.
 
 use std::time::Duration;
 
@@ -18,10 +18,10 @@ use crate::support::{START, TestServer, ask, assert_refused, bearing};
 
 const LIST_KEYS: &str = "/countersign.v1.KeyService/ListKeys";
 
-/// What a message at fault is refused with, once the guard has let it through.
+/// How a service refuses an empty message, after the guard has accepted the call.
 const INVALID: (Code, &str) = (Code::InvalidArgument, "REQUEST_INVALID");
 
-/// Calls any path with an empty message, which every request can be read from.
+/// Calls any path with an empty message. Every request type can be decoded from it.
 async fn call(server: &TestServer, path: &str, request: Request<()>) -> Result<(), Status> {
     let mut grpc = tonic::client::Grpc::new(server.channel.clone());
     grpc.ready().await.expect("the server is there");
@@ -33,7 +33,7 @@ fn reason(status: &Status) -> String {
     status.get_details_error_info().expect("every error carries ErrorInfo").reason
 }
 
-/// Every method there is, with the scopes that it demands.
+/// Every method that is not public, with the scopes that it demands.
 fn methods() -> impl Iterator<Item = (&'static str, &'static [&'static str])> {
     rpc::POLICIES.iter().flat_map(|service| service.methods).filter_map(|method| {
         match method.access {
@@ -52,7 +52,7 @@ fn with_authorization(values: &[&str]) -> Request<()> {
 }
 
 #[tokio::test]
-async fn only_issuing_is_open_to_those_without_a_token() {
+async fn only_issuing_can_be_called_without_a_token() {
     let server = TestServer::start().await;
     assert!(methods().count() >= 14);
     for (path, _) in methods() {
@@ -66,7 +66,7 @@ async fn only_issuing_is_open_to_those_without_a_token() {
         .map(|method| method.path)
         .collect();
     assert_eq!(open, ["/countersign.v1.TokenService/IssueToken"]);
-    // Answered by the service itself.
+    // This answer comes from the service, not from the guard.
     let answer = call(&server, open[0], Request::new(())).await;
     assert_refused(answer, Code::InvalidArgument, "REQUEST_INVALID");
 }
@@ -74,7 +74,7 @@ async fn only_issuing_is_open_to_those_without_a_token() {
 #[tokio::test]
 async fn every_method_demands_its_scopes_and_nothing_more() {
     let server = TestServer::start().await;
-    // An operator that serves an audience holds every scope there is.
+    // An operator that serves an audience holds all scopes of Countersign.
     let grants = [("countersign", ALL_SCOPES)];
     let secret = server.register("all", &grants, &["inventory"]).await;
     let issue = |scopes: &[&str]| server.issue(ask("all", &secret, "countersign", scopes));
@@ -89,14 +89,14 @@ async fn every_method_demands_its_scopes_and_nothing_more() {
 
         let with = issue(scopes).await.expect("granted").access_token;
         if let Err(status) = call(&server, path, bearing(&with, ())).await {
-            // Past the guard: it is the empty message that is refused.
+            // The guard accepted the call; the service refuses the empty message.
             assert_eq!((status.code(), reason(&status).as_str()), INVALID, "{path}");
         }
     }
 }
 
 #[tokio::test]
-async fn a_token_comes_in_one_header_in_one_way() {
+async fn a_token_is_read_only_from_one_authorization_header_with_scheme_bearer() {
     let server = TestServer::start().await;
     let token = server.operator_token().await;
     let list = async |request| call(&server, LIST_KEYS, request).await;
@@ -104,7 +104,7 @@ async fn a_token_comes_in_one_header_in_one_way() {
     for scheme in ["Bearer", "bearer", "BEARER"] {
         list(with_authorization(&[&format!("{scheme} {token}")]))
             .await
-            .expect("as RFC 9110 has it");
+            .expect("the scheme is case-insensitive (RFC 9110 §11.1)");
     }
     let good = format!("Bearer {token}");
     for bad in [
@@ -132,10 +132,12 @@ async fn a_token_comes_in_one_header_in_one_way() {
 }
 
 #[tokio::test]
-async fn a_tampered_token_is_refused_also_when_the_guard_knows_the_real_one() {
+async fn a_tampered_token_is_refused_even_if_the_guard_has_cached_the_real_one() {
     let server = TestServer::start().await;
     let token = server.operator_token().await;
-    call(&server, LIST_KEYS, bearing(&token, ())).await.expect("now it knows it");
+    call(&server, LIST_KEYS, bearing(&token, ()))
+        .await
+        .expect("the token is valid, and the guard caches it");
     for part in [1, 2] {
         let answer = call(&server, LIST_KEYS, bearing(&tampered(&token, part), ())).await;
         assert_refused(answer, Code::Unauthenticated, "TOKEN_INVALID");
@@ -148,17 +150,17 @@ async fn a_tampered_token_is_refused_also_when_the_guard_knows_the_real_one() {
 }
 
 #[tokio::test]
-async fn a_token_of_another_store_is_of_a_key_that_is_unknown() {
-    // Even one that calls itself by the same name.
+async fn a_token_of_another_store_is_refused_because_its_key_is_unknown() {
+    // The two servers have the same issuer.
     let (server, other) = (TestServer::start().await, TestServer::start().await);
     let token = other.operator_token().await;
     let answer = call(&server, LIST_KEYS, bearing(&token, ())).await;
     assert_refused(answer, Code::Unauthenticated, "KEY_UNKNOWN");
-    call(&other, LIST_KEYS, bearing(&token, ())).await.expect("at home it is good");
+    call(&other, LIST_KEYS, bearing(&token, ())).await.expect("its own server accepts it");
 }
 
 #[tokio::test]
-async fn a_token_expires_after_its_leeway_whether_or_not_the_guard_knows_it() {
+async fn a_token_expires_after_the_leeway_whether_or_not_the_guard_has_cached_it() {
     let server = TestServer::start().await;
     let (known, fresh) = (server.operator_token().await, server.operator_token().await);
     server.advance(929);
@@ -171,7 +173,7 @@ async fn a_token_expires_after_its_leeway_whether_or_not_the_guard_knows_it() {
 }
 
 #[tokio::test]
-async fn a_token_from_the_future_is_refused_beyond_the_leeway() {
+async fn a_token_issued_in_the_future_is_refused_beyond_the_leeway() {
     let server = TestServer::start().await;
     let token = server.operator_token().await;
     server.clock.set(START.before(Duration::from_secs(31)));
@@ -182,7 +184,7 @@ async fn a_token_from_the_future_is_refused_beyond_the_leeway() {
 }
 
 #[tokio::test]
-async fn a_token_for_another_audience_is_refused_and_told_which_one_it_takes() {
+async fn a_token_for_another_audience_is_refused_and_the_error_names_the_right_one() {
     let server = TestServer::start().await;
     let grants = [("inventory", &["keys:read"][..]), ("countersign", &["keys:read"])];
     let secret = server.register("both", &grants, &[]).await;
@@ -192,11 +194,11 @@ async fn a_token_for_another_audience_is_refused_and_told_which_one_it_takes() {
     assert_eq!(info.metadata.get("audience").map(String::as_str), Some("countersign"));
     assert_refused::<()>(Err(status), Code::Unauthenticated, "AUDIENCE_MISMATCH");
     let token = server.token("both", &secret, "countersign").await.token;
-    call(&server, LIST_KEYS, bearing(&token, ())).await.expect("for this one");
+    call(&server, LIST_KEYS, bearing(&token, ())).await.expect("this token has the right audience");
 }
 
 #[tokio::test]
-async fn a_method_that_nobody_declared_is_not_there_for_anyone() {
+async fn an_undeclared_method_is_unimplemented_for_every_caller() {
     let server = TestServer::start().await;
     let token = server.operator_token().await;
     for path in [
@@ -218,13 +220,13 @@ async fn a_method_that_nobody_declared_is_not_there_for_anyone() {
 }
 
 #[tokio::test]
-async fn whether_it_is_up_anyone_may_ask() {
+async fn anyone_may_call_the_health_service() {
     let server = TestServer::start().await;
     let mut health = HealthClient::new(server.channel.clone());
     let services = rpc::POLICIES.iter().map(|policy| policy.service);
     for service in services.chain([""]) {
         let request = HealthCheckRequest { service: service.to_owned() };
-        let answer = health.check(request).await.expect("no token needed").into_inner();
+        let answer = health.check(request).await.expect("the method needs no token").into_inner();
         assert_eq!(answer.status(), ServingStatus::Serving, "{service}");
     }
     let request = HealthCheckRequest { service: "nothing".to_owned() };
@@ -233,7 +235,7 @@ async fn whether_it_is_up_anyone_may_ask() {
 }
 
 #[tokio::test]
-async fn what_there_is_to_call_anyone_may_ask() {
+async fn anyone_may_call_the_reflection_service() {
     use reflection::server_reflection_request::MessageRequest;
     use reflection::server_reflection_response::MessageResponse;
 
@@ -246,7 +248,7 @@ async fn what_there_is_to_call_anyone_may_ask() {
         reflection::server_reflection_client::ServerReflectionClient::new(server.channel.clone());
     let asked = tokio_stream::once(ask);
     let mut answers =
-        client.server_reflection_info(asked).await.expect("no token needed").into_inner();
+        client.server_reflection_info(asked).await.expect("the method needs no token").into_inner();
     let answer = answers.message().await.expect("an answer").expect("one answer");
     let Some(MessageResponse::ListServicesResponse(listed)) = answer.message_response else {
         panic!("another answer: {answer:?}");

@@ -1,4 +1,4 @@
-//! What there is over plain HTTP/1.1, beside gRPC on the same port.
+//! Plain HTTP/1.1 on the same port as gRPC.
 
 use countersign_mesh::keys::KeySet;
 use countersign_mesh::trust::TrustBundle;
@@ -7,13 +7,13 @@ use tokio::net::TcpStream;
 
 use crate::support::{ISSUER, TestServer};
 
-/// Sends a request as it is, and returns head and body of the answer.
+/// Sends a request byte for byte, and returns the head and the body of the answer.
 async fn send(server: &TestServer, request: &str) -> (String, String) {
     let address = server.url.trim_start_matches("http://");
-    let mut stream = TcpStream::connect(address).await.expect("it listens");
-    stream.write_all(request.as_bytes()).await.expect("it reads");
+    let mut stream = TcpStream::connect(address).await.expect("the server listens");
+    stream.write_all(request.as_bytes()).await.expect("the server reads");
     let mut answer = String::new();
-    stream.read_to_string(&mut answer).await.expect("it answers and closes");
+    stream.read_to_string(&mut answer).await.expect("the server answers and closes");
     let (head, body) = answer.split_once("\r\n\r\n").expect("a head and a body");
     (head.to_ascii_lowercase(), body.to_owned())
 }
@@ -25,14 +25,14 @@ async fn get(server: &TestServer, path: &str, headers: &str) -> (String, String)
 }
 
 #[tokio::test]
-async fn the_public_keys_are_a_jwk_set_with_a_tag() {
+async fn the_public_keys_are_served_as_a_jwk_set_with_an_etag() {
     let server = TestServer::start().await;
     let (head, body) = get(&server, "/.well-known/jwks.json", "").await;
     assert!(head.starts_with("http/1.1 200"), "{head}");
     assert!(head.contains("content-type: application/jwk-set+json"), "{head}");
     assert!(head.contains("cache-control: public, max-age=60"), "{head}");
     assert_eq!(KeySet::from_jwks(&body).expect("a JWK Set").len(), 2);
-    let bundle = TrustBundle::from_jwks(&body).expect("it names issuer and epoch");
+    let bundle = TrustBundle::from_jwks(&body).expect("the JWK Set has an issuer and an epoch");
     assert_eq!(bundle.issuer.as_str(), ISSUER);
     assert!(!body.contains("\"d\""), "no private key");
 
@@ -44,7 +44,7 @@ async fn the_public_keys_are_a_jwk_set_with_a_tag() {
 }
 
 #[tokio::test]
-async fn what_is_neither_a_route_nor_grpc_is_not_found() {
+async fn a_path_that_is_neither_a_route_nor_grpc_is_not_found() {
     let server = TestServer::start().await;
     for path in ["/", "/.well-known/", "/countersign.v1.TokenService/IssueToken"] {
         let (head, _) = get(&server, path, "").await;
@@ -55,7 +55,8 @@ async fn what_is_neither_a_route_nor_grpc_is_not_found() {
     assert!(head.starts_with("http/1.1 405") && head.contains("allow: get"), "{head}");
 }
 
-/// A head that two servers could read differently is refused, and nothing is read after it.
+/// Sends a request whose head two servers could read differently. It must be refused, and the server must not
+/// read what follows it as a second request. Returns the head of the answer.
 async fn refused(server: &TestServer, head: &str, rest: &str) -> String {
     let (head_of_answer, body) = send(server, &format!("{head}\r\n{rest}")).await;
     assert!(head_of_answer.contains("connection: close"), "{head}: {head_of_answer}");
@@ -64,7 +65,7 @@ async fn refused(server: &TestServer, head: &str, rest: &str) -> String {
 }
 
 #[tokio::test]
-async fn a_request_without_a_host_or_with_two_or_with_a_bad_one_is_refused() {
+async fn a_request_with_no_host_two_hosts_or_a_bad_host_is_refused() {
     let server = TestServer::start().await;
     for hosts in [
         "",
@@ -85,7 +86,7 @@ async fn a_request_without_a_host_or_with_two_or_with_a_bad_one_is_refused() {
 }
 
 #[tokio::test]
-async fn a_body_with_two_framings_is_refused_and_one_that_is_chunked_is_read() {
+async fn a_body_with_conflicting_framing_is_refused_and_a_chunked_body_is_read() {
     let server = TestServer::start().await;
     let form = "content-type: application/x-www-form-urlencoded\r\n";
     let post = |framing: &str| format!("POST /oauth/token HTTP/1.1\r\nhost: a\r\n{form}{framing}");
@@ -101,7 +102,7 @@ async fn a_body_with_two_framings_is_refused_and_one_that_is_chunked_is_read() {
         let answer = refused(&server, &post(framing), smuggled).await;
         assert!(answer.starts_with("http/1.1 400"), "{framing:?}: {answer}");
     }
-    // Also where an honest request went before it on the connection.
+    // The same after an ordinary request on the same connection.
     let before = format!("{}\r\n", post("content-length: 0\r\n"));
     let after = post("content-length: 5\r\ntransfer-encoding: chunked\r\n");
     let (head, rest) = send(&server, &format!("{before}{after}\r\n{smuggled}")).await;

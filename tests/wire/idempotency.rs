@@ -1,4 +1,4 @@
-//! Requests that are sent again, because their answer got lost.
+//! Requests that are sent again because their answer got lost.
 
 use countersign::rpc;
 use countersign::rpc::create_client_credential_request::Kind;
@@ -34,18 +34,27 @@ async fn rotate(
 }
 
 #[tokio::test]
-async fn the_same_request_gets_the_same_answer() {
+async fn a_repeated_request_gets_the_first_answer() {
     let mut server = TestServer::start().await;
     let operator = server.operator().await;
     let settings = || client("order", STOCK, &[]);
     let first = create(&server, &operator, settings(), "one").await.expect("created");
     server.advance(10);
-    assert_eq!(create(&server, &operator, settings(), "one").await.expect("again"), first);
+    assert_eq!(
+        create(&server, &operator, settings(), "one").await.expect("the first answer again"),
+        first
+    );
     server.restart().await;
-    assert_eq!(create(&server, &operator, settings(), "one").await.expect("again"), first);
-    // Another token of the same client is the same actor.
+    assert_eq!(
+        create(&server, &operator, settings(), "one").await.expect("the first answer again"),
+        first
+    );
+    // With another token of the same client, the actor is the same.
     let operator = server.operator().await;
-    assert_eq!(create(&server, &operator, settings(), "one").await.expect("again"), first);
+    assert_eq!(
+        create(&server, &operator, settings(), "one").await.expect("the first answer again"),
+        first
+    );
 
     let without = create(&server, &operator, settings(), "").await;
     assert_refused(without, Code::AlreadyExists, "CLIENT_EXISTS");
@@ -54,14 +63,14 @@ async fn the_same_request_gets_the_same_answer() {
 }
 
 #[tokio::test]
-async fn keys_rotate_once_a_request() {
+async fn a_repeated_rotation_request_rotates_once() {
     let mut server = TestServer::start().await;
     let operator = server.operator().await;
     let first = rotate(&server, &operator, "one").await.expect("rotated");
     let keys = operator.keys(&server).await.expect("keys");
-    assert_eq!(rotate(&server, &operator, "one").await.expect("again"), first);
+    assert_eq!(rotate(&server, &operator, "one").await.expect("the first answer again"), first);
     server.restart().await;
-    assert_eq!(rotate(&server, &operator, "one").await.expect("again"), first);
+    assert_eq!(rotate(&server, &operator, "one").await.expect("the first answer again"), first);
     assert_eq!(operator.keys(&server).await.expect("keys"), keys);
 
     assert_ne!(rotate(&server, &operator, "two").await.expect("rotated"), first);
@@ -70,7 +79,7 @@ async fn keys_rotate_once_a_request() {
 }
 
 #[tokio::test]
-async fn an_id_is_for_one_request_only() {
+async fn a_request_id_cannot_be_reused_for_another_request() {
     let server = TestServer::start().await;
     let operator = server.operator().await;
     create(&server, &operator, client("order", STOCK, &[]), "one").await.expect("created");
@@ -85,13 +94,14 @@ async fn an_id_is_for_one_request_only() {
 }
 
 #[tokio::test]
-async fn two_methods_that_read_alike_on_the_wire_are_two_requests() {
+async fn requests_to_two_methods_are_different_even_with_the_same_bytes() {
     let server = TestServer::start().await;
     let operator = server.operator().await;
     create(&server, &operator, client("order", STOCK, &[]), "").await.expect("created");
     let made = operator.new_secret(&server, "order", None).await.expect("created");
-    let id = made.credential.expect("it is set").credential_id;
-    // Field 1 is the client's id, field 2 eight hexadecimal digits, field 3 the request's id, in both.
+    let id = made.credential.expect("the field is set").credential_id;
+    // Both messages have the client id in field 1, eight hexadecimal digits in field 2 and the request id in
+    // field 3, so their bytes are equal.
     let (client_id, request_id) = ("order".to_owned(), "one".to_owned());
     let revoke = rpc::RevokeClientCredentialRequest {
         client_id: client_id.clone(),
@@ -105,21 +115,21 @@ async fn two_methods_that_read_alike_on_the_wire_are_two_requests() {
     server.clients().revoke_client_credential(revoke).await.expect("revoked");
     let answer = server.clients().delete_client(bearing(&operator.token, delete)).await;
     assert_refused(answer, Code::InvalidArgument, "REQUEST_ID_REUSED");
-    operator.read(&server, "order").await.expect("it is still there");
+    operator.read(&server, "order").await.expect("the client still exists");
 }
 
 #[tokio::test]
-async fn each_operator_has_ids_of_its_own() {
+async fn two_operators_can_use_the_same_request_id() {
     let server = TestServer::start().await;
     let (first, second) =
         (server.operator().await, server.operator_with("second", ALL_SCOPES).await);
     let one = rotate(&server, &first, "one").await.expect("rotated");
     assert_ne!(rotate(&server, &second, "one").await.expect("rotated"), one);
-    assert_eq!(rotate(&server, &first, "one").await.expect("again"), one);
+    assert_eq!(rotate(&server, &first, "one").await.expect("the first answer again"), one);
 }
 
 #[tokio::test]
-async fn a_secret_is_never_shown_twice() {
+async fn a_repeated_request_does_not_show_the_secret_again() {
     let mut server = TestServer::start().await;
     let operator = server.operator().await;
     create(&server, &operator, client("order", STOCK, &[]), "").await.expect("created");
@@ -134,9 +144,9 @@ async fn a_secret_is_never_shown_twice() {
     };
 
     let made = make(&server, None).await.expect("created");
-    let id = made.credential.expect("it is set").credential_id;
+    let id = made.credential.expect("the field is set").credential_id;
     for _ in 0..2 {
-        let status = make(&server, None).await.expect_err("it was shown");
+        let status = make(&server, None).await.expect_err("the secret was shown before");
         let info = status.get_details_error_info().expect("every error carries ErrorInfo");
         assert_eq!(info.metadata.get("credential_id"), Some(&id));
         assert!(!status.message().contains(&made.client_secret));
@@ -150,14 +160,14 @@ async fn a_secret_is_never_shown_twice() {
     };
     let answer = operator.create_credential(&server, retiring).await;
     assert_refused(answer, Code::InvalidArgument, "REQUEST_ID_REUSED");
-    let known = operator.read(&server, "order").await.expect("it is there");
+    let known = operator.read(&server, "order").await.expect("the client exists");
     assert_eq!(known.credentials.len(), 1);
     assert_eq!(known.credentials[0].retire_when_idle, None);
     server.issue(ask("order", &made.client_secret, "", &[])).await.expect("the first one works");
 }
 
 #[tokio::test]
-async fn what_was_refused_may_be_tried_again() {
+async fn a_refused_request_can_be_repeated_under_its_id() {
     let server = TestServer::start().await;
     let operator = server.operator().await;
     let settings = || client("order", STOCK, &[]);
@@ -169,15 +179,15 @@ async fn what_was_refused_may_be_tried_again() {
 }
 
 #[tokio::test]
-async fn every_change_may_be_sent_again() {
+async fn every_kind_of_change_can_be_repeated_under_its_id() {
     let server = TestServer::start().await;
     let operator = server.operator().await;
     create(&server, &operator, client("order", STOCK, &[]), "").await.expect("created");
     let made = operator.new_secret(&server, "order", None).await.expect("created");
-    let known = operator.read(&server, "order").await.expect("it is there");
+    let known = operator.read(&server, "order").await.expect("the client exists");
     let key = operator.keys(&server).await.expect("keys")[0].kid.clone();
     let (client_id, credential_id) =
-        ("order".to_owned(), made.credential.expect("it is set").credential_id);
+        ("order".to_owned(), made.credential.expect("the field is set").credential_id);
     let revoke_key = rpc::RevokeKeyRequest { kid: key, request_id: "key".to_owned() };
     let update = rpc::UpdateClientRequest {
         client: Some(known),
@@ -200,7 +210,7 @@ async fn every_change_may_be_sent_again() {
         ..Default::default()
     };
 
-    // Each would be refused, or answered otherwise, were it not for its id.
+    // Without its id, each repeated request would be refused or get another answer.
     let (mut keys, mut clients) = (server.keys(), server.clients());
     let token = &operator.token;
     let mut answers = Vec::new();
@@ -228,14 +238,14 @@ async fn an_answer_is_remembered_for_a_day() {
     server.advance(DAY - 1);
     server.restart().await;
     let operator = server.operator().await;
-    assert_eq!(rotate(&server, &operator, "one").await.expect("again"), first);
+    assert_eq!(rotate(&server, &operator, "one").await.expect("the first answer again"), first);
     server.advance(2);
     server.restart().await;
     assert_ne!(rotate(&server, &operator, "one").await.expect("a new one"), first);
 }
 
 #[tokio::test]
-async fn an_id_is_printable_and_short() {
+async fn a_request_id_must_be_short_and_printable() {
     let server = TestServer::start().await;
     let operator = server.operator().await;
     for bad in ["a b", "a\n", "\u{e4}", &"x".repeat(65)] {
@@ -247,7 +257,7 @@ async fn an_id_is_printable_and_short() {
 }
 
 #[tokio::test]
-async fn the_same_request_twice_at_once_is_done_once() {
+async fn two_identical_concurrent_requests_are_carried_out_once() {
     let server = TestServer::start().await;
     let operator = server.operator().await;
     let (one, other) =

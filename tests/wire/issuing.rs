@@ -1,4 +1,4 @@
-//! Who gets a token for what, for how long, and who does not.
+//! Issuing: which client gets a token, for what, and for how long.
 
 use std::collections::HashSet;
 
@@ -11,14 +11,14 @@ use crate::support::{TestServer, ask, assert_field, assert_refused};
 
 const STOCK: &[(&str, &[&str])] = &[("inventory", &["stock:read", "stock:write"])];
 
-/// Two audiences with a scope of their own each, and one in common.
+/// Grants for two audiences. Each has scopes of its own, and one scope is in both.
 const TWO: &[(&str, &[&str])] =
     &[("inventory", &["stock:read", "ping"]), ("payment", &["charge", "ping"])];
 
 const DAY: i64 = 24 * 60 * 60;
 
 fn whole_seconds(duration: Option<prost_types::Duration>) -> i64 {
-    duration.expect("it is set").seconds
+    duration.expect("the field is set").seconds
 }
 
 #[tokio::test]
@@ -34,7 +34,7 @@ async fn a_disabled_client_is_rejected_until_it_is_enabled() {
     disable(true).await.expect("updated");
     assert_refused(ask().await, Code::Unauthenticated, "CLIENT_REJECTED");
     disable(false).await.expect("updated");
-    ask().await.expect("it is enabled again");
+    ask().await.expect("the client is enabled again");
 }
 
 #[tokio::test]
@@ -53,7 +53,7 @@ async fn a_secret_works_until_it_expires() {
 }
 
 #[tokio::test]
-async fn a_deleted_client_is_rejected_also_after_another_got_its_name() {
+async fn a_deleted_client_is_rejected_even_after_its_id_is_registered_again() {
     let server = TestServer::start().await;
     let operator = server.operator().await;
     let secret = server.register("order", STOCK, &[]).await;
@@ -64,7 +64,10 @@ async fn a_deleted_client_is_rejected_also_after_another_got_its_name() {
     let new_secret = server.register("order", STOCK, &[]).await;
     let answer = server.issue(ask("order", &secret, "", &[])).await;
     assert_refused(answer, Code::Unauthenticated, "CLIENT_REJECTED");
-    server.issue(ask("order", &new_secret, "", &[])).await.expect("its own secret works");
+    server
+        .issue(ask("order", &new_secret, "", &[]))
+        .await
+        .expect("the new client has its own secret");
 }
 
 #[tokio::test]
@@ -110,7 +113,7 @@ async fn a_client_gets_the_scopes_that_it_was_granted_and_no_others() {
 
     let issued = ask("inventory", &["ping", "stock:read", "ping"]).await.expect("granted");
     assert_eq!(issued.scopes, ["ping", "stock:read"]);
-    // One that nobody has, one of another audience, and one of which a granted one is a part.
+    // A scope that nobody has, a scope of another audience, and one that begins with a granted scope.
     for scope in ["stock:burn", "charge", "stock:read:all"] {
         let answer = ask("inventory", &["stock:read", scope]).await;
         assert_refused(answer, Code::PermissionDenied, "SCOPE_DENIED");
@@ -123,30 +126,33 @@ async fn a_client_gets_the_scopes_that_it_was_granted_and_no_others() {
 }
 
 #[tokio::test]
-async fn the_audience_is_inferred_only_when_one_alone_is_meant() {
+async fn the_audience_is_inferred_only_if_exactly_one_fits() {
     let server = TestServer::start().await;
     let secret = server.register("order", TWO, &[]).await;
     let ask = |scopes: &[&str]| server.issue(ask("order", &secret, "", scopes));
 
-    assert_eq!(ask(&["charge"]).await.expect("one has it").audience, "payment");
-    assert_eq!(ask(&["ping", "stock:read"]).await.expect("one has both").audience, "inventory");
+    assert_eq!(ask(&["charge"]).await.expect("one audience has the scope").audience, "payment");
+    assert_eq!(
+        ask(&["ping", "stock:read"]).await.expect("one audience has both scopes").audience,
+        "inventory"
+    );
     for ambiguous in [&[][..], &["ping"], &["charge", "stock:read"]] {
         assert_refused(ask(ambiguous).await, Code::PermissionDenied, "AUDIENCE_DENIED");
     }
 }
 
 #[tokio::test]
-async fn countersign_is_never_inferred() {
+async fn the_audience_countersign_is_never_inferred() {
     let server = TestServer::start().await;
     let operator = |audience, scopes: &[&str]| {
         server.issue(ask("operator", &server.operator_secret, audience, scopes))
     };
-    operator("countersign", &["keys:rotate"]).await.expect("by its name it is given");
+    operator("countersign", &["keys:rotate"]).await.expect("the audience is named");
     assert_refused(operator("", &[]).await, Code::PermissionDenied, "AUDIENCE_DENIED");
     let answer = operator("", &["keys:rotate"]).await;
     assert_refused(answer, Code::PermissionDenied, "SCOPE_DENIED");
 
-    // Beside one other grant, that one is meant.
+    // With one grant for another audience, that audience is inferred.
     let grants = [("countersign", &["keys:read"][..]), ("inventory", &["stock:read"])];
     let secret = server.register("both", &grants, &[]).await;
     let issued = server.issue(ask("both", &secret, "", &[])).await.expect("granted");
@@ -156,24 +162,30 @@ async fn countersign_is_never_inferred() {
 }
 
 #[tokio::test]
-async fn ordinary_scopes_come_with_what_a_client_is() {
+async fn every_client_has_ordinary_scopes_and_those_that_serve_have_more() {
     let server = TestServer::start().await;
     let caller = server.register("caller", STOCK, &[]).await;
     let callee = server.register("callee", &[], &["inventory"]).await;
 
-    let issued = server.issue(ask("caller", &caller, "countersign", &[])).await.expect("its own");
+    let issued = server
+        .issue(ask("caller", &caller, "countersign", &[]))
+        .await
+        .expect("every client has ordinary scopes");
     assert_eq!(issued.scopes, ["tokens:revoke-own"]);
-    let issued = server.issue(ask("callee", &callee, "countersign", &[])).await.expect("its own");
+    let issued = server
+        .issue(ask("callee", &callee, "countersign", &[]))
+        .await
+        .expect("every client has ordinary scopes");
     assert_eq!(issued.scopes, ["tokens:revoke-own", "tokens:validate", "trust:watch"]);
     let answer = server.issue(ask("caller", &caller, "countersign", &["tokens:validate"])).await;
     assert_refused(answer, Code::PermissionDenied, "SCOPE_DENIED");
-    // More than that takes a grant.
+    // Any other scope needs a grant.
     let answer = server.issue(ask("callee", &callee, "countersign", &["tokens:revoke"])).await;
     assert_refused(answer, Code::PermissionDenied, "AUDIENCE_DENIED");
 }
 
 #[tokio::test]
-async fn a_requested_life_only_shortens() {
+async fn a_requested_lifetime_can_only_shorten_a_token() {
     let server = TestServer::start().await;
     let secret = server.register("order", STOCK, &[]).await;
     let life = |requested| {
@@ -187,7 +199,7 @@ async fn a_requested_life_only_shortens() {
 }
 
 #[tokio::test]
-async fn a_client_has_a_longest_life_of_its_own() {
+async fn a_client_can_have_its_own_maximum_token_lifetime() {
     let server = TestServer::start().await;
     let operator = server.operator().await;
     let secret = server.register("order", STOCK, &[]).await;
@@ -216,17 +228,17 @@ async fn a_client_has_a_longest_life_of_its_own() {
 }
 
 #[tokio::test]
-async fn refreshing_is_spread_over_the_middle_of_a_tokens_life() {
+async fn refresh_times_are_spread_over_the_middle_of_a_tokens_lifetime() {
     let server = TestServer::start().await;
     let secret = server.register("order", STOCK, &[]).await;
     let mut millis = HashSet::new();
     for _ in 0..16 {
         let issued = server.issue(ask("order", &secret, "", &[])).await.expect("granted");
-        let refresh_in = issued.refresh_in.expect("it is set");
+        let refresh_in = issued.refresh_in.expect("the field is set");
         let at = refresh_in.seconds * 1000 + i64::from(refresh_in.nanos) / 1_000_000;
         assert!((360_000..=540_000).contains(&at), "{at}");
         millis.insert(at);
     }
-    // Sixteen of 65,536 places: that all but two of them fall together is out of the question.
+    // The times are spread over 65,536 values. It is practically impossible that sixteen of them give only two.
     assert!(millis.len() > 2, "{millis:?}");
 }

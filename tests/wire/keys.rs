@@ -1,4 +1,4 @@
-//! The signing keys and their lives.
+//! The lifecycle of the signing keys.
 
 use std::time::Duration;
 
@@ -12,15 +12,15 @@ use crate::support::{START, TestServer, ask, assert_field, assert_refused, beari
 
 const STOCK: &[(&str, &[&str])] = &[("inventory", &["stock:read"])];
 
-/// How long a retired key verifies: the signing lease, the longest life, the date that a client's
-/// tokens may be ahead, and the leeway.
+/// How many seconds a retired key still verifies: the signing lease, the maximum token lifetime, how far ahead
+/// tokens may be dated, and the leeway.
 const TAIL: u64 = 3600 + 86_400 + 6 + 30;
 
 fn unix(time: Option<prost_types::Timestamp>) -> Option<u64> {
     time.map(|time| time.seconds as u64)
 }
 
-/// The keys' states and names, in the order of the answer.
+/// The state and the `kid` of each key, in the order of the answer.
 fn states(keys: &[rpc::Key]) -> Vec<(KeyState, &str)> {
     keys.iter().map(|key| (key.state(), key.kid.as_str())).collect()
 }
@@ -29,7 +29,7 @@ async fn keys(server: &TestServer) -> Vec<rpc::Key> {
     server.operator().await.keys(server).await.expect("the operator may read them")
 }
 
-/// A client that serves `inventory`, and a client's token for it.
+/// A client that serves `inventory`, and another client's token for that audience.
 async fn callee_and_token(server: &TestServer) -> (Caller, String) {
     let callee = server.register("inventory", &[], &["inventory"]).await;
     let secret = server.register("order", STOCK, &[]).await;
@@ -53,14 +53,14 @@ async fn a_fresh_store_has_a_next_and_an_active_key() {
 }
 
 #[tokio::test]
-async fn rotation_moves_every_key_one_place_on() {
+async fn rotation_moves_every_key_to_its_next_state() {
     let server = TestServer::start().await;
     let before = keys(&server).await;
     server.advance(10);
     let operator = server.operator().await;
     let rotated = operator.rotate(&server).await.expect("rotated");
     let [active, next, retired] =
-        [rotated.active, rotated.next, rotated.retired].map(|key| key.expect("it is set"));
+        [rotated.active, rotated.next, rotated.retired].map(|key| key.expect("the field is set"));
 
     assert_eq!((active.kid.as_str(), active.state()), (before[0].kid.as_str(), KeyState::Active));
     assert_eq!(
@@ -78,12 +78,12 @@ async fn rotation_moves_every_key_one_place_on() {
 }
 
 #[tokio::test]
-async fn tokens_outlive_the_rotations_of_their_keys() {
+async fn tokens_stay_valid_when_their_keys_are_rotated() {
     let mut server = TestServer::start().await;
     let (callee, token) = callee_and_token(&server).await;
     let operator = server.operator().await;
     for _ in 0..3 {
-        operator.rotate(&server).await.expect("an older key's token works at the guard too");
+        operator.rotate(&server).await.expect("the guard accepts tokens of an older key");
         callee.claims(&server, &token).await;
     }
     server.restart().await;
@@ -110,7 +110,7 @@ async fn keys_are_listed_page_by_page() {
     assert_eq!(first.keys, all.keys[..2]);
     let second = list(2, &first.next_page_token).await.expect("a page");
     assert_eq!(second.keys, all.keys[2..4]);
-    // A rotation in between neither skips nor repeats a key.
+    // A rotation between two pages makes the list neither skip nor repeat a key.
     operator.rotate(&server).await.expect("rotated");
     let third = list(2, &second.next_page_token).await.expect("a page");
     assert_eq!((&third.keys[..], third.next_page_token.as_str()), (&all.keys[4..], ""));
@@ -124,12 +124,12 @@ async fn revoking_the_active_key_promotes_the_next_and_ends_its_tokens() {
     let mut server = TestServer::start().await;
     let (callee, token) = callee_and_token(&server).await;
     let operator = server.operator().await;
-    // Now the guard remembers the token, and has to think again.
+    // Now the guard has cached the token. After the revocation it must not use that.
     let before = operator.keys(&server).await.expect("the token is good");
 
     let revoked = operator.revoke_key(&server, &before[1].kid).await.expect("revoked");
     let [ended, active, next] =
-        [revoked.revoked, revoked.active, revoked.next].map(|key| key.expect("it is set"));
+        [revoked.revoked, revoked.active, revoked.next].map(|key| key.expect("the field is set"));
     assert_eq!((ended.kid.as_str(), ended.state()), (before[1].kid.as_str(), KeyState::Revoked));
     assert_eq!((unix(ended.revoke_time), ended.retire_time), (Some(START.as_unix()), None));
     assert_eq!((active.kid.as_str(), active.state()), (before[0].kid.as_str(), KeyState::Active));
@@ -152,10 +152,10 @@ async fn revoking_the_next_key_replaces_it_and_nothing_else() {
     let operator = server.operator().await;
     let before = operator.keys(&server).await.expect("keys");
     let revoked = operator.revoke_key(&server, &before[0].kid).await.expect("revoked");
-    let next = revoked.next.expect("it is set");
+    let next = revoked.next.expect("the field is set");
     assert!(before.iter().all(|key| key.kid != next.kid));
     assert_eq!(
-        states(&operator.keys(&server).await.expect("its token is still good")),
+        states(&operator.keys(&server).await.expect("the token is still valid")),
         [
             (KeyState::Next, next.kid.as_str()),
             (KeyState::Active, &before[1].kid),
@@ -166,11 +166,11 @@ async fn revoking_the_next_key_replaces_it_and_nothing_else() {
 }
 
 #[tokio::test]
-async fn revoking_a_retired_key_ends_its_tokens_only() {
+async fn revoking_a_retired_key_ends_only_its_own_tokens() {
     let server = TestServer::start().await;
     let (callee, token) = callee_and_token(&server).await;
     let rotated = server.operator().await.rotate(&server).await.expect("rotated");
-    let retired = rotated.retired.expect("it is set").kid;
+    let retired = rotated.retired.expect("the field is set").kid;
     let operator = server.operator().await;
     let revoked = operator.revoke_key(&server, &retired).await.expect("revoked");
     assert_eq!(revoked.active.map(|key| key.kid), rotated.active.map(|key| key.kid));
@@ -182,7 +182,7 @@ async fn revoking_a_retired_key_ends_its_tokens_only() {
 }
 
 #[tokio::test]
-async fn only_a_key_that_is_there_and_not_yet_revoked_can_be_revoked() {
+async fn only_a_known_key_that_is_not_revoked_can_be_revoked() {
     let server = TestServer::start().await;
     let operator = server.operator().await;
     let next = operator.keys(&server).await.expect("keys")[0].kid.clone();
@@ -198,7 +198,7 @@ async fn only_a_key_that_is_there_and_not_yet_revoked_can_be_revoked() {
 }
 
 #[tokio::test]
-async fn a_clock_behind_the_newest_key_changes_no_key_and_does_not_start() {
+async fn with_a_clock_behind_the_newest_key_no_key_changes_and_the_server_does_not_start() {
     let mut server = TestServer::start().await;
     let operator = server.operator().await;
     let before = operator.keys(&server).await.expect("keys");
@@ -220,17 +220,17 @@ async fn a_clock_behind_the_newest_key_changes_no_key_and_does_not_start() {
         Authority::open(&server.database(), server.kek(), settings, &Clock::fixed(now)).map(drop)
     };
     assert!(matches!(open(behind), Err(OpenError::ClockBehind(_))));
-    open(START).expect("its clock has caught up");
+    open(START).expect("the clock is not behind any more");
 }
 
 #[tokio::test]
-async fn a_retired_key_leaves_when_its_last_token_has_expired() {
+async fn a_retired_key_is_removed_when_its_last_token_has_expired() {
     let mut server = TestServer::start().await;
     let rotated = server.operator().await.rotate(&server).await.expect("rotated");
-    let retired = rotated.retired.expect("it is set");
+    let retired = rotated.retired.expect("the field is set");
     assert_eq!(unix(retired.expire_time), Some(START.as_unix() + TAIL));
 
-    // What is due now and then is done at the end, too.
+    // An orderly stop runs the maintenance too.
     server.advance(TAIL - 1);
     server.restart().await;
     assert_eq!(states(&keys(&server).await)[2..], [(KeyState::Retired, retired.kid.as_str())]);
@@ -240,7 +240,7 @@ async fn a_retired_key_leaves_when_its_last_token_has_expired() {
 }
 
 #[tokio::test]
-async fn a_revoked_key_is_remembered_as_long() {
+async fn a_revoked_key_is_remembered_until_its_last_token_has_expired() {
     let mut server = TestServer::start().await;
     let active = keys(&server).await[1].kid.clone();
     server.operator().await.revoke_key(&server, &active).await.expect("revoked");
@@ -253,16 +253,16 @@ async fn a_revoked_key_is_remembered_as_long() {
 }
 
 #[tokio::test]
-async fn tokens_are_signed_without_the_store_for_an_hour_and_no_longer() {
+async fn tokens_are_signed_without_the_store_for_at_most_an_hour() {
     let server = TestServer::start().await;
     let issue = || server.issue(ask("operator", &server.operator_secret, "countersign", &[]));
     let intruder = rusqlite::Connection::open(server.database()).expect("the same file");
-    intruder.execute_batch("BEGIN IMMEDIATE").expect("nobody writes");
+    intruder.execute_batch("BEGIN IMMEDIATE").expect("no transaction is open");
 
     server.advance(3600);
     issue().await.expect("the last second of the lease");
     server.advance(1);
     assert_refused(issue().await, Code::Unavailable, "STORE_UNAVAILABLE");
-    intruder.execute_batch("ROLLBACK").expect("it was begun");
+    intruder.execute_batch("ROLLBACK").expect("a transaction is open");
     issue().await.expect("the store is there again, and so is the lease");
 }

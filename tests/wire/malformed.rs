@@ -1,4 +1,4 @@
-//! Requests that are none, and errors that come from deeper down than any method.
+//! Malformed requests, and errors that arise below the methods: from decoding, size limits and deadlines.
 
 use countersign::rpc;
 use http::uri::PathAndQuery;
@@ -27,7 +27,7 @@ async fn send<M: Message + Default + 'static>(
 }
 
 #[tokio::test]
-async fn what_is_no_message_of_the_method_is_malformed() {
+async fn bytes_that_are_not_the_methods_message_are_malformed() {
     let server = TestServer::start().await;
     for path in [
         "/countersign.v1.TokenService/IssueToken",
@@ -35,12 +35,12 @@ async fn what_is_no_message_of_the_method_is_malformed() {
         "/countersign.v1.ClientService/GetClient",
         "/countersign.v1.KeyService/RevokeKey",
     ] {
-        // Field 1 is text, and this is none; nor is a number.
+        // Field 1 of these messages is a string. Neither invalid UTF-8 nor a number decodes as one.
         let answer = send(&server, path, b"\xff\xfe".to_vec()).await;
         assert_refused(answer, Code::InvalidArgument, "REQUEST_MALFORMED");
         let answer = send(&server, path, 7_u64).await;
         assert_refused(answer, Code::InvalidArgument, "REQUEST_MALFORMED");
-        // Text is, whatever the method makes of it.
+        // A string does decode. The method may still refuse its content.
         if let Err(status) = send(&server, path, "noise".to_owned()).await {
             let info = status.get_details_error_info().expect("every error carries ErrorInfo");
             assert_ne!(info.reason, "REQUEST_MALFORMED", "{path}");
@@ -60,7 +60,7 @@ async fn a_call_without_a_message_is_malformed() {
 }
 
 #[tokio::test]
-async fn a_compressed_message_is_refused_with_what_is_understood() {
+async fn a_compressed_message_is_refused_and_the_error_names_the_accepted_encoding() {
     let server = TestServer::start().await;
     let list = |encoding: &'static str| {
         let mut keys = server.keys();
@@ -71,14 +71,17 @@ async fn a_compressed_message_is_refused_with_what_is_understood() {
             keys.list_keys(request).await.map(drop)
         }
     };
-    list("identity").await.expect("that is none");
+    list("identity").await.expect("the encoding `identity` is no compression");
     let status = list("gzip").await.expect_err("refused");
-    assert_eq!(status.metadata().get("grpc-accept-encoding").expect("it is set"), "identity");
+    assert_eq!(
+        status.metadata().get("grpc-accept-encoding").expect("the field is set"),
+        "identity"
+    );
     assert_refused::<()>(Err(status), Code::Unimplemented, "ENCODING_UNSUPPORTED");
 }
 
 #[tokio::test]
-async fn a_message_has_a_largest_size() {
+async fn a_message_over_the_maximum_size_is_refused() {
     let server = TestServer::start().await;
     let operator = server.operator().await;
     let list = |size: usize| {
@@ -90,7 +93,7 @@ async fn a_message_has_a_largest_size() {
     assert_field(list(60 * 1024).await, "page_token");
     assert_refused(list(64 * 1024).await, Code::ResourceExhausted, "REQUEST_TOO_LARGE");
 
-    // Those of `ClientService` may be larger.
+    // Messages to `ClientService` may be larger.
     let describe =
         |size: usize| rpc::Client { description: "x".repeat(size), ..client("order", &[], &[]) };
     assert_field(operator.create(&server, describe(500 * 1024)).await, "client.description");
@@ -99,7 +102,7 @@ async fn a_message_has_a_largest_size() {
 }
 
 #[tokio::test]
-async fn what_anyone_may_call_has_the_same_largest_size() {
+async fn public_methods_have_the_same_maximum_message_size() {
     let server = TestServer::start().await;
     let check = |size: usize| {
         let request = HealthCheckRequest { service: "x".repeat(size) };
@@ -110,7 +113,7 @@ async fn what_anyone_may_call_has_the_same_largest_size() {
     assert_eq!(status.code(), Code::NotFound);
     assert_refused(check(64 * 1024).await, Code::ResourceExhausted, "REQUEST_TOO_LARGE");
 
-    // Reflection answers message by message, and just ends after one that it could not read.
+    // Reflection is a stream. After a message that is too large it ends without an answer.
     let v1 = |size: usize| {
         let host = "x".repeat(size);
         let list = v1::server_reflection_request::MessageRequest::ListServices(String::new());
@@ -119,7 +122,12 @@ async fn what_anyone_may_call_has_the_same_largest_size() {
         async move {
             let mut client = v1::server_reflection_client::ServerReflectionClient::new(channel);
             let answers = client.server_reflection_info(tokio_stream::iter([asked])).await;
-            answers.expect("it is public").into_inner().message().await.expect("it ends well")
+            answers
+                .expect("the method is public")
+                .into_inner()
+                .message()
+                .await
+                .expect("the stream ends without an error")
         }
     };
     assert!(v1(60 * 1024).await.is_some());
@@ -133,7 +141,12 @@ async fn what_anyone_may_call_has_the_same_largest_size() {
             let mut client =
                 v1alpha::server_reflection_client::ServerReflectionClient::new(channel);
             let answers = client.server_reflection_info(tokio_stream::iter([asked])).await;
-            answers.expect("it is public").into_inner().message().await.expect("it ends well")
+            answers
+                .expect("the method is public")
+                .into_inner()
+                .message()
+                .await
+                .expect("the stream ends without an error")
         }
     };
     assert!(v1alpha(60 * 1024).await.is_some());
@@ -141,10 +154,10 @@ async fn what_anyone_may_call_has_the_same_largest_size() {
 }
 
 #[tokio::test]
-async fn a_client_with_all_that_it_may_have_fits() {
+async fn a_client_with_the_maximum_of_every_setting_fits_in_a_message() {
     let server = TestServer::start().await;
     let operator = server.operator().await;
-    // 64 grants of the longest audiences, each with as many of the longest scopes as a set takes.
+    // 64 grants with audiences of the maximum length, each with as many scopes of the maximum length as fit in a set.
     let scopes: Vec<String> = (0..31).map(|n| format!("{n:x>128}")).collect();
     let audience = |n: usize| format!("{n:x>255}");
     let settings = rpc::Client {
@@ -155,17 +168,18 @@ async fn a_client_with_all_that_it_may_have_fits() {
         serves: (0..64).map(audience).collect(),
         ..client("order", &[], &[])
     };
-    let created = operator.create(&server, settings.clone()).await.expect("it fits");
+    let created = operator.create(&server, settings.clone()).await.expect("the message fits");
     assert_eq!(created.grants.len(), 64);
-    assert_eq!(operator.read(&server, "order").await.expect("it is there"), created);
+    assert_eq!(operator.read(&server, "order").await.expect("the client exists"), created);
 }
 
 #[tokio::test]
-async fn a_caller_that_set_a_deadline_is_told_that_it_has_passed() {
+async fn a_call_past_its_deadline_ends_with_deadline_exceeded() {
     let server = TestServer::start().await;
-    // A call that never gets to its end, since its message does not come. By hand, because tonic's
-    // own client would not wait for the answer.
-    let stream = tokio::net::TcpStream::connect(server.address()).await.expect("it listens");
+    // The call never sends its message, so it passes its deadline. It is made with h2, because tonic's own client
+    // would stop waiting before the server's answer.
+    let stream =
+        tokio::net::TcpStream::connect(server.address()).await.expect("the server listens");
     let (mut client, connection) = h2::client::handshake(stream).await.expect("HTTP/2");
     tokio::spawn(connection);
     let request = http::Request::post("http://localhost/countersign.v1.TokenService/IssueToken")
@@ -176,16 +190,16 @@ async fn a_caller_that_set_a_deadline_is_told_that_it_has_passed() {
         .expect("a valid request");
     let (response, _message) = client.send_request(request, false).expect("sent");
     let response = response.await.expect("an answer");
-    let status = Status::from_header_map(response.headers()).expect("it is over");
+    let status = Status::from_header_map(response.headers()).expect("the response has a status");
     assert_refused::<()>(Err(status), Code::DeadlineExceeded, "DEADLINE_EXCEEDED");
 }
 
 #[tokio::test]
-async fn a_deadline_that_makes_no_sense_is_none() {
+async fn a_malformed_deadline_is_ignored() {
     let server = TestServer::start().await;
     for deadline in ["99999999H", "noise", "S", "1", "-1S", "123456789n", ""] {
         let mut request = server.as_operator(rpc::ListKeysRequest::default()).await;
         request.metadata_mut().insert("grpc-timeout", deadline.parse().expect("ASCII"));
-        server.keys().list_keys(request).await.expect("it is answered");
+        server.keys().list_keys(request).await.expect("the deadline is ignored");
     }
 }

@@ -1,4 +1,4 @@
-//! A session's calls, against Countersign's own services: they are protected like anyone's.
+//! The calls of a session. Most go to Countersign's own services, which a guard protects like any other.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
@@ -28,7 +28,7 @@ fn session(server: &TestServer, client: &str, secret: &str) -> Session {
 }
 
 #[tokio::test]
-async fn a_call_carries_what_its_method_demands() {
+async fn a_call_carries_a_token_with_the_scopes_that_its_method_demands() {
     let server = TestServer::start().await;
     let secret = server.register("inventory", &[], &["inventory"]).await;
     let session = session(&server, "inventory", &secret);
@@ -44,12 +44,12 @@ async fn a_call_carries_what_its_method_demands() {
 }
 
 #[tokio::test]
-async fn a_call_of_a_method_that_is_not_declared_does_not_leave() {
+async fn a_call_of_an_undeclared_method_is_not_sent() {
     let server = TestServer::start().await;
     let session = session(&server, "operator", &server.operator_secret);
     let transport = session.attach(server.channel.clone(), &rpc::POLICIES[..1]);
     let refused = KeyServiceClient::new(transport).list_keys(rpc::ListKeysRequest::default()).await;
-    assert_eq!(refused.expect_err("it is not declared").code(), Code::Unimplemented);
+    assert_eq!(refused.expect_err("the method is not declared").code(), Code::Unimplemented);
 }
 
 #[tokio::test]
@@ -60,14 +60,14 @@ async fn a_revoked_token_costs_the_call_one_retry() {
     let before =
         keys.list_keys(rpc::ListKeysRequest::default()).await.expect("allowed").into_inner();
 
-    // The token that the session holds was signed with the active key.
+    // The session's token was signed with the active key, so revoking the key revokes it.
     let active = before.keys[1].kid.clone();
     let revoke = rpc::RevokeKeyRequest { kid: active, ..Default::default() };
     server.keys().revoke_key(server.as_operator(revoke).await).await.expect("revoked");
     keys.list_keys(rpc::ListKeysRequest::default()).await.expect("allowed, with another token");
 }
 
-/// Any service will do for a callee: this one says whether it is there.
+/// The callee is a health service. Any service would do.
 const SHOP: &[ServicePolicy] = &[ServicePolicy {
     service: "grpc.health.v1.Health",
     audience: "shop",
@@ -77,7 +77,7 @@ const SHOP: &[ServicePolicy] = &[ServicePolicy {
     }],
 }];
 
-/// A shop, guarded by what its own session knows, and a channel to it.
+/// A shop whose guard gets its trust from the shop's own session, and a channel to it.
 async fn open_shop(server: &TestServer, session: &Session) -> Channel {
     let guard = Guard::builder(session).services(SHOP).clock(server.clock.clone()).build();
     session.ready(Duration::from_secs(10)).await.expect("the keys are there");
@@ -121,7 +121,7 @@ async fn no_call_fails_while_the_keys_are_rotated_under_load() {
         let (stopped, called) = (stopped.clone(), called.clone());
         callers.spawn(async move {
             let mut shop = HealthClient::new(session.attach(channel, SHOP));
-            // On until they are told to stop, and a few times after.
+            // Callers go on until they are told to stop, and make a few more calls after that.
             let mut left = 5;
             while left > 0 {
                 left -= u32::from(*stopped.borrow());
@@ -134,26 +134,26 @@ async fn no_call_fails_while_the_keys_are_rotated_under_load() {
         calls.recv().await.expect("calls go on");
     }
     operator.rotate(&server).await.expect("allowed");
-    // Tokens from before are good, and so are those of the key that is active now.
+    // Tokens from before the rotations are valid, and so are tokens signed with the key that is active now.
     let late = session(&server, "order", &secret);
     let mut shop = HealthClient::new(late.attach(channel, SHOP));
     shop.check(HealthCheckRequest::default()).await.expect("the guard has had the next key");
-    stop.send(true).expect("they listen");
+    stop.send(true).expect("the callers still run");
     while let Some(ended) = callers.join_next().await {
         ended.expect("no call failed");
     }
 }
 
-/// Replaces the file at once, as whoever rolls a secret out should.
+/// Replaces a credentials file by renaming, so that a reader never sees half a file.
 fn write_credentials(path: &Path, server: &TestServer, secret: &str) {
     let new = path.with_extension("new");
     let url = &server.url;
     let text = format!(
         "url = {url:?}\nissuer = {ISSUER:?}\nclient_id = \"order\"\nclient_secret = {secret:?}\n"
     );
-    fs::write(&new, text).expect("written");
-    fs::set_permissions(&new, Permissions::from_mode(0o600)).expect("it is ours");
-    fs::rename(&new, path).expect("they are beside each other");
+    fs::write(&new, text).expect("the file can be written");
+    fs::set_permissions(&new, Permissions::from_mode(0o600)).expect("the test owns the file");
+    fs::rename(&new, path).expect("both are in the same directory");
 }
 
 fn shop_tokens(session: &Session, scopes: &str) -> TokenSource {
@@ -185,7 +185,8 @@ async fn no_call_fails_while_a_secret_is_rotated_under_a_session() {
     };
     let made = server.operator().await.create_credential(&server, request).await.expect("made");
     let last_uses = async || {
-        let order = server.operator().await.read(&server, "order").await.expect("it is there");
+        let order =
+            server.operator().await.read(&server, "order").await.expect("the client exists");
         order.credentials.iter().map(|secret| secret.last_use_time.is_some()).collect::<Vec<_>>()
     };
     call().await;
@@ -193,7 +194,7 @@ async fn no_call_fails_while_a_secret_is_rotated_under_a_session() {
     write_credentials(&file, &server, &made.client_secret);
     call().await;
 
-    // The next token comes by the new secret.
+    // The session gets its next token with the new secret.
     let source = shop_tokens(&caller, "shop:look");
     let first = source.token(soon()).await.expect("a token");
     source.replace(&first, soon()).await.expect("another token");
@@ -201,7 +202,7 @@ async fn no_call_fails_while_a_secret_is_rotated_under_a_session() {
     call().await;
 
     server.advance(60);
-    server.authority().maintain(server.clock.now()).await.expect("the store is there");
+    server.authority().maintain(server.clock.now()).await.expect("the store can be written");
     let answer = server.issue(ask("order", &old, "", &[])).await;
     assert_refused(answer, Code::Unauthenticated, "CLIENT_REJECTED");
     assert_eq!(last_uses().await, [true]);

@@ -1,4 +1,4 @@
-//! Stores that an older version has made: what is in them is there, and works.
+//! Stores of older versions: their content is still there after the migration, and still works.
 
 use countersign::client::{CertificateNames, PresentedCredential};
 use countersign::rpc;
@@ -16,7 +16,7 @@ use crate::support::{ISSUER, TestServer, ask, assert_refused, id, issue_at};
 
 const STOCK: &[(&str, &[&str])] = &[("inventory", &["stock:read"])];
 
-/// The tables of credentials as version 2 had them.
+/// The tables of credentials in version 2.
 const TABLES_OF_VERSION_2: &str = "
     CREATE TABLE secrets (
         client_id TEXT NOT NULL REFERENCES clients ON DELETE CASCADE,
@@ -50,18 +50,18 @@ const TABLES_OF_VERSION_2: &str = "
     ) STRICT, WITHOUT ROWID;
 ";
 
-/// Lays a store down as version 2 did: three tables of credentials in place of one.
+/// Rewrites a store to version 2: three tables of credentials instead of one.
 fn back_to_version_2(connection: &Connection) {
-    connection.execute_batch(TABLES_OF_VERSION_2).expect("they are not there");
+    connection.execute_batch(TABLES_OF_VERSION_2).expect("these tables do not exist yet");
     let mut statement = connection
         .prepare(
             "SELECT client_id, credential_id, kind, content, created_at, expires_at, last_used_at,
                     retire_when_idle
              FROM client_credential",
         )
-        .expect("it is there");
-    let mut rows = statement.query([]).expect("it can be read");
-    while let Some(row) = rows.next().expect("it can be read") {
+        .expect("the table exists");
+    let mut rows = statement.query([]).expect("the row can be read");
+    while let Some(row) = rows.next().expect("the row can be read") {
         let text = |column| row.get::<_, String>(column).expect("text");
         let number = |column| row.get::<_, Option<i64>>(column).expect("a number");
         let (client, credential_id, kind) = (text(0), text(1), text(2));
@@ -95,7 +95,7 @@ fn back_to_version_2(connection: &Connection) {
 }
 
 #[tokio::test]
-async fn credentials_of_each_kind_are_taken_over_from_version_2() {
+async fn credentials_of_each_kind_are_migrated_from_version_2() {
     let mut server = TestServer::start().await;
     let secret = server.register("order", STOCK, &[]).await;
     let operator = server.operator().await;
@@ -115,28 +115,28 @@ async fn credentials_of_each_kind_are_taken_over_from_version_2() {
         ..new_credential("order", Kind::Secret(rpc::ClientSecret {}))
     };
     let newer = operator.create_credential(&server, marking).await.expect("added").client_secret;
-    server.issue(ask("order", &secret, "", &[])).await.expect("it works");
+    server.issue(ask("order", &secret, "", &[])).await.expect("the credential works");
     server.advance(1);
-    let expected = operator.read(&server, "order").await.expect("it is there");
+    let expected = operator.read(&server, "order").await.expect("the client exists");
     server.stop().await;
 
-    let connection = Connection::open(server.database()).expect("it is a database");
-    // An id that begins with zeros, as the first secret of a store had.
+    let connection = Connection::open(server.database()).expect("the file is a database");
+    // In version 2 the first secret of a store had an id that begins with zeros.
     connection
         .execute(
             "UPDATE client_credential SET credential_id = '00000001' WHERE client_id = 'operator'",
             [],
         )
-        .expect("it can be done");
+        .expect("the SQL fits the schema");
     back_to_version_2(&connection);
     drop(connection);
     server.restart().await;
 
     let operator = server.operator().await;
-    let known = operator.read(&server, "operator").await.expect("it is there");
+    let known = operator.read(&server, "operator").await.expect("the client exists");
     assert_eq!(known.credentials[0].credential_id, "00000001");
-    let mut known = operator.read(&server, "order").await.expect("it is there");
-    // Made in the same second: their order is by name.
+    let mut known = operator.read(&server, "order").await.expect("the client exists");
+    // Credentials that were created in the same second are ordered by their id.
     let in_order = |client: &mut rpc::Client| {
         client.credentials.sort_by(|a, b| a.credential_id.cmp(&b.credential_id));
     };
@@ -147,7 +147,7 @@ async fn credentials_of_each_kind_are_taken_over_from_version_2() {
     assert_eq!(known.credentials.len(), 6);
 
     for secret in [&secret, &newer] {
-        server.issue(ask("order", secret, "", &[])).await.expect("it works");
+        server.issue(ask("order", secret, "", &[])).await.expect("the credential works");
     }
     let wrong = server.issue(ask("order", &server.operator_secret, "", &[])).await;
     assert_refused(wrong, Code::Unauthenticated, "CLIENT_REJECTED");
@@ -161,7 +161,8 @@ async fn credentials_of_each_kind_are_taken_over_from_version_2() {
         let params = CertificateParams::new(vec![name.to_owned()]).expect("a name");
         let key = KeyPair::generate().expect("a key");
         let certificate = params.self_signed(&key).expect("a certificate");
-        let names = CertificateNames::from_der(certificate.der()).expect("it has names");
+        let names =
+            CertificateNames::from_der(certificate.der()).expect("the certificate has names");
         let presented = PresentedCredential::Certificate(&names);
         let issued = issue_at(&server.authority(), "order", presented, "", now).await;
         assert_eq!(issued.is_ok(), is_good, "{name}");
@@ -169,7 +170,7 @@ async fn credentials_of_each_kind_are_taken_over_from_version_2() {
     operator.revoke_credential(&server, "order", "san_dns:order.example").await.expect("revoked");
 
     server.stop().await;
-    let connection = Connection::open(server.database()).expect("it is a database");
+    let connection = Connection::open(server.database()).expect("the file is a database");
     let left: i64 = connection
         .query_row(
             "SELECT count(*) FROM sqlite_schema
@@ -177,6 +178,6 @@ async fn credentials_of_each_kind_are_taken_over_from_version_2() {
             [],
             |row| row.get(0),
         )
-        .expect("it can be read");
+        .expect("the row can be read");
     assert_eq!(left, 0);
 }

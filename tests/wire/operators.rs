@@ -1,4 +1,4 @@
-//! Operators: what they may do to each other, and that one is always left.
+//! Operators: what one may do to another, and that the last one always stays.
 
 use std::future::Future;
 
@@ -16,14 +16,14 @@ fn grant_only(scopes: &'static [&'static str]) -> impl FnOnce(&mut rpc::Client) 
 }
 
 #[tokio::test]
-async fn without_operators_write_operators_cannot_be_touched() {
+async fn a_caller_without_operators_write_cannot_change_operators() {
     let server = TestServer::start().await;
     let all_but_one: Vec<&str> =
         ALL_SCOPES.iter().copied().filter(|scope| *scope != "operators:write").collect();
     let caller = server.operator_with("deputy", &all_but_one).await;
     server.register("reader", READER, &[]).await;
     server.register("order", STOCK, &[]).await;
-    let reader = server.operator().await.read(&server, "reader").await.expect("it is there");
+    let reader = server.operator().await.read(&server, "reader").await.expect("the client exists");
     let secret = &reader.credentials[0].credential_id;
     let refused = |answer: Result<(), Status>| {
         assert_refused(answer, Code::PermissionDenied, "SCOPE_MISSING");
@@ -40,9 +40,12 @@ async fn without_operators_write_operators_cannot_be_touched() {
     refused(caller.new_secret(&server, "reader", None).await.map(drop));
     refused(caller.revoke_credential(&server, "reader", secret).await);
     refused(caller.revoke_tokens(&server, "reader").await.map(drop));
-    assert_eq!(server.operator().await.read(&server, "reader").await.expect("there"), reader);
+    assert_eq!(
+        server.operator().await.read(&server, "reader").await.expect("the client exists"),
+        reader
+    );
 
-    // Others it can, also one with an ordinary scope of Countersign's own.
+    // It can change other clients, even one with an ordinary scope of Countersign.
     caller.change(&server, "order", &["description"], |_| ()).await.expect("updated");
     let watcher = client("watcher", &[("countersign", &["trust:watch"])], &[]);
     caller.create(&server, watcher).await.expect("created");
@@ -52,7 +55,7 @@ async fn without_operators_write_operators_cannot_be_touched() {
 }
 
 #[tokio::test]
-async fn nobody_grants_a_scope_that_they_lack() {
+async fn an_operator_cannot_grant_a_scope_that_it_lacks() {
     let server = TestServer::start().await;
     let scopes = ["clients:read", "clients:write", "operators:write"];
     let caller = server.operator_with("staff", &scopes).await;
@@ -60,24 +63,27 @@ async fn nobody_grants_a_scope_that_they_lack() {
     let answer = caller.create(&server, client("new", READER, &[])).await;
     assert_refused(answer, Code::PermissionDenied, "SCOPE_DENIED");
     let own = [("countersign", &["clients:read", "clients:write"][..])];
-    caller.create(&server, client("new", &own, &[])).await.expect("it holds these");
+    caller.create(&server, client("new", &own, &[])).await.expect("the caller holds these scopes");
     let add = grant_only(&["clients:read", "clients:write", "tokens:revoke"]);
     let answer = caller.change(&server, "new", &["grants"], add).await;
     assert_refused(answer, Code::PermissionDenied, "SCOPE_DENIED");
-    // Not to itself either.
+    // It cannot grant them to itself either.
     let add = grant_only(&["clients:read", "clients:write", "operators:write", "keys:rotate"]);
     let answer = caller.change(&server, "staff", &["grants"], add).await;
     assert_refused(answer, Code::PermissionDenied, "SCOPE_DENIED");
 
-    // What a client holds already it keeps when something else of it changes.
+    // A client keeps scopes that the caller lacks when other settings of it change.
     server.register("reader", READER, &[]).await;
     caller.change(&server, "reader", &["description"], |_| ()).await.expect("updated");
     let add = grant_only(&["keys:read", "clients:read"]);
-    caller.change(&server, "reader", &["grants"], add).await.expect("it adds one of its own");
+    caller
+        .change(&server, "reader", &["grants"], add)
+        .await
+        .expect("the caller holds the added scope");
 }
 
 #[tokio::test]
-async fn what_counts_is_the_token_not_what_its_client_could_have() {
+async fn an_operator_may_do_what_its_token_allows_not_what_its_grants_would() {
     let server = TestServer::start().await;
     let request =
         ask("operator", &server.operator_secret, "countersign", &["clients:read", "clients:write"]);
@@ -85,11 +91,11 @@ async fn what_counts_is_the_token_not_what_its_client_could_have() {
     let caller = Caller { token: issued.access_token };
     let answer = caller.create(&server, client("new", READER, &[])).await;
     assert_refused(answer, Code::PermissionDenied, "SCOPE_MISSING");
-    caller.create(&server, client("new", STOCK, &[])).await.expect("no operator");
+    caller.create(&server, client("new", STOCK, &[])).await.expect("the client is no operator");
 }
 
 #[tokio::test]
-async fn countersign_has_the_scopes_that_it_has() {
+async fn an_unknown_scope_of_countersign_cannot_be_granted() {
     let server = TestServer::start().await;
     let operator = server.operator().await;
     for scope in ["keys:reed", "root", "keys:*", "stock:read"] {
@@ -98,28 +104,35 @@ async fn countersign_has_the_scopes_that_it_has() {
         assert_refused(answer.clone(), Code::InvalidArgument, "SCOPE_UNKNOWN");
         assert_field(answer, "client.grants");
     }
-    operator.create(&server, client("new", READER, &[])).await.expect("this one exists");
+    operator.create(&server, client("new", READER, &[])).await.expect("the scope exists");
     let answer = operator.change(&server, "new", &["grants"], grant_only(&["nothing"])).await;
     assert_refused(answer, Code::InvalidArgument, "SCOPE_UNKNOWN");
 }
 
 #[tokio::test]
-async fn a_secret_for_an_operator_takes_all_that_it_opens() {
+async fn creating_a_secret_for_an_operator_takes_all_scopes_of_that_operator() {
     let server = TestServer::start().await;
     let scopes = ["clients:write", "keys:read", "operators:write"];
     let caller = server.operator_with("staff", &scopes).await;
     server.register("reader", READER, &[]).await;
 
-    // Whoever has a secret of `operator` can do all that it can.
+    // Whoever has a secret of `operator` can do everything that `operator` can.
     let answer = caller.new_secret(&server, "operator", None).await;
     assert_refused(answer, Code::PermissionDenied, "SCOPE_DENIED");
-    caller.new_secret(&server, "reader", None).await.expect("it holds what the reader does");
-    caller.new_secret(&server, "staff", None).await.expect("its own");
+    caller
+        .new_secret(&server, "reader", None)
+        .await
+        .expect("the caller holds the scopes of `reader`");
+    caller
+        .new_secret(&server, "staff", None)
+        .await
+        .expect("the caller may create a secret for itself");
 }
 
-/// What would leave nobody who can administer operators, done to the operator `who`.
+/// Tries each change that would leave no client able to administer operators, on the operator `who`.
 async fn each_way_out(server: &TestServer, by: &Caller, who: &str) -> Vec<Result<(), Status>> {
-    let read = || async { server.operator().await.read(server, who).await.expect("there") };
+    let read =
+        || async { server.operator().await.read(server, who).await.expect("the client exists") };
     let demote = grant_only(&["clients:read", "clients:write", "keys:read"]);
     let secret = read().await.credentials[0].credential_id.clone();
     vec![
@@ -132,10 +145,10 @@ async fn each_way_out(server: &TestServer, by: &Caller, who: &str) -> Vec<Result
 }
 
 #[tokio::test]
-async fn the_last_operator_stays() {
+async fn the_last_operator_cannot_be_removed_or_locked_out() {
     let server = TestServer::start().await;
     let operator = server.operator().await;
-    // None of these could take its place.
+    // None of these clients could take the operator's place.
     server.register("reader", READER, &[]).await;
     let whole: &[(&str, &[&str])] = &[("countersign", ALL_SCOPES)];
     operator.create(&server, client("without-secret", whole, &[])).await.expect("created");
@@ -151,7 +164,7 @@ async fn the_last_operator_stays() {
     }
     let known = operator.read(&server, "operator").await.expect("nothing happened to it");
     assert!(!known.disabled && known.credentials.len() == 1);
-    // With one of the scopes that it takes missing, it could not help itself either.
+    // An operator that lacks one of the necessary scopes could not get it back.
     for lame in [
         &["operators:write"][..],
         &["clients:write", "operators:write"],
@@ -160,21 +173,21 @@ async fn the_last_operator_stays() {
         let answer = operator.change(&server, "operator", &["grants"], grant_only(lame)).await;
         assert_refused(answer, Code::FailedPrecondition, "LAST_OPERATOR");
     }
-    // Short of that, it can be changed.
+    // Other changes are allowed.
     operator.change(&server, "operator", &["description"], |_| ()).await.expect("updated");
     let narrow = grant_only(&["clients:read", "clients:write", "operators:write"]);
     operator.change(&server, "operator", &["grants"], narrow).await.expect("updated");
 }
 
 #[tokio::test]
-async fn one_of_two_operators_may_go() {
-    // Each in its own way, on a server of its own.
+async fn one_of_two_operators_can_be_removed() {
+    // Each way of removing one is tried on a server of its own.
     async fn goes<F: Future<Output = Result<(), Status>>>(
         way: impl FnOnce(TestServer, Caller) -> F,
     ) {
         let server = TestServer::start().await;
         let second = server.operator_with("second", ALL_SCOPES).await;
-        way(server, second).await.expect("there is another");
+        way(server, second).await.expect("the other operator stays");
     }
     goes(|server, by| async move { by.delete(&server, "operator", "").await }).await;
     goes(|server, by| async move {
@@ -190,7 +203,7 @@ async fn one_of_two_operators_may_go() {
     goes(|server, by| async move {
         let known = by.read(&server, "operator").await?;
         by.revoke_credential(&server, "operator", &known.credentials[0].credential_id).await?;
-        // Now the second is the last.
+        // Now `second` is the last operator.
         let answer = by.delete(&server, "second", "").await;
         assert_refused(answer, Code::FailedPrecondition, "LAST_OPERATOR");
         Ok(())
@@ -199,13 +212,13 @@ async fn one_of_two_operators_may_go() {
 }
 
 #[tokio::test]
-async fn taking_an_administrative_scope_revokes_the_tokens_that_carry_it() {
+async fn removing_an_administrative_scope_revokes_the_tokens_that_carry_it() {
     let server = TestServer::start().await;
     let operator = server.operator().await;
     let scopes = ["keys:read", "keys:rotate"];
     let secret = server.register("staff", &[("countersign", &scopes)], &[]).await;
     let staff = server.token("staff", &secret, "countersign").await;
-    staff.keys(&server).await.expect("its token is good");
+    staff.keys(&server).await.expect("the token is valid");
 
     let add = grant_only(&["audit:read", "keys:read", "keys:rotate"]);
     operator.change(&server, "staff", &["grants"], add).await.expect("updated");
@@ -228,11 +241,11 @@ async fn taking_an_administrative_scope_revokes_the_tokens_that_carry_it() {
 }
 
 #[tokio::test]
-async fn a_deleted_operators_token_stays_dead_when_its_name_is_taken_again() {
+async fn the_token_of_a_deleted_operator_stays_revoked_when_its_id_is_registered_again() {
     let server = TestServer::start().await;
     let operator = server.operator().await;
     let former = server.operator_with("staff", &["clients:read", "keys:read"]).await;
-    former.keys(&server).await.expect("its token is good");
+    former.keys(&server).await.expect("the token is valid");
     operator.delete(&server, "staff", "").await.expect("deleted");
     former.assert_shut_out(&server, "TOKEN_REVOKED").await;
     let staff = server.operator_with("staff", &["keys:read"]).await;
@@ -241,12 +254,12 @@ async fn a_deleted_operators_token_stays_dead_when_its_name_is_taken_again() {
 }
 
 #[tokio::test]
-async fn of_two_operators_that_remove_each_other_one_is_left() {
+async fn when_two_operators_delete_each_other_one_is_left() {
     let server = TestServer::start().await;
     let first = server.operator().await;
     let second = server.operator_with("second", ALL_SCOPES).await;
     let (one, other) =
         tokio::join!(first.delete(&server, "second", ""), second.delete(&server, "operator", ""));
-    // Whoever is slower is refused as the last operator, or at the guard if its token is dead by then.
+    // The slower one is refused: as the last operator, or by the guard if its token is revoked by then.
     assert_eq!(one.is_ok() as u8 + other.is_ok() as u8, 1, "{one:?} {other:?}");
 }

@@ -1,4 +1,4 @@
-//! Authorities and the certificates that they make, in files of a temporary directory.
+//! Certificate authorities and certificates for tests, in files in a temporary directory.
 
 use std::fs;
 use std::path::PathBuf;
@@ -7,7 +7,7 @@ use countersign::server::TlsFiles;
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, date_time_ymd};
 use tempfile::TempDir;
 
-/// An authority.
+/// A certificate authority.
 pub struct Ca {
     pub pem: String,
     issuer: Issuer<'static, KeyPair>,
@@ -33,7 +33,7 @@ impl Ca {
         self.certify_until(name, 4096)
     }
 
-    /// One that expires when this year begins.
+    /// A certificate that expires at the beginning of this year.
     pub fn certify_until(&self, name: &str, year: i32) -> Certified {
         let names = [name.to_owned(), "127.0.0.1".to_owned()];
         let mut params = CertificateParams::new(names).expect("names");
@@ -45,7 +45,7 @@ impl Ca {
     }
 }
 
-/// The files that a server's TLS is made from.
+/// The files that a server's TLS settings name.
 pub struct Files {
     dir: TempDir,
     pub client_ca: bool,
@@ -57,7 +57,7 @@ impl Files {
         let files = Self { dir, client_ca: client_ca.is_some() };
         files.put(server);
         if let Some(ca) = client_ca {
-            fs::write(files.path("ca.pem"), &ca.pem).expect("it is ours");
+            fs::write(files.path("ca.pem"), &ca.pem).expect("the file can be written");
         }
         files
     }
@@ -66,12 +66,11 @@ impl Files {
         self.dir.path().join(name)
     }
 
-    /// Puts another certificate and key in the place of what is there, as certificate tools do it:
-    /// by renaming.
+    /// Replaces the certificate and the key by renaming, as certificate tools do.
     pub fn put(&self, server: &Certified) {
         for (name, text) in [("tls.crt", &server.cert), ("tls.key", &server.key)] {
-            fs::write(self.path("new"), text).expect("it is ours");
-            fs::rename(self.path("new"), self.path(name)).expect("it is ours");
+            fs::write(self.path("new"), text).expect("the file can be written");
+            fs::rename(self.path("new"), self.path(name)).expect("the file can be renamed");
         }
     }
 

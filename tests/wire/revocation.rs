@@ -1,4 +1,4 @@
-//! Revoking tokens: one, or all of a client's.
+//! Revoking one token, or all tokens of a client.
 
 use std::time::Duration;
 
@@ -11,10 +11,10 @@ use crate::support::{START, TestServer, ask, assert_field, assert_refused};
 
 const STOCK: &[(&str, &[&str])] = &[("inventory", &["stock:read"])];
 
-/// A client that may call `inventory`, and one that serves it.
+/// The client `order`, which may call `inventory`, and the client `inventory`, which serves it.
 struct Pair {
     order_secret: String,
-    /// With its own scope at Countersign.
+    /// A caller with the scopes that `order` has at Countersign.
     order: Caller,
     inventory: Caller,
 }
@@ -51,7 +51,7 @@ async fn a_client_revokes_its_own_token_and_only_that_one() {
     let pair = Pair::register(&server).await;
     let (token, other) = (pair.token(&server).await, pair.token(&server).await);
 
-    pair.order.revoke_token(&server, whole(&token)).await.expect("its own");
+    pair.order.revoke_token(&server, whole(&token)).await.expect("its own token");
     pair.assert_revoked(&server, &token).await;
     pair.assert_good(&server, &other).await;
     pair.order.revoke_token(&server, whole(&token)).await.expect("once more is fine");
@@ -61,23 +61,23 @@ async fn a_client_revokes_its_own_token_and_only_that_one() {
 }
 
 #[tokio::test]
-async fn a_token_that_revokes_itself_is_shut_out() {
+async fn a_token_that_revokes_itself_is_refused_afterwards() {
     let server = TestServer::start().await;
     let operator = server.operator().await;
     let other = server.operator().await;
     operator.keys(&server).await.expect("the guard knows it now");
-    operator.revoke_token(&server, whole(&operator.token)).await.expect("its own");
+    operator.revoke_token(&server, whole(&operator.token)).await.expect("its own token");
     operator.assert_shut_out(&server, "TOKEN_REVOKED").await;
     other.keys(&server).await.expect("the other one is good");
 }
 
 #[tokio::test]
-async fn anothers_token_stays_good() {
+async fn a_client_cannot_revoke_the_token_of_another() {
     let server = TestServer::start().await;
     let pair = Pair::register(&server).await;
     let token = pair.token(&server).await;
 
-    // Not even whoever the token is for.
+    // Not even the client that serves the token's audience can revoke it.
     let answer = pair.inventory.revoke_token(&server, whole(&token)).await;
     assert_refused(answer, Code::PermissionDenied, "TOKEN_NOT_OWNED");
     pair.assert_good(&server, &token).await;
@@ -87,13 +87,13 @@ async fn anothers_token_stays_good() {
 }
 
 #[tokio::test]
-async fn by_its_id_a_token_is_revoked_only_with_the_scope_for_it() {
+async fn revoking_a_token_by_its_id_takes_the_scope_tokens_revoke() {
     let server = TestServer::start().await;
     let pair = Pair::register(&server).await;
     let token = pair.token(&server).await;
     let id = pair.inventory.claims(&server, &token).await.token_id;
 
-    // Its own, even: that the token is its own an id does not show.
+    // A client cannot revoke even its own token by id, since the id does not show whose token it is.
     let answer = pair.order.revoke_token(&server, Target::TokenId(id.clone())).await;
     assert_refused(answer, Code::PermissionDenied, "SCOPE_MISSING");
     pair.assert_good(&server, &token).await;
@@ -108,7 +108,7 @@ async fn by_its_id_a_token_is_revoked_only_with_the_scope_for_it() {
 }
 
 #[tokio::test]
-async fn what_is_no_valid_token_needs_no_revoking() {
+async fn revoking_an_invalid_token_succeeds_and_does_nothing() {
     let server = TestServer::start().await;
     let pair = Pair::register(&server).await;
     let request = rpc::IssueTokenRequest {
@@ -116,11 +116,14 @@ async fn what_is_no_valid_token_needs_no_revoking() {
         ..ask("order", &pair.order_secret, "", &[])
     };
     let short = server.issue(request).await.expect("granted").access_token;
-    // Past its leeway by our clock, and by one that is as far behind.
+    // The short token has expired by our clock with its leeway, and by a clock that is behind by the leeway.
     server.advance(61);
     let forged = tampered(&pair.token(&server).await, 2);
     for token in ["noise", "a.b.c", &short, &forged] {
-        pair.inventory.revoke_token(&server, whole(token)).await.expect("nothing to do");
+        pair.inventory
+            .revoke_token(&server, whole(token))
+            .await
+            .expect("there is nothing to revoke");
     }
     assert_field(pair.order.revoke_token(&server, whole("")).await, "token");
     let long = "x".repeat(20_000);
@@ -130,7 +133,7 @@ async fn what_is_no_valid_token_needs_no_revoking() {
 }
 
 #[tokio::test]
-async fn all_tokens_of_a_client_up_to_this_second_die_and_later_ones_live() {
+async fn revoking_a_clients_tokens_ends_those_issued_so_far_but_not_later_ones() {
     let mut server = TestServer::start().await;
     let pair = Pair::register(&server).await;
     let operator = server.operator().await;
@@ -142,20 +145,20 @@ async fn all_tokens_of_a_client_up_to_this_second_die_and_later_ones_live() {
     assert!(before as u64 > server.clock.now().as_unix());
     pair.assert_revoked(&server, &early).await;
     pair.assert_revoked(&server, &same_second).await;
-    // That with which the client could speak for itself is among them.
+    // The client's token for Countersign itself is revoked as well.
     let answer = pair.order.revoke_token(&server, whole(&early)).await;
     assert_refused(answer, Code::Unauthenticated, "TOKEN_REVOKED");
 
-    // In the same second still, and after a restart.
+    // A new token of the same second is valid, also after a restart.
     let later = pair.token(&server).await;
     let claims = pair.inventory.claims(&server, &later).await;
-    assert!(claims.issue_time.expect("it is set").seconds >= before);
+    assert!(claims.issue_time.expect("the field is set").seconds >= before);
     server.restart().await;
     pair.assert_revoked(&server, &early).await;
     pair.assert_revoked(&server, &same_second).await;
     pair.assert_good(&server, &later).await;
 
-    // Once more, in the same second: also those dated ahead.
+    // A second cut in the same second also revokes the tokens that were dated ahead.
     let again = operator.revoke_tokens(&server, "order").await.expect("revoked");
     assert!(again > before);
     pair.assert_revoked(&server, &later).await;
@@ -163,40 +166,40 @@ async fn all_tokens_of_a_client_up_to_this_second_die_and_later_ones_live() {
 }
 
 #[tokio::test]
-async fn tokens_are_dated_by_the_clock_again_when_it_has_passed_the_cut() {
+async fn once_the_clock_has_passed_a_cut_tokens_are_dated_by_the_clock_again() {
     let server = TestServer::start().await;
     let pair = Pair::register(&server).await;
     let operator = server.operator().await;
     let before = operator.revoke_tokens(&server, "order").await.expect("revoked");
     server.clock.set(START + Duration::from_secs(60));
     let claims = pair.inventory.claims(&server, &pair.token(&server).await).await;
-    assert!(claims.issue_time.expect("it is set").seconds > before);
+    assert!(claims.issue_time.expect("the field is set").seconds > before);
     assert_eq!(claims.expires_in, Some(crate::caller::seconds(900)));
 }
 
 #[tokio::test]
-async fn revoking_the_tokens_of_one_client_leaves_the_others_alone() {
+async fn revoking_the_tokens_of_one_client_does_not_affect_other_clients() {
     let server = TestServer::start().await;
     let pair = Pair::register(&server).await;
     let token = pair.token(&server).await;
     let operator = server.operator().await;
     let nobody = operator.revoke_tokens(&server, "orders").await;
     assert_refused(nobody, Code::NotFound, "CLIENT_NOT_FOUND");
-    operator.revoke_tokens(&server, "operator").await.expect("its own");
+    operator.revoke_tokens(&server, "operator").await.expect("its own token");
     operator.assert_shut_out(&server, "TOKEN_REVOKED").await;
     pair.assert_good(&server, &token).await;
     let operator = server.operator().await;
-    operator.keys(&server).await.expect("its new token is good");
+    operator.keys(&server).await.expect("the new token is valid");
     assert_field(operator.revoke_tokens(&server, "a b").await, "client_id");
 
-    // It takes a scope of its own.
+    // Revoking a client's tokens takes the scope `tokens:revoke`.
     let clerk = server.operator_with("clerk", &["clients:write", "operators:write"]).await;
     let answer = clerk.revoke_tokens(&server, "order").await;
     assert_refused(answer, Code::PermissionDenied, "SCOPE_MISSING");
 }
 
 #[tokio::test]
-async fn tokens_are_not_cut_off_so_often_that_new_ones_are_dated_too_far_ahead() {
+async fn repeated_cuts_are_refused_before_new_tokens_are_dated_too_far_ahead() {
     let server = TestServer::start().await;
     let pair = Pair::register(&server).await;
     let operator = server.operator().await;
@@ -211,20 +214,20 @@ async fn tokens_are_not_cut_off_so_often_that_new_ones_are_dated_too_far_ahead()
     assert!(cuts > 10, "{cuts}");
     pair.assert_good(&server, &pair.token(&server).await).await;
     server.advance(2);
-    operator.revoke_tokens(&server, "order").await.expect("a moment later");
+    operator.revoke_tokens(&server, "order").await.expect("a little later a cut is possible again");
 }
 
-/// A verifier that starts when we would have forgotten, with a clock as far behind as a clock may be, is
-/// still told.
+/// A verifier whose clock is behind by as much as is allowed still accepts the token until then, so a verifier that
+/// starts must still be told.
 #[tokio::test]
-async fn a_revoked_token_is_remembered_until_no_clock_within_the_leeway_takes_it_for_valid() {
+async fn a_revocation_is_kept_until_every_clock_within_the_leeway_sees_the_token_expired() {
     let mut server = TestServer::start().await;
     let pair = Pair::register(&server).await;
     let token = pair.token(&server).await;
-    pair.order.revoke_token(&server, whole(&token)).await.expect("its own");
+    pair.order.revoke_token(&server, whole(&token)).await.expect("its own token");
     for (seconds, told) in [(900 + 59, 1), (1, 0)] {
         server.advance(seconds);
-        // What is due now and then is done at the end, too.
+        // An orderly stop runs the maintenance too.
         server.restart().await;
         let bundle = server.authority().bundle();
         assert_eq!(bundle.since(0, &["inventory".parse().expect("a name")]).tokens.len(), told);
@@ -232,19 +235,19 @@ async fn a_revoked_token_is_remembered_until_no_clock_within_the_leeway_takes_it
 }
 
 #[tokio::test]
-async fn a_token_from_before_the_clock_was_set_back_is_revoked_all_the_same() {
+async fn a_token_issued_before_the_clock_was_set_back_can_be_revoked() {
     let server = TestServer::start().await;
     let pair = Pair::register(&server).await;
     server.advance(600);
     let token = pair.token(&server).await;
     server.clock.set(START);
-    pair.order.revoke_token(&server, whole(&token)).await.expect("its own");
+    pair.order.revoke_token(&server, whole(&token)).await.expect("its own token");
     server.advance(600);
     pair.assert_revoked(&server, &token).await;
 }
 
 #[tokio::test]
-async fn tokens_of_a_client_from_before_the_clock_was_set_back_do_not_survive_it() {
+async fn revoking_a_clients_tokens_never_misses_those_issued_before_the_clock_was_set_back() {
     let server = TestServer::start().await;
     let pair = Pair::register(&server).await;
     server.advance(600);
@@ -252,11 +255,11 @@ async fn tokens_of_a_client_from_before_the_clock_was_set_back_do_not_survive_it
     server.clock.set(START + Duration::from_secs(594));
     let operator = server.operator().await;
     let refused = operator.revoke_tokens(&server, "order").await;
-    // Nobody is told that it was done when it was not.
+    // The call fails, because a cut at the current time would miss the token.
     assert_refused(refused, Code::FailedPrecondition, "CLOCK_BEHIND");
     let request = rpc::DeleteClientRequest { client_id: "order".into(), ..Default::default() };
     let request = crate::support::bearing(&operator.token, request);
-    server.clients().delete_client(request).await.expect("it is allowed");
+    server.clients().delete_client(request).await.expect("the call is allowed");
     server.advance(30);
     pair.assert_revoked(&server, &token).await;
 }

@@ -1,4 +1,4 @@
-//! Secrets that are rotated: the old one leaves by itself once nobody uses it.
+//! Rotating secrets: the old one is revoked by schedule once nobody uses it.
 
 use countersign::rpc;
 use countersign::rpc::create_client_credential_request::Kind;
@@ -15,7 +15,7 @@ const HOUR: u64 = 60 * 60;
 const DAY: u64 = 24 * HOUR;
 
 impl TestServer {
-    /// Makes a secret for `order` whose elder ones retire when idle; its text and its id.
+    /// Creates a secret for `order` and marks its older ones to be retired when idle. Returns its text and its id.
     async fn rotate_secret(&self, idle: u64, ttl: Option<i64>) -> (String, String) {
         let request = rpc::CreateClientCredentialRequest {
             ttl: ttl.map(seconds),
@@ -23,21 +23,21 @@ impl TestServer {
             ..new_credential("order", Kind::Secret(rpc::ClientSecret {}))
         };
         let made = self.operator().await.create_credential(self, request).await.expect("made");
-        (made.client_secret, made.credential.expect("it is set").credential_id)
+        (made.client_secret, made.credential.expect("the field is set").credential_id)
     }
 
-    /// Lets time pass, and does what is due then.
+    /// Lets time pass, and then runs the maintenance.
     async fn pass(&self, seconds: u64) {
         self.advance(seconds);
-        self.authority().maintain(self.clock.now()).await.expect("the store is there");
+        self.authority().maintain(self.clock.now()).await.expect("the store can be written");
     }
 
     async fn secrets(&self) -> Vec<rpc::ClientCredential> {
-        self.operator().await.read(self, "order").await.expect("it is there").credentials
+        self.operator().await.read(self, "order").await.expect("the client exists").credentials
     }
 
     async fn use_secret(&self, secret: &str) {
-        self.issue(ask("order", secret, "", &[])).await.expect("it works");
+        self.issue(ask("order", secret, "", &[])).await.expect("the credential works");
     }
 
     async fn assert_rejected(&self, secret: &str) {
@@ -47,7 +47,7 @@ impl TestServer {
 }
 
 #[tokio::test]
-async fn an_old_secret_is_retired_once_nobody_uses_it_and_a_newer_one_is_in_use() {
+async fn an_old_secret_is_retired_once_it_is_idle_and_a_newer_one_is_in_use() {
     let server = TestServer::start().await;
     let old = server.register("order", STOCK, &[]).await;
     server.advance(10);
@@ -78,7 +78,7 @@ async fn an_old_secret_is_retired_once_nobody_uses_it_and_a_newer_one_is_in_use(
 }
 
 #[tokio::test]
-async fn a_secret_that_is_used_is_not_retired_and_neither_is_one_without_the_mark() {
+async fn a_secret_that_is_used_or_not_marked_is_not_retired() {
     let server = TestServer::start().await;
     let old = server.register("order", STOCK, &[]).await;
     let (new, _) = server.rotate_secret(DAY, None).await;
@@ -90,13 +90,13 @@ async fn a_secret_that_is_used_is_not_retired_and_neither_is_one_without_the_mar
     assert_eq!(server.secrets().await.len(), 2);
     server.pass(1).await;
     assert_eq!(server.secrets().await.len(), 1);
-    // It may rest for as long as it likes.
+    // The newest secret is not marked, so it may be idle for any time.
     server.pass(30 * DAY).await;
     server.use_secret(&new).await;
 }
 
 #[tokio::test]
-async fn a_secret_is_kept_until_somebody_has_picked_up_a_newer_one_that_works() {
+async fn an_idle_secret_is_kept_until_a_newer_valid_one_has_been_used() {
     let server = TestServer::start().await;
     let old = server.register("order", STOCK, &[]).await;
     let (_, unused) = server.rotate_secret(HOUR, None).await;
@@ -123,9 +123,9 @@ async fn a_secret_is_kept_until_somebody_has_picked_up_a_newer_one_that_works() 
 }
 
 #[tokio::test]
-async fn of_several_old_secrets_the_idle_ones_retire() {
+async fn of_several_old_secrets_only_the_idle_ones_are_retired() {
     let mut server = TestServer::start().await;
-    // All in one second, so that a restart may read them in another order.
+    // The secrets are created in the same second, so a restart may read them in another order.
     let first = server.register("order", STOCK, &[]).await;
     let (second, _) = server.rotate_secret(HOUR, None).await;
     let (third, _) = server.rotate_secret(HOUR, None).await;
@@ -144,7 +144,7 @@ async fn of_several_old_secrets_the_idle_ones_retire() {
 }
 
 #[tokio::test]
-async fn the_last_operator_is_not_shut_out() {
+async fn retirement_does_not_lock_out_the_last_operator() {
     let server = TestServer::start().await;
     let request = rpc::CreateClientCredentialRequest {
         retire_others_when_idle: Some(seconds(60)),
@@ -154,21 +154,21 @@ async fn the_last_operator_is_not_shut_out() {
     server.pass(DAY).await;
     server.operator().await;
     let new = made.client_secret;
-    server.issue(ask("operator", &new, "countersign", &[])).await.expect("it works");
+    server.issue(ask("operator", &new, "countersign", &[])).await.expect("the credential works");
     server.pass(DAY).await;
     let operator = server.token("operator", &new, "countersign").await;
-    let known = operator.read(&server, "operator").await.expect("it is there").credentials;
+    let known = operator.read(&server, "operator").await.expect("the client exists").credentials;
     assert_eq!(known.len(), 1);
 }
 
 #[tokio::test]
-async fn the_idle_clock_goes_on_after_an_orderly_stop() {
+async fn idle_time_continues_after_an_orderly_stop() {
     let mut server = TestServer::start().await;
     let old = server.register("order", STOCK, &[]).await;
     let (new, _) = server.rotate_secret(HOUR, None).await;
     server.use_secret(&new).await;
     server.advance(600);
-    // Known in memory only when the server stops.
+    // This use is only in memory when the server stops.
     server.use_secret(&old).await;
     for _ in 0..2 {
         server.restart().await;
@@ -181,14 +181,14 @@ async fn the_idle_clock_goes_on_after_an_orderly_stop() {
 }
 
 #[tokio::test]
-async fn the_idle_clock_starts_again_after_a_crash() {
+async fn idle_time_starts_again_after_a_crash() {
     let mut server = TestServer::start().await;
     let old = server.register("order", STOCK, &[]).await;
     server.advance(1);
     let (new, _) = server.rotate_secret(HOUR, None).await;
     server.use_secret(&new).await;
     server.pass(HOUR / 2).await;
-    // An orderly stop before does not make the next end one.
+    // The note of this orderly stop must not make the later crash look orderly.
     server.restart().await;
     server.use_secret(&old).await;
     server.crash().await;
@@ -196,7 +196,7 @@ async fn the_idle_clock_starts_again_after_a_crash() {
     assert_eq!(used, None, "the use is lost");
     server.pass(HOUR - 1).await;
     assert_eq!(server.secrets().await.len(), 2);
-    // What was lost stays lost over an orderly stop.
+    // An orderly stop after the crash does not bring the lost use back, so the idle time keeps its start.
     server.restart().await;
     server.pass(0).await;
     assert_eq!(server.secrets().await.len(), 2);
@@ -206,7 +206,7 @@ async fn the_idle_clock_starts_again_after_a_crash() {
 }
 
 #[tokio::test]
-async fn idleness_is_counted_from_a_minute_on() {
+async fn the_idle_time_to_retire_after_is_at_least_a_minute() {
     let server = TestServer::start().await;
     let operator = server.operator().await;
     let old = server.register("order", STOCK, &[]).await;
@@ -224,7 +224,7 @@ async fn idleness_is_counted_from_a_minute_on() {
 }
 
 #[tokio::test]
-async fn with_a_secret_the_tokens_so_far_are_revoked_if_the_operator_may() {
+async fn revoking_a_secret_can_also_revoke_the_tokens_so_far_if_the_operator_may() {
     let server = TestServer::start().await;
     let old = server.register("order", STOCK, &["inventory"]).await;
     let (new, _) = server.rotate_secret(DAY, None).await;
@@ -245,14 +245,14 @@ async fn with_a_secret_the_tokens_so_far_are_revoked_if_the_operator_may() {
 
     operator.revoke_credential_and_tokens(&server, "order", &id).await.expect("revoked");
     server.assert_rejected(&old).await;
-    // At the guard, and for whoever asks.
+    // The guard refuses the token, and validation says that it is revoked.
     let question = rpc::ValidateTokenRequest { token: token.clone(), ..Default::default() };
     let answer = server.tokens().validate_token(bearing(&order.token, question)).await;
     assert_refused(answer, Code::Unauthenticated, "TOKEN_REVOKED");
     let order = server.token("order", &new, "countersign").await;
     order.assert_inactive(&server, &token, rpc::InactiveReason::Revoked).await;
 
-    // Without asking for it they live on.
+    // Without that option, revoking a secret leaves the tokens valid.
     let token = server.token("order", &new, "inventory").await.token;
     let id = server.secrets().await[0].credential_id.clone();
     writer.revoke_credential(&server, "order", &id).await.expect("revoked");
@@ -261,7 +261,7 @@ async fn with_a_secret_the_tokens_so_far_are_revoked_if_the_operator_may() {
 }
 
 #[tokio::test]
-async fn an_old_key_is_retired_by_a_newer_key_and_not_by_a_secret() {
+async fn an_old_key_is_retired_by_a_newer_key_but_not_by_a_newer_secret() {
     let server = TestServer::start().await;
     let secret = server.register("order", STOCK, &[]).await;
     let key = |seed| SigningKey::from_seed(&[seed; 32]);
@@ -272,7 +272,7 @@ async fn an_old_key_is_retired_by_a_newer_key_and_not_by_a_secret() {
             ..new_credential("order", Kind::PublicKey(public_key))
         };
         let made = server.operator().await.create_credential(&server, request).await;
-        made.expect("made").credential.expect("it is set").credential_id
+        made.expect("made").credential.expect("the field is set").credential_id
     };
     let first = rotate(1).await;
     server.advance(10);
@@ -281,7 +281,7 @@ async fn an_old_key_is_retired_by_a_newer_key_and_not_by_a_secret() {
         let known = server.secrets().await;
         known.into_iter().map(|known| known.credential_id).collect::<Vec<_>>()
     };
-    // A secret that is older than the keys has no mark, and does not take their place.
+    // Making a key marks only keys, so the older secret has no mark. A newer secret does not replace a key.
     assert_eq!(server.secrets().await[0].retire_when_idle, None);
     server.use_secret(&secret).await;
     let (newer, _) = server.rotate_secret(HOUR, None).await;
@@ -295,7 +295,7 @@ async fn an_old_key_is_retired_by_a_newer_key_and_not_by_a_secret() {
     let assertion = sign_assertion(&key(2), &id("order"), ISSUER, now, [1; 16]);
     let credential = Some(Credential::ClientAssertion(assertion.expose().to_owned()));
     let request = rpc::IssueTokenRequest { credential, ..ask("order", "", "", &[]) };
-    server.issue(request).await.expect("it works");
+    server.issue(request).await.expect("the credential works");
     server.use_secret(&secret).await;
     server.pass(0).await;
     let left = ids().await;

@@ -1,4 +1,4 @@
-//! Secrets of clients: how many, how long, and what is known of them.
+//! The secrets of clients: how many there can be, how long they work, and what is shown of them.
 
 use countersign::client::ClientSecret;
 use countersign::rpc;
@@ -21,15 +21,17 @@ async fn eight_secrets_work_and_a_ninth_is_refused() {
     operator.create(&server, client("order", STOCK, &[])).await.expect("created");
     let mut secrets = Vec::new();
     for n in 0..8 {
-        // The first is the only one that ends.
+        // Only the first secret expires.
         let ttl = (n == 0).then_some(60);
-        secrets.push(operator.new_secret(&server, "order", ttl).await.expect("there is room"));
+        secrets.push(
+            operator.new_secret(&server, "order", ttl).await.expect("fewer than eight exist"),
+        );
     }
     for secret in &secrets {
         assert!(ClientSecret::looks_like_one(&secret.client_secret));
         server.issue(ask("order", &secret.client_secret, "", &[])).await.expect("each works");
     }
-    let listed = operator.read(&server, "order").await.expect("it is there").credentials;
+    let listed = operator.read(&server, "order").await.expect("the client exists").credentials;
     let ids = |secrets: &[rpc::ClientCredential]| {
         secrets.iter().map(|secret| secret.credential_id.clone()).collect::<Vec<_>>()
     };
@@ -41,11 +43,11 @@ async fn eight_secrets_work_and_a_ninth_is_refused() {
     let name = rpc::certificate_name::Name::SanDns("order.example".to_owned());
     let name = Kind::CertificateName(rpc::CertificateName { name: Some(name) });
     let other = operator.add_credential(&server, "order", name, None).await;
-    let other = other.expect("there is room for another kind").credential_id;
+    let other = other.expect("the limit is per kind of credential").credential_id;
     operator.revoke_credential(&server, "order", &other).await.expect("revoked");
     server.advance(60);
     operator.new_secret(&server, "order", None).await.expect("the expired one made room");
-    let listed = operator.read(&server, "order").await.expect("it is there").credentials;
+    let listed = operator.read(&server, "order").await.expect("the client exists").credentials;
     assert_eq!(listed.len(), 8);
     assert!(!ids(&listed).contains(&ids(&created)[0]));
     let tenth = operator.new_secret(&server, "order", None).await;
@@ -56,12 +58,12 @@ async fn eight_secrets_work_and_a_ninth_is_refused() {
 }
 
 #[tokio::test]
-async fn a_revoked_secret_works_no_more_and_the_others_do() {
+async fn a_revoked_secret_stops_working_and_the_others_still_work() {
     let server = TestServer::start().await;
     let operator = server.operator().await;
     let kept = server.register("order", STOCK, &[]).await;
     let made = operator.new_secret(&server, "order", None).await.expect("created");
-    let id = made.credential.expect("it is set").credential_id;
+    let id = made.credential.expect("the field is set").credential_id;
 
     operator.revoke_credential(&server, "order", &id).await.expect("revoked");
     let answer = server.issue(ask("order", &made.client_secret, "", &[])).await;
@@ -86,12 +88,12 @@ async fn a_revoked_secret_works_no_more_and_the_others_do() {
 }
 
 #[tokio::test]
-async fn a_secret_may_end_but_not_at_once() {
+async fn a_secret_can_expire_but_its_lifetime_must_be_positive() {
     let server = TestServer::start().await;
     let operator = server.operator().await;
     server.register("order", STOCK, &[]).await;
     let made = operator.new_secret(&server, "order", Some(1)).await.expect("created");
-    let known = made.credential.expect("it is set");
+    let known = made.credential.expect("the field is set");
     assert_eq!(unix(known.create_time), Some(START.as_unix()));
     assert_eq!(unix(known.expire_time), Some(START.as_unix() + 1));
     for ttl in [0, -1, i64::MIN] {
@@ -100,7 +102,7 @@ async fn a_secret_may_end_but_not_at_once() {
 }
 
 #[tokio::test]
-async fn the_last_use_of_a_secret_shows_and_outlasts_a_restart() {
+async fn the_last_use_of_a_secret_is_shown_and_survives_a_restart() {
     let mut server = TestServer::start().await;
     let secret = server.register("order", STOCK, &[]).await;
     let operator = server.operator().await;
@@ -110,7 +112,8 @@ async fn the_last_use_of_a_secret_shows_and_outlasts_a_restart() {
         let mut clients = clients;
         async move {
             let answer = clients.get_client(bearing(&operator.token, request)).await;
-            let client = answer.expect("it is there").into_inner().client.expect("it is set");
+            let client =
+                answer.expect("the client exists").into_inner().client.expect("the field is set");
             unix(client.credentials[0].last_use_time)
         }
     };
@@ -126,13 +129,13 @@ async fn the_last_use_of_a_secret_shows_and_outlasts_a_restart() {
 }
 
 #[tokio::test]
-async fn a_secret_is_in_no_answer_but_the_first() {
+async fn a_secret_is_shown_only_in_the_answer_that_creates_it() {
     let mut server = TestServer::start().await;
     let secret = server.register("order", STOCK, &[]).await;
     server.restart().await;
     let operator = server.operator().await;
-    let client = operator.read(&server, "order").await.expect("it is there");
+    let client = operator.read(&server, "order").await.expect("the client exists");
     let shown = prost::Message::encode_to_vec(&client);
     assert!(!shown.windows(8).any(|part| part == &secret.as_bytes()[5..13]));
-    server.issue(ask("order", &secret, "", &[])).await.expect("it works all the same");
+    server.issue(ask("order", &secret, "", &[])).await.expect("the secret still works");
 }

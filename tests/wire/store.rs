@@ -1,5 +1,4 @@
-//! The store: what is not right with it is said clearly and changes nothing, and what was
-//! acknowledged is there.
+//! The store: a fault is reported clearly and nothing is changed, and acknowledged changes are durable.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -29,7 +28,7 @@ fn open(path: &Path, kek: Kek) -> Result<Authority, OpenError> {
     Authority::open(path, kek, settings, &Clock::fixed(START))
 }
 
-/// Why a store does not open; nothing in its directory has changed then but the lock.
+/// Opens a store that must be refused, and returns the error. Nothing in its directory may change but the lock file.
 #[track_caller]
 fn refused(path: &Path, kek: Kek) -> StoreError {
     let before = snapshot(path);
@@ -42,11 +41,11 @@ fn refused(path: &Path, kek: Kek) -> StoreError {
     error
 }
 
-/// The files of a store and what is in them.
+/// The files in the directory of a store, with their contents.
 fn snapshot(path: &Path) -> Vec<(PathBuf, Vec<u8>)> {
-    let directory = path.parent().expect("it is in a directory");
-    let entries = fs::read_dir(directory).expect("it is there");
-    let paths = entries.map(|entry| entry.expect("it can be read").path());
+    let directory = path.parent().expect("the database is in a directory");
+    let entries = fs::read_dir(directory).expect("the directory exists");
+    let paths = entries.map(|entry| entry.expect("the entry can be read").path());
     let mut files: Vec<_> = paths
         .filter(|path| path.extension().is_none_or(|extension| extension != "lock"))
         .map(|path| (path.clone(), fs::read(path).expect("it can be read")))
@@ -55,7 +54,7 @@ fn snapshot(path: &Path) -> Vec<(PathBuf, Vec<u8>)> {
     files
 }
 
-/// A closed store with a client, a secret and revocations in it, to be damaged.
+/// A closed store with a client, a secret and revocations, whose copies are damaged by tests.
 struct Closed {
     server: TestServer,
     copies: TempDir,
@@ -68,48 +67,51 @@ impl Closed {
         let cut =
             rpc::RevokeClientTokensRequest { client_id: "order".to_owned(), ..Default::default() };
         let cut = server.clients().revoke_client_tokens(server.as_operator(cut).await).await;
-        cut.expect("it is allowed");
+        cut.expect("the call is allowed");
         let target = Some(rpc::revoke_token_request::Target::TokenId("a-token".to_owned()));
         let revoke = server.as_operator(rpc::RevokeTokenRequest { target }).await;
-        server.tokens().revoke_token(revoke).await.expect("it is allowed");
+        server.tokens().revoke_token(revoke).await.expect("the call is allowed");
         server.stop().await;
         Self { server, copies: TempDir::new().expect("a temporary directory") }
     }
 
     fn copy(&self) -> PathBuf {
         let path = self.copies.path().join("copy.db");
-        fs::copy(self.server.database(), &path).expect("there is room");
+        fs::copy(self.server.database(), &path).expect("the file can be written");
         path
     }
 
-    /// Why a copy with something done to it does not open.
+    /// The error of opening a copy on which some SQL was run.
     #[track_caller]
     fn refused_after(&self, sql: &str) -> StoreError {
         let path = self.copy();
-        let connection = Connection::open(&path).expect("it is a database");
-        connection.execute_batch(sql).expect("it can be done");
+        let connection = Connection::open(&path).expect("the file is a database");
+        connection.execute_batch(sql).expect("the SQL fits the schema");
         drop(connection);
         refused(&path, self.server.kek())
     }
 }
 
 #[tokio::test]
-async fn a_fresh_store_has_the_version_that_it_was_made_with() {
+async fn a_fresh_store_has_the_current_version() {
     let store = Closed::new().await;
-    let connection = Connection::open(store.server.database()).expect("it is a database");
+    let connection = Connection::open(store.server.database()).expect("the file is a database");
     let pragma = |name: &str| {
-        connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0)).expect("it has one")
+        connection
+            .pragma_query_value(None, name, |row| row.get::<_, i64>(0))
+            .expect("the pragma has a value")
     };
     assert_eq!((pragma("user_version"), pragma("application_id")), (3, 0x4353_474e));
-    let mode: String =
-        connection.pragma_query_value(None, "journal_mode", |row| row.get(0)).expect("it has one");
+    let mode: String = connection
+        .pragma_query_value(None, "journal_mode", |row| row.get(0))
+        .expect("the pragma has a value");
     assert_eq!(mode, "wal");
     drop(connection);
-    drop(open(&store.server.database(), store.server.kek()).expect("it opens"));
+    drop(open(&store.server.database(), store.server.kek()).expect("the store opens"));
 }
 
 #[tokio::test]
-async fn a_newer_store_is_not_touched() {
+async fn a_store_of_a_newer_version_is_refused_and_not_changed() {
     let store = Closed::new().await;
     let error = store.refused_after("PRAGMA user_version = 4");
     assert_eq!(error, StoreError::TooNew { found: 4, known: 3 });
@@ -120,34 +122,36 @@ async fn a_newer_store_is_not_touched() {
 }
 
 #[tokio::test]
-async fn what_is_no_store_of_ours_is_not_touched() {
-    let kek = || Kek::generate().expect("randomness");
+async fn a_file_that_is_not_a_countersign_store_is_refused_and_not_changed() {
+    let kek = || Kek::generate().expect("the system has randomness");
     let directory = TempDir::new().expect("a temporary directory");
     let path = directory.path().join("countersign.db");
     assert_eq!(refused(&path, kek()), StoreError::NotFound(path.clone()));
     assert!(snapshot(&path).is_empty());
 
     for content in [&b""[..], b"hello", &[0; 8192], b"SQLite format 3\0 or so it says"] {
-        fs::write(&path, content).expect("it is ours");
+        fs::write(&path, content).expect("the file can be written");
         assert_eq!(refused(&path, kek()), StoreError::NotOurs(path.clone()));
     }
-    fs::remove_file(&path).expect("it is ours");
+    fs::remove_file(&path).expect("the file can be removed");
     let other = Connection::open(&path).expect("a new database");
-    other.execute_batch("CREATE TABLE meta (name TEXT); PRAGMA user_version = 1").expect("it can");
+    other
+        .execute_batch("CREATE TABLE meta (name TEXT); PRAGMA user_version = 1")
+        .expect("the file is an empty database");
     drop(other);
     assert_eq!(refused(&path, kek()), StoreError::NotOurs(path.clone()));
 }
 
 #[tokio::test]
-async fn another_kek_opens_nothing() {
+async fn a_store_does_not_open_with_another_kek() {
     let store = Closed::new().await;
-    let other = Kek::generate().expect("randomness");
+    let other = Kek::generate().expect("the system has randomness");
     assert_eq!(refused(&store.server.database(), other), StoreError::WrongKek);
     drop(open(&store.server.database(), store.server.kek()).expect("the right one does"));
 }
 
 #[tokio::test]
-async fn a_key_of_someone_who_can_write_to_the_database_is_not_trusted() {
+async fn a_key_ring_changed_without_the_kek_is_refused() {
     let mut store = Closed::new().await;
     let kid = {
         store.server.restart().await;
@@ -160,12 +164,12 @@ async fn a_key_of_someone_who_can_write_to_the_database_is_not_trusted() {
     let other = SigningKey::from_seed(&[7; 32]);
     let hex: String = other.public().as_bytes().iter().map(|byte| format!("{byte:02x}")).collect();
     for sql in [
-        // A retired key has nothing sealed: it could be anyone's.
+        // A retired key has no sealed half, so anyone could add one.
         format!(
             "INSERT INTO keys VALUES ('{}', 'retired', x'{hex}', NULL, 1, 1, 1, 9999999999)",
             other.kid()
         ),
-        // One that was revoked comes back.
+        // A revoked key becomes a retired one, which would verify.
         format!("UPDATE keys SET state = 'retired', activated_at = created_at WHERE kid = '{kid}'"),
         format!("DELETE FROM keys WHERE kid = '{kid}'"),
         format!("UPDATE keys SET gone_at = gone_at + 1 WHERE kid = '{kid}'"),
@@ -176,31 +180,31 @@ async fn a_key_of_someone_who_can_write_to_the_database_is_not_trusted() {
 }
 
 #[tokio::test]
-async fn a_signing_key_that_was_tampered_with_is_not_used() {
+async fn a_signing_key_that_was_tampered_with_is_refused() {
     let store = Closed::new().await;
     let bad = |sql: &str| match store.refused_after(sql) {
         StoreError::BadSealedKey(kid) => kid,
         error => panic!("{sql}: {error}"),
     };
     for sql in [
-        // Swapped, cut, and replaced.
+        // The sealed keys are swapped, cut or replaced.
         "CREATE TEMP TABLE k AS SELECT * FROM keys;
          UPDATE keys SET sealed = (SELECT sealed FROM k WHERE k.kid <> keys.kid)",
         "UPDATE keys SET sealed = substr(sealed, 1, length(sealed) - 1) WHERE state = 'active'",
         "UPDATE keys SET sealed = substr(sealed, 1, 10) WHERE state = 'next'",
         "UPDATE keys SET sealed = zeroblob(72) WHERE state = 'next'",
         "UPDATE keys SET sealed = x'' WHERE state = 'active'",
-        // Another public key under the old name.
+        // The public keys are swapped, but the `kid`s are not.
         "CREATE TEMP TABLE k AS SELECT * FROM keys;
          UPDATE keys SET public = (SELECT public FROM k WHERE k.kid <> keys.kid)",
     ] {
         bad(sql);
     }
     let sealed: Vec<u8> = Connection::open(store.copy())
-        .expect("it is a database")
+        .expect("the file is a database")
         .query_row("SELECT sealed FROM keys WHERE state = 'active'", [], |row| row.get(0))
-        .expect("there is one");
-    // In the nonce, in the ciphertext, in its tag.
+        .expect("the store has an active key");
+    // One bit is changed: in the nonce, in the ciphertext, or in its tag.
     for place in [0, 24, sealed.len() - 1] {
         let mut changed = sealed.clone();
         changed[place] ^= 1;
@@ -208,16 +212,16 @@ async fn a_signing_key_that_was_tampered_with_is_not_used() {
         bad(&format!("UPDATE keys SET sealed = x'{hex}' WHERE state = 'active'"));
     }
 
-    // Another public key with its own name: only the seal tells.
+    // Another public key with its own `kid`. Only the seal shows that it does not belong to the private key.
     let other = SigningKey::from_seed(&[7; 32]);
     let path = store.copy();
-    let connection = Connection::open(&path).expect("it is a database");
+    let connection = Connection::open(&path).expect("the file is a database");
     connection
         .execute(
             "UPDATE keys SET kid = ?1, public = ?2 WHERE state = 'active'",
             params![other.kid().as_str(), other.public().as_bytes()],
         )
-        .expect("it can be done");
+        .expect("the SQL fits the schema");
     drop(connection);
     assert_eq!(
         refused(&path, store.server.kek()),
@@ -226,7 +230,7 @@ async fn a_signing_key_that_was_tampered_with_is_not_used() {
 }
 
 #[tokio::test]
-async fn a_store_that_lacks_what_it_needs_is_damaged() {
+async fn a_store_that_lacks_required_data_is_reported_as_damaged() {
     let store = Closed::new().await;
     for sql in [
         "DELETE FROM meta WHERE name = 'store_id'",
@@ -254,39 +258,41 @@ async fn a_store_that_lacks_what_it_needs_is_damaged() {
 }
 
 #[tokio::test]
-async fn damaged_pages_are_found_at_the_start() {
+async fn damaged_pages_are_detected_when_the_store_is_opened() {
     const PAGE: usize = 4096;
     let store = Closed::new().await;
     let pages: Vec<(String, usize)> = {
-        let connection = Connection::open(store.server.database()).expect("it is a database");
+        let connection = Connection::open(store.server.database()).expect("the file is a database");
         let mut roots = connection
             .prepare("SELECT name, rootpage FROM sqlite_schema WHERE type = 'table'")
-            .expect("it has tables");
+            .expect("the database has tables");
         let rows = roots.query_map([], |row| Ok((row.get(0)?, row.get::<_, i64>(1)? as usize)));
-        rows.expect("it has tables").map(|row| row.expect("it can be read")).collect()
+        rows.expect("the database has tables")
+            .map(|row| row.expect("the row can be read"))
+            .collect()
     };
     assert_eq!(pages.len(), 8);
-    let whole = fs::read(store.server.database()).expect("it is there");
+    let whole = fs::read(store.server.database()).expect("the file exists");
     for (table, page) in pages.iter().filter(|(table, _)| table != "requests") {
         for noise in [0x00, 0xff, 0x5a] {
             let mut bytes = whole.clone();
             bytes[(page - 1) * PAGE..page * PAGE].fill(noise);
             let path = store.copy();
-            fs::write(&path, bytes).expect("there is room");
+            fs::write(&path, bytes).expect("the file can be written");
             let error = refused(&path, store.server.kek());
             assert!(matches!(error, StoreError::Corrupt(_)), "{table} {noise}: {error}");
         }
     }
     for length in [PAGE, 2 * PAGE, whole.len() - PAGE] {
         let path = store.copy();
-        fs::write(&path, &whole[..length]).expect("there is room");
+        fs::write(&path, &whole[..length]).expect("the file can be written");
         let error = refused(&path, store.server.kek());
         assert!(matches!(error, StoreError::Corrupt(_)), "{length} bytes: {error}");
     }
 }
 
 #[tokio::test]
-async fn two_processes_do_not_share_a_store() {
+async fn a_store_that_is_open_cannot_be_opened_again() {
     let mut server = TestServer::start().await;
     let Err(OpenError::Store(error)) = open(&server.database(), server.kek()) else {
         panic!("it opens twice")
@@ -304,17 +310,17 @@ async fn create(server: &TestServer, token: &str, client_id: &str) -> Result<(),
 async fn client_ids(server: &TestServer) -> Vec<String> {
     let request = rpc::ListClientsRequest { page_size: 1000, page_token: String::new() };
     let listed = server.clients().list_clients(server.as_operator(request).await).await;
-    let clients = listed.expect("it is allowed").into_inner().clients;
+    let clients = listed.expect("the call is allowed").into_inner().clients;
     clients.into_iter().map(|client| client.client_id).collect()
 }
 
 #[tokio::test]
-async fn a_locked_store_fails_writes_until_the_lock_is_gone_and_nothing_else() {
+async fn while_the_store_is_locked_only_writes_fail() {
     let mut server = TestServer::start().await;
     let secret = server.register("order", STOCK, &[]).await;
     let token = server.operator_token().await;
     let other = Connection::open(server.database()).expect("another process may");
-    other.execute_batch("BEGIN EXCLUSIVE").expect("nobody writes now");
+    other.execute_batch("BEGIN EXCLUSIVE").expect("no transaction is open");
 
     let (one, two, issued) = tokio::join!(
         create(&server, &token, "one"),
@@ -322,30 +328,30 @@ async fn a_locked_store_fails_writes_until_the_lock_is_gone_and_nothing_else() {
         server.issue(ask("order", &secret, "", &[])),
     );
     issued.expect("issuing touches no disk");
-    let status = one.clone().expect_err("it is locked");
+    let status = one.clone().expect_err("the store is locked");
     assert!(status.message().contains("nothing was changed"), "{}", status.message());
     assert!(status.message().contains("locked by another process"), "{}", status.message());
     assert!(status.get_details_retry_info().is_some());
     assert_refused(one, Code::Unavailable, "STORE_UNAVAILABLE");
     assert_refused(two, Code::Unavailable, "STORE_UNAVAILABLE");
-    // Reading goes on as well, from memory and from the log.
+    // Reads still work: of clients, which are in memory, and of the audit log, which is on disk.
     assert_eq!(client_ids(&server).await, ["operator", "order"]);
     let events = rpc::ListAuditEventsRequest::default();
     let events = server.audit().list_audit_events(bearing(&token, events)).await;
-    assert_eq!(events.expect("it can be read").into_inner().events.len(), 3);
+    assert_eq!(events.expect("the audit log can be read").into_inner().events.len(), 3);
 
-    other.execute_batch("ROLLBACK").expect("it holds the lock");
-    create(&server, &token, "one").await.expect("it can be written again");
+    other.execute_batch("ROLLBACK").expect("the other connection holds the lock");
+    create(&server, &token, "one").await.expect("the store can be written again");
     server.restart().await;
     assert_eq!(client_ids(&server).await, ["one", "operator", "order"]);
     server.stop().await;
     let audit = countersign::store::verify_audit(&server.database(), &server.kek(), None);
-    let report = audit.expect("it can be read").expect("it holds");
+    let report = audit.expect("it can be read").expect("the backup is intact");
     assert_eq!(report.head.sequence, 4);
 }
 
 #[tokio::test]
-async fn writes_at_the_same_time_are_all_there_after_a_restart() {
+async fn concurrent_writes_all_survive_a_restart() {
     let mut server = TestServer::start().await;
     let token = server.operator_token().await;
     let mut writes = JoinSet::new();
@@ -355,10 +361,15 @@ async fn writes_at_the_same_time_are_all_there_after_a_restart() {
             let client = rpc::Client { client_id: format!("c{n:02}"), ..Default::default() };
             let request = rpc::CreateClientRequest { client: Some(client), ..Default::default() };
             let created = clients.create_client(bearing(&token, request)).await;
-            created.expect("there is room").into_inner().client.expect("it is created").etag
+            created
+                .expect("the client is created")
+                .into_inner()
+                .client
+                .expect("the answer has the client")
+                .etag
         });
     }
-    // Each has its own place in the order of changes.
+    // Each write got an etag of its own.
     let mut etags = writes.join_all().await;
     etags.sort();
     etags.dedup();
@@ -371,7 +382,7 @@ async fn writes_at_the_same_time_are_all_there_after_a_restart() {
 }
 
 #[tokio::test]
-async fn of_the_same_write_many_times_at_once_one_succeeds() {
+async fn of_many_identical_concurrent_writes_one_succeeds() {
     let server = TestServer::start().await;
     let token = server.operator_token().await;
     let mut writes = JoinSet::new();

@@ -1,4 +1,4 @@
-//! A real server over a real socket and a store in a temporary directory, at a time that tests set.
+//! A real server on a real socket, with a store in a temporary directory and a clock that tests set.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -33,7 +33,7 @@ pub const START: Timestamp = Timestamp::from_unix(1_800_000_000);
 
 pub const ISSUER: &str = "https://issuer.test";
 
-/// A server, its store and its clock. Stops when dropped; the store goes with it.
+/// A server, its store and its clock. Dropping it stops the server and deletes the store.
 pub struct TestServer {
     options: Options,
     ca: Option<String>,
@@ -60,29 +60,29 @@ impl TestServer {
         Self::start_fresh(ISSUER, Settings::default(), Options::default(), None, START).await
     }
 
-    /// The same by today's time, for those who read the clock themselves.
+    /// Like [`start`](Self::start), at the current time, for code that reads the system clock itself.
     pub async fn start_today() -> Self {
         let now = Clock::system().now();
         Self::start_fresh(ISSUER, Settings::default(), Options::default(), None, now).await
     }
 
-    /// The same, as another issuer.
+    /// Like [`start`](Self::start), with another issuer.
     pub async fn start_as(issuer: &str) -> Self {
         Self::start_fresh(issuer, Settings::default(), Options::default(), None, START).await
     }
 
-    /// The same with settings of its own.
+    /// Like [`start`](Self::start), with these settings.
     pub async fn start_set(settings: Settings) -> Self {
         Self::start_fresh(ISSUER, settings, Options::default(), None, START).await
     }
 
-    /// The same, but authentication may fail as often as it likes.
+    /// Like [`start`](Self::start), without a limit on failed authentications.
     pub async fn start_unthrottled() -> Self {
         let limits = LimitSettings { failures: false, ..LimitSettings::default() };
         Self::start_with(Options { limits, ..Options::default() }, None).await
     }
 
-    /// The same with options of its own. Over TLS, `ca` vouches for its certificate.
+    /// Like [`start`](Self::start), with these options. With TLS, `ca` is the authority of the server's certificate.
     pub async fn start_with(options: Options, ca: Option<String>) -> Self {
         Self::start_fresh(ISSUER, Settings::default(), options, ca, START).await
     }
@@ -95,8 +95,9 @@ impl TestServer {
         now: Timestamp,
     ) -> Self {
         let dir = TempDir::new().expect("a temporary directory");
-        let kek = Kek::generate().expect("randomness");
-        let operator = NewClient::operator(id("operator"), "for tests", now).expect("randomness");
+        let kek = Kek::generate().expect("the system has randomness");
+        let operator = NewClient::operator(id("operator"), "for tests", now)
+            .expect("the system has randomness");
         let issuer = Issuer::new(issuer).expect("a valid issuer");
         let place = store::reserve(&database(dir.path())).expect("nothing is there");
         host::init(&place, &kek, &issuer, std::slice::from_ref(&operator), now)
@@ -117,12 +118,12 @@ impl TestServer {
         self.start_again().await;
     }
 
-    /// Ends without order, as by a kill, and starts again on the same store.
+    /// Ends without an orderly stop, as after a kill, and starts again on the same store.
     pub async fn crash(&mut self) {
-        let running = self.running.take().expect("it runs");
+        let running = self.running.take().expect("the program runs");
         running.ended.abort();
-        running.ended.await.expect_err("it is cut off");
-        // Its connections let go of the store when they notice.
+        running.ended.await.expect_err("the connection is cut off");
+        // Each connection holds the store until its task has noticed the end.
         while running.authority.strong_count() > 0 {
             tokio::task::yield_now().await;
         }
@@ -141,21 +142,21 @@ impl TestServer {
     /// Stops in order; the store stays.
     pub async fn stop(&mut self) {
         if let Some(running) = self.running.take() {
-            running.stop.send(()).expect("it runs until it is told to stop");
+            running.stop.send(()).expect("the server runs until it is told to stop");
             drop(running.authority);
-            running.ended.await.expect("it ends well");
+            running.ended.await.expect("the server ends without a panic");
         }
     }
 
-    /// Where it listens.
+    /// The address that the server listens on.
     pub fn address(&self) -> SocketAddr {
-        self.running.as_ref().expect("it runs").address
+        self.running.as_ref().expect("the program runs").address
     }
 
-    /// What serves behind the wire, for what no wire brings in yet.
+    /// The authority behind the server, for what no call can reach.
     pub fn authority(&self) -> Arc<Authority> {
-        let running = self.running.as_ref().expect("it runs");
-        running.authority.upgrade().expect("it runs")
+        let running = self.running.as_ref().expect("the program runs");
+        running.authority.upgrade().expect("the program runs")
     }
 
     pub fn database(&self) -> PathBuf {
@@ -163,7 +164,7 @@ impl TestServer {
     }
 
     pub fn kek(&self) -> Kek {
-        self.kek.parse().expect("its own text")
+        self.kek.parse().expect("a KEK parses its own text")
     }
 
     /// Lets time pass.
@@ -249,14 +250,14 @@ async fn run(
 ) -> (Running, String, Channel) {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
     let address = listener.local_addr().expect("a bound socket has an address");
-    let kek: Kek = kek.parse().expect("its own text");
+    let kek: Kek = kek.parse().expect("a KEK parses its own text");
     let kek = kek.with_epoch_dir(dir.to_owned());
     let authority = Authority::open(&database(dir), kek, settings.clone(), clock);
     let authority = Arc::new(authority.expect("the store opens"));
     let weak = Arc::downgrade(&authority);
     let (stop, stopped) = oneshot::channel();
     let stopped = async {
-        // A dropped test stops its server too.
+        // An error means that the test has dropped the sender, which stops the server too.
         let _ = stopped.await;
     };
     let serving = server::serve_with(
@@ -267,7 +268,8 @@ async fn run(
         stopped,
         Duration::from_secs(5),
     );
-    let ended = tokio::spawn(async move { serving.await.expect("it serves to its end") });
+    let ended =
+        tokio::spawn(async move { serving.await.expect("the server ends without an error") });
     let scheme = if ca.is_some() { "https" } else { "http" };
     let url = format!("{scheme}://{address}");
     let mut endpoint = Channel::from_shared(url.clone()).expect("a valid address");
@@ -275,7 +277,7 @@ async fn run(
         let tls = ClientTlsConfig::new().ca_certificate(Certificate::from_pem(ca));
         endpoint = endpoint.tls_config(tls).expect("a certificate");
     }
-    let channel = endpoint.connect().await.expect("it listens");
+    let channel = endpoint.connect().await.expect("the server listens");
     (Running { address, authority: weak, stop, ended }, url, channel)
 }
 
@@ -318,10 +320,10 @@ pub fn bearing<M>(token: &str, message: M) -> Request<M> {
     request
 }
 
-/// Holds a refusal against what it should be: the code, and the reason of its `ErrorInfo`.
+/// Asserts that an answer is a refusal with this code and this reason in its `ErrorInfo`.
 #[track_caller]
 pub fn assert_refused<T: std::fmt::Debug>(answer: Result<T, Status>, code: Code, reason: &str) {
-    let status = answer.expect_err("it is refused");
+    let status = answer.expect_err("the request is refused");
     let info = status.get_details_error_info().expect("every error carries ErrorInfo");
     assert_eq!(
         (status.code(), info.reason.as_str(), info.domain.as_str()),
@@ -331,17 +333,17 @@ pub fn assert_refused<T: std::fmt::Debug>(answer: Result<T, Status>, code: Code,
     );
 }
 
-/// The field that a refusal blames.
+/// Asserts that an answer is a refusal that names this field.
 #[track_caller]
 pub fn assert_field<T: std::fmt::Debug>(answer: Result<T, Status>, field: &str) {
-    let status = answer.expect_err("it is refused");
+    let status = answer.expect_err("the request is refused");
     assert_eq!(status.code(), Code::InvalidArgument, "{}", status.message());
     let bad_request = status.get_details_bad_request().expect("a field is at fault");
     assert_eq!(bad_request.field_violations[0].field, field, "{}", status.message());
 }
 
-/// Issues a token for all that the client is granted, past the wire and its limits; `audience` is
-/// inferred if it is empty.
+/// Issues a token with all scopes that the client is granted, directly at the authority and so without limits. An
+/// empty `audience` is inferred.
 pub async fn issue_at(
     authority: &Authority,
     client_id: &str,

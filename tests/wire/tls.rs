@@ -1,4 +1,4 @@
-//! The same port over TLS: HTTP/1.1 and HTTP/2, peers that do not shake hands, files that change.
+//! The port over TLS: HTTP/1.1 and HTTP/2, peers without a handshake, and certificate files that change.
 
 use std::fs;
 use std::sync::Arc;
@@ -19,7 +19,7 @@ use tokio_rustls::rustls::{
 use crate::pki::{Ca, Files};
 use crate::support::{START, TestServer, ask};
 
-/// A server over TLS, its authority, its files and what it keeps of them.
+/// A TLS server with its certificate authority, its certificate files and its loaded TLS settings.
 struct Secured {
     server: TestServer,
     ca: Ca,
@@ -55,9 +55,12 @@ impl Secured {
             .with_root_certificates(roots)
             .with_no_client_auth();
         config.alpn_protocols = vec![protocol.to_vec()];
-        let stream = TcpStream::connect(self.server.address()).await.expect("it listens");
+        let stream = TcpStream::connect(self.server.address()).await.expect("the server listens");
         let name = ServerName::try_from("127.0.0.1").expect("an address");
-        TlsConnector::from(Arc::new(config)).connect(name, stream).await.expect("it shakes hands")
+        TlsConnector::from(Arc::new(config))
+            .connect(name, stream)
+            .await
+            .expect("the handshake succeeds")
     }
 
     /// The certificate that a new connection sees.
@@ -74,9 +77,9 @@ impl Secured {
 
 async fn get_keys(mut stream: TlsStream<TcpStream>) -> String {
     let request = "GET /.well-known/jwks.json HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
-    stream.write_all(request.as_bytes()).await.expect("it reads");
+    stream.write_all(request.as_bytes()).await.expect("the server reads");
     let mut answer = String::new();
-    stream.read_to_string(&mut answer).await.expect("it answers and closes");
+    stream.read_to_string(&mut answer).await.expect("the server answers and closes");
     answer
 }
 
@@ -97,7 +100,7 @@ async fn one_port_speaks_grpc_and_http_1_over_tls() {
 }
 
 #[tokio::test]
-async fn where_a_call_came_from_is_recorded_over_tls_too() {
+async fn the_peer_address_is_recorded_over_tls_too() {
     let secured = Secured::start().await;
     let server = &secured.server;
     server.register("order", &[("shop", &["stock:read"])], &[]).await;
@@ -108,18 +111,19 @@ async fn where_a_call_came_from_is_recorded_over_tls_too() {
 }
 
 #[tokio::test]
-async fn who_does_not_shake_hands_is_let_go_and_holds_up_nobody() {
+async fn a_peer_without_a_handshake_is_disconnected_and_delays_nobody() {
     let secured = Secured::start().await;
-    let mut silent = TcpStream::connect(secured.server.address()).await.expect("it listens");
-    let mut plain = TcpStream::connect(secured.server.address()).await.expect("it listens");
-    plain.write_all(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n").await.expect("it reads");
+    let mut silent =
+        TcpStream::connect(secured.server.address()).await.expect("the server listens");
+    let mut plain = TcpStream::connect(secured.server.address()).await.expect("the server listens");
+    plain.write_all(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n").await.expect("the server reads");
     let mut answer = Vec::new();
-    // An alert, or nothing at all; no page.
+    // The server may send a TLS alert or nothing, but no HTTP response.
     let _ = plain.read_to_end(&mut answer).await;
     assert!(!answer.starts_with(b"HTTP"), "{answer:?}");
     secured.serves_tokens().await;
 
-    // Without anything else to do, time passes until the handshake has taken too long.
+    // With the clock paused and nothing else to do, tokio advances it until the handshake times out.
     tokio::time::pause();
     let begun = tokio::time::Instant::now();
     let read = silent.read(&mut [0; 1]).await;
@@ -128,7 +132,7 @@ async fn who_does_not_shake_hands_is_let_go_and_holds_up_nobody() {
 }
 
 #[tokio::test]
-async fn new_connections_use_changed_files_and_old_ones_go_on() {
+async fn new_connections_use_changed_certificate_files_and_old_ones_continue() {
     let secured = Secured::start().await;
     let first = secured.certificate().await;
     secured.tls.refresh(START);
@@ -139,7 +143,7 @@ async fn new_connections_use_changed_files_and_old_ones_go_on() {
     secured.tls.refresh(START);
     let second = secured.certificate().await;
     assert_ne!(second, first);
-    // The channel was there before.
+    // The test's channel is a connection from before the change.
     secured.serves_tokens().await;
 
     let (third, another) = (secured.ca.certify("three.test"), secured.ca.certify("four.test"));
@@ -152,7 +156,7 @@ async fn new_connections_use_changed_files_and_old_ones_go_on() {
         secured.tls.refresh(START);
         assert_eq!(secured.certificate().await, second);
     }
-    fs::remove_file(secured.files.path("tls.key")).expect("it is ours");
+    fs::remove_file(secured.files.path("tls.key")).expect("the file can be removed");
     secured.tls.refresh(START);
     assert_eq!(secured.certificate().await, second);
 
@@ -162,7 +166,7 @@ async fn new_connections_use_changed_files_and_old_ones_go_on() {
 }
 
 #[tokio::test]
-async fn a_plaintext_port_does_not_speak_tls_nor_a_tls_port_plaintext() {
+async fn a_plaintext_port_refuses_tls_and_a_tls_port_refuses_plaintext() {
     let plain = TestServer::start().await;
     let https = plain.url.replace("http://", "https://");
     let tls = tonic::transport::ClientTlsConfig::new()
@@ -176,5 +180,5 @@ async fn a_plaintext_port_does_not_speak_tls_nor_a_tls_port_plaintext() {
     let mut tokens =
         countersign::rpc::token_service_client::TokenServiceClient::new(channel.connect_lazy());
     let request = ask("operator", &secured.server.operator_secret, "countersign", &[]);
-    tokens.issue_token(request).await.expect_err("it speaks TLS only");
+    tokens.issue_token(request).await.expect_err("the port speaks only TLS");
 }

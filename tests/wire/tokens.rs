@@ -1,4 +1,4 @@
-//! Issuing and validating tokens, through the wire.
+//! Issuing and validating tokens over the wire.
 
 use countersign::rpc::{self, InactiveReason};
 use tonic::Code;
@@ -8,7 +8,7 @@ use crate::support::{TestServer, ask, assert_field, assert_refused, bearing};
 const STOCK: &[(&str, &[&str])] = &[("inventory", &["stock:read", "stock:write"])];
 
 fn whole_seconds(duration: Option<prost_types::Duration>) -> i64 {
-    duration.expect("it is set").seconds
+    duration.expect("the field is set").seconds
 }
 
 #[tokio::test]
@@ -22,19 +22,21 @@ async fn a_client_gets_a_token_for_what_it_was_granted() {
     assert_eq!(issued.audience, "inventory");
     assert_eq!(issued.scopes, ["stock:read"]);
     assert_eq!(whole_seconds(issued.expires_in), 900);
-    assert_eq!(issued.expire_time.expect("it is set").seconds, 1_800_000_900);
+    assert_eq!(issued.expire_time.expect("the field is set").seconds, 1_800_000_900);
     let refresh = whole_seconds(issued.refresh_in);
     assert!((360..=540).contains(&refresh), "{refresh}");
     assert!(issued.access_token.len() < 420, "{} bytes", issued.access_token.len());
 
-    let all =
-        server.issue(ask("order", &secret, "", &[])).await.expect("one grant, so it is meant");
+    let all = server
+        .issue(ask("order", &secret, "", &[]))
+        .await
+        .expect("the audience of the only grant is inferred");
     assert_eq!(all.scopes, ["stock:read", "stock:write"]);
     assert_ne!(all.access_token, issued.access_token);
 }
 
 #[tokio::test]
-async fn who_is_not_believed_learns_nothing_from_it() {
+async fn a_rejection_does_not_reveal_whether_the_client_exists() {
     let server = TestServer::start().await;
     let secret = server.register("order", STOCK, &[]).await;
     let rejected = |client: &'static str, secret: String| {
@@ -81,13 +83,13 @@ async fn a_malformed_request_names_its_field() {
 }
 
 #[tokio::test]
-async fn a_token_is_validated_for_those_who_serve_its_audience() {
+async fn a_token_is_validated_for_a_client_that_serves_its_audience() {
     let server = TestServer::start().await;
     let order = server.register("order", STOCK, &[]).await;
     let inventory = server.register("inventory", &[], &["inventory"]).await;
     let asker =
         server.issue(ask("inventory", &inventory, "countersign", &["tokens:validate"])).await;
-    let asker = asker.expect("who serves an audience may ask").access_token;
+    let asker = asker.expect("a client that serves an audience may validate tokens").access_token;
     let token = server
         .issue(ask("order", &order, "inventory", &["stock:read"]))
         .await
@@ -106,7 +108,7 @@ async fn a_token_is_validated_for_those_who_serve_its_audience() {
 
     let good = validate(&token, "", &["stock:read"]).await.expect("an answer");
     assert!(good.active);
-    let claims = good.claims.expect("it is active");
+    let claims = good.claims.expect("the token is active");
     assert_eq!((claims.client_id.as_str(), claims.audience.as_str()), ("order", "inventory"));
     assert_eq!(claims.issuer, crate::support::ISSUER);
 
@@ -127,7 +129,7 @@ async fn a_token_is_validated_for_those_who_serve_its_audience() {
     );
     assert_field(validate("", "", &[]).await, "token");
 
-    // Its leeway over, the token has expired; the asker's own has too.
+    // After the leeway the token has expired. So has the token of the client that asks, hence this refusal.
     server.advance(930);
     assert_refused(validate(&token, "", &[]).await, Code::Unauthenticated, "TOKEN_EXPIRED");
 }

@@ -1,5 +1,5 @@
-//! A service whose guard is fed by its session's trust stream, against a real server: what is revoked
-//! is refused, and what is good is not, through rotations and restarts.
+//! A service whose guard gets its trust from its session's trust stream, against a real server. It refuses revoked
+//! tokens and accepts valid ones, through rotations and restarts.
 
 use std::future::Future;
 use std::io;
@@ -22,7 +22,7 @@ use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse};
 
 use crate::support::{TestServer, assert_refused, bearing, id};
 
-/// Any service will do for a callee: this one answers, and has a stream that stays open.
+/// The callee is a health service: it answers calls, and has a stream that stays open. Any service would do.
 const SHOP: &[ServicePolicy] = &[ServicePolicy {
     service: "grpc.health.v1.Health",
     audience: "shop",
@@ -43,11 +43,11 @@ const LOOK: &[(&str, &[&str])] = &[("shop", &["shop:look"])];
 /// How long anything may take before a test fails instead of hanging.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// The way to the server, which may be at another address after its restart.
+/// A connection to the server, which may have another address after a restart.
 #[derive(Clone)]
 struct Line {
     to: Arc<Mutex<SocketAddr>>,
-    /// How many bytes have come back over it.
+    /// How many bytes the server has sent.
     heard: Arc<AtomicUsize>,
 }
 
@@ -83,11 +83,11 @@ impl Line {
                     break;
                 }
             }
-            // Whoever reads learns that there is no more.
+            // The reader learns that the connection has ended.
             let _ = to_near.shutdown().await;
         });
         tokio::spawn(async move {
-            // An end is an end, whichever side it comes from.
+            // Either side may end the connection, so an error here is no fault.
             let _ = tokio::io::copy(&mut from_near, &mut to_server).await;
         });
         Ok(near)
@@ -102,9 +102,9 @@ struct Shop {
 }
 
 impl Shop {
-    /// Opens one once it knows the keys. Whoever its client is serves the audience `shop`.
+    /// Opens a shop and returns once its guard knows the keys. Its client serves the audience `shop`.
     async fn open(server: &TestServer, line: &Line, client: &str, secret: &str) -> Self {
-        // Nobody is at the address: there is no JWK Set to poll.
+        // Nothing listens at this address, so the session cannot poll the JWK Set instead.
         let session = Session::builder("http://127.0.0.1:1", Credentials::new(id(client), secret))
             .channel(line.channel())
             .connect()
@@ -131,16 +131,16 @@ impl Shop {
         HealthClient::new(self.channel.clone()).check(request).await.map(drop)
     }
 
-    /// A stream that stays open, once it has begun.
+    /// Opens a stream that stays open, and returns once it has begun.
     async fn watch(&self, token: &str) -> Streaming<HealthCheckResponse> {
         let request = bearing(token, HealthCheckRequest::default());
         let answer = HealthClient::new(self.channel.clone()).watch(request).await;
         let mut stream = answer.expect("allowed").into_inner();
-        stream.message().await.expect("it begins").expect("it begins");
+        stream.message().await.expect("the stream begins").expect("the stream begins");
         stream
     }
 
-    /// Waits until what the guard knows makes it refuse a token.
+    /// Waits until the guard refuses a token for this reason.
     async fn until_refused(&self, token: &str, reason: &str) {
         let mut trust = self.trust.clone();
         let refused: Result<(), Status> = in_time(async {
@@ -155,10 +155,10 @@ impl Shop {
 }
 
 async fn in_time<F: Future>(what: F) -> F::Output {
-    tokio::time::timeout(PATIENCE, what).await.expect("it comes")
+    tokio::time::timeout(PATIENCE, what).await.expect("it ends before the deadline of the test")
 }
 
-/// What makes a client's tokens, or one of them, invalid.
+/// An act that revokes one token of a client, or all of them.
 #[derive(Debug, Clone, Copy)]
 enum Act {
     RevokeToken,
@@ -186,7 +186,7 @@ impl Act {
                     .expect("disabled");
             }
             Self::Delete => {
-                let etag = operator.read(server, client).await.expect("it is there").etag;
+                let etag = operator.read(server, client).await.expect("the client exists").etag;
                 operator.delete(server, client, &etag).await.expect("deleted");
             }
             Self::RevokeKey => {
@@ -198,7 +198,7 @@ impl Act {
 }
 
 #[tokio::test]
-async fn what_is_revoked_is_refused_remembered_or_not_and_its_streams_end() {
+async fn a_revoked_token_is_refused_whether_cached_or_not_and_its_streams_end() {
     let server = TestServer::start_today().await;
     let secret = server.register("shop", &[], &["shop"]).await;
     let shop = Shop::open(&server, &Line::to(&server), "shop", &secret).await;
@@ -218,24 +218,24 @@ async fn what_is_revoked_is_refused_remembered_or_not_and_its_streams_end() {
         let over = in_time(stream.message()).await.map(|_| "it goes on");
         assert_refused(over, Code::Unauthenticated, "TOKEN_REVOKED");
         match act {
-            Act::RevokeToken => shop.call(&unseen).await.expect("that one is not revoked"),
+            Act::RevokeToken => shop.call(&unseen).await.expect("only the other token was revoked"),
             _ => shop.until_refused(&unseen, "TOKEN_REVOKED").await,
         }
         match act {
             Act::RevokeKey => shop.until_refused(&bystander, "TOKEN_REVOKED").await,
-            _ => shop.call(&bystander).await.expect("it is someone else's"),
+            _ => shop.call(&bystander).await.expect("the token of another client stays valid"),
         }
-        // Those who still may get another that is good, at once.
+        // A client that may still get tokens gets a new valid one at once.
         if matches!(act, Act::RevokeToken | Act::RevokeTokens | Act::RevokeKey) {
             let fresh = server.token(&client, &secret, "shop").await.token;
-            shop.call(&fresh).await.expect("it was issued afterwards");
+            shop.call(&fresh).await.expect("the token was issued after the act");
         }
     }
 }
 
 #[tokio::test]
-async fn rotations_in_a_row_wait_for_acknowledgements_and_nothing_else() {
-    // The clock stands still: a rotation that waits for anyone who may have polled waits forever.
+async fn successive_rotations_wait_only_for_acknowledgements() {
+    // The server's clock stands still. If a rotation waited for possible pollers, it would wait forever.
     let server = TestServer::start_today().await;
     let secret = server.register("shop", &[], &["shop"]).await;
     let line = Line::to(&server);
@@ -248,7 +248,7 @@ async fn rotations_in_a_row_wait_for_acknowledgements_and_nothing_else() {
     let operator = server.operator().await;
     for _ in 0..5 {
         server.all_hold_next().await;
-        operator.rotate(&server).await.expect("everyone holds it");
+        operator.rotate(&server).await.expect("every verifier holds the next key");
         let newest = server.token("order", &order, "shop").await.token;
         for shop in &shops {
             shop.call(&newest).await.expect("the key came before its tokens");
@@ -258,7 +258,7 @@ async fn rotations_in_a_row_wait_for_acknowledgements_and_nothing_else() {
 }
 
 #[tokio::test]
-async fn a_session_goes_on_where_it_was_when_the_server_is_back() {
+async fn a_session_resumes_its_trust_stream_when_the_server_is_back() {
     const REVOKED: usize = 1000;
     let mut server = TestServer::start_today().await;
     let secret = server.register("shop", &[], &["shop"]).await;
@@ -276,20 +276,20 @@ async fn a_session_goes_on_where_it_was_when_the_server_is_back() {
     server.all_hold_next().await;
 
     server.stop().await;
-    shop.call(&token).await.expect("nobody needs the server for that");
+    shop.call(&token).await.expect("the guard needs no server to verify");
     server.restart().await;
     let before = line.heard.load(Ordering::SeqCst);
     line.leads_to(&server);
     let target = Target::Token(token.clone());
     server.operator().await.revoke_token(&server, target).await.expect("revoked");
     shop.until_refused(&token, "TOKEN_REVOKED").await;
-    let known = shop.trust.bundle().expect("there is one");
+    let known = shop.trust.bundle().expect("the session has a trust bundle");
     assert!(known.revocations.token(&"token-number-7".parse().expect("an id")).is_some());
     let heard = line.heard.load(Ordering::SeqCst) - before;
     assert!(heard < whole / 2, "{heard} bytes of {whole}: only what changed");
     assert_eq!(shop.session.health().fed_by, FedBy::Stream);
 
-    // Others may still be on their way back.
+    // Other verifiers may still be reconnecting.
     assert_refused(operator.rotate(&server).await, Code::FailedPrecondition, "VERIFIERS_BEHIND");
     server.advance(31);
     server.all_hold_next().await;

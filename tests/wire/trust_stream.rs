@@ -1,4 +1,4 @@
-//! The trust stream: what a verifier is sent, and when its stream ends.
+//! The trust stream: what the server sends to a verifier, and when the stream ends.
 
 use std::time::Duration;
 
@@ -28,7 +28,7 @@ fn refused(status: Status, code: Code, reason: &str) {
 }
 
 #[tokio::test]
-async fn a_verifier_is_sent_everything_and_then_every_change_as_it_happens() {
+async fn a_verifier_gets_a_snapshot_and_then_every_change_as_it_happens() {
     let server = TestServer::start().await;
     let operator = server.operator().await;
     let token = server.service("inventory").await;
@@ -36,7 +36,9 @@ async fn a_verifier_is_sent_everything_and_then_every_change_as_it_happens() {
     server.register("other", STOCK, &[]).await;
     operator.revoke_tokens(&server, "other").await.expect("revoked");
 
-    let mut verifier = Verifier::open(&server, &token, hello("pod-1")).await.expect("let in");
+    let mut verifier = Verifier::open(&server, &token, hello("pod-1"))
+        .await
+        .expect("the server accepts the stream");
     let first = verifier.install().await;
     assert_eq!((first.from, first.parts), (None, 1));
     assert_eq!(first.kids, sorted(kids(&server).await));
@@ -60,7 +62,7 @@ async fn a_verifier_is_sent_everything_and_then_every_change_as_it_happens() {
 }
 
 #[tokio::test]
-async fn a_stream_begins_with_a_hello_and_goes_on_with_acks_of_what_was_sent() {
+async fn a_stream_begins_with_a_hello_followed_by_acknowledgements_of_sent_epochs() {
     let server = TestServer::start().await;
     let token = server.service("inventory").await;
     for first in [ack(1), rpc::WatchTrustBundleRequest::default()] {
@@ -72,21 +74,23 @@ async fn a_stream_begins_with_a_hello_and_goes_on_with_acks_of_what_was_sent() {
         assert_field(answer, "hello.verifier_name");
     }
     for name in ["", &"~".repeat(128), "with space"] {
-        Verifier::open(&server, &token, hello(name)).await.expect("let in");
+        Verifier::open(&server, &token, hello(name)).await.expect("the server accepts the stream");
     }
-    let mut verifier = Verifier::open(&server, &token, hello("")).await.expect("let in");
+    let mut verifier =
+        Verifier::open(&server, &token, hello("")).await.expect("the server accepts the stream");
     let sent = verifier.update().await.epoch;
     verifier.say(ack(sent)).await;
     verifier.say(ack(sent)).await;
     verifier.say(ack(sent + 1)).await;
     refused(verifier.end().await, Code::InvalidArgument, "REQUEST_INVALID");
-    let mut verifier = Verifier::open(&server, &token, hello("")).await.expect("let in");
+    let mut verifier =
+        Verifier::open(&server, &token, hello("")).await.expect("the server accepts the stream");
     verifier.say(hello("")).await;
     refused(verifier.end().await, Code::InvalidArgument, "REQUEST_INVALID");
 }
 
 #[tokio::test]
-async fn only_clients_that_may_watch_are_let_in() {
+async fn a_client_without_the_scope_trust_watch_gets_no_stream() {
     let server = TestServer::start().await;
     let secret = server.register("order", STOCK, &[]).await;
     let caller = server.token("order", &secret, "countersign").await;
@@ -95,7 +99,7 @@ async fn only_clients_that_may_watch_are_let_in() {
 }
 
 #[tokio::test]
-async fn a_service_is_told_of_revocations_for_audiences_that_it_serves() {
+async fn a_service_is_told_of_revocations_only_for_audiences_that_it_serves() {
     let server = TestServer::start().await;
     let operator = server.operator().await;
     let mut inventory = server.verifier("inventory").await;
@@ -104,14 +108,18 @@ async fn a_service_is_told_of_revocations_for_audiences_that_it_serves() {
     server.register("payer", &[("billing", &["bills:write"])], &[]).await;
     operator.revoke_tokens(&server, "order").await.expect("revoked");
     assert_eq!(inventory.install().await.clients, ["order"]);
-    assert_eq!(billing.install().await.clients, [""; 0], "the epoch, and nothing in it");
+    assert_eq!(
+        billing.install().await.clients,
+        [""; 0],
+        "the update has the epoch and no revocation"
+    );
     operator.revoke_tokens(&server, "payer").await.expect("revoked");
     assert_eq!(inventory.install().await.clients, [""; 0]);
     assert_eq!(billing.install().await.clients, ["payer"]);
 }
 
 #[tokio::test]
-async fn a_verifier_that_is_back_is_sent_what_changed_meanwhile() {
+async fn a_verifier_that_reconnects_is_sent_what_changed_meanwhile() {
     let mut server = TestServer::start().await;
     let operator = server.operator().await;
     let token = server.service("inventory").await;
@@ -119,7 +127,8 @@ async fn a_verifier_that_is_back_is_sent_what_changed_meanwhile() {
         server.register(client, STOCK, &[]).await;
     }
     operator.revoke_tokens(&server, "one").await.expect("revoked");
-    let mut verifier = Verifier::open(&server, &token, hello("")).await.expect("let in");
+    let mut verifier =
+        Verifier::open(&server, &token, hello("")).await.expect("the server accepts the stream");
     let held = verifier.install().await;
     drop(verifier);
     operator.revoke_tokens(&server, "two").await.expect("revoked");
@@ -127,7 +136,8 @@ async fn a_verifier_that_is_back_is_sent_what_changed_meanwhile() {
 
     let back = async |server: &TestServer, epoch, proof| {
         let hello = going_on("", epoch, proof);
-        let mut verifier = Verifier::open(server, &token, hello).await.expect("let in");
+        let mut verifier =
+            Verifier::open(server, &token, hello).await.expect("the server accepts the stream");
         verifier.install().await
     };
     let update = back(&server, held.epoch, held.proof.clone()).await;
@@ -136,7 +146,7 @@ async fn a_verifier_that_is_back_is_sent_what_changed_meanwhile() {
     assert_eq!((nothing.from, nothing.epoch), (Some(update.epoch), update.epoch));
     assert_eq!(nothing.clients, [""; 0]);
 
-    // Whoever cannot show that it was told the same until then begins anew.
+    // A verifier whose proof does not fit gets a new snapshot.
     let mut forged = held.proof.clone();
     forged[20] ^= 1;
     for (epoch, proof) in
@@ -151,32 +161,33 @@ async fn a_verifier_that_is_back_is_sent_what_changed_meanwhile() {
 }
 
 #[tokio::test]
-async fn a_verifier_that_is_ahead_of_us_is_not_sent_back_and_nothing_is_signed_any_more() {
+async fn a_verifier_ahead_of_the_store_keeps_its_epoch_and_signing_stops() {
     let mut server = TestServer::start().await;
     let operator = server.operator().await;
     let token = server.service("inventory").await;
     server.register("order", STOCK, &[]).await;
     server.stop().await;
     let copy = server.database().with_extension("copy");
-    std::fs::copy(server.database(), &copy).expect("it is there");
+    std::fs::copy(server.database(), &copy).expect("the file exists");
     server.restart().await;
     operator.revoke_tokens(&server, "order").await.expect("revoked");
-    let mut verifier = Verifier::open(&server, &token, hello("")).await.expect("let in");
+    let mut verifier =
+        Verifier::open(&server, &token, hello("")).await.expect("the server accepts the stream");
     let held = verifier.install().await;
     server.stop().await;
-    // The copy is put back without a trace, as when the whole disk is.
-    std::fs::copy(&copy, server.database()).expect("it is there");
-    let directory = server.database().parent().expect("it is in one").to_owned();
-    for entry in std::fs::read_dir(directory).expect("it is there") {
-        let path = entry.expect("it can be read").path();
+    // The old copy is put back and the mark removed, as when a whole disk is put back.
+    std::fs::copy(&copy, server.database()).expect("the file exists");
+    let directory = server.database().parent().expect("the database is in a directory").to_owned();
+    for entry in std::fs::read_dir(directory).expect("the directory exists") {
+        let path = entry.expect("the entry can be read").path();
         if path.extension().is_some_and(|extension| extension == "epoch") {
-            std::fs::remove_file(path).expect("it is ours");
+            std::fs::remove_file(path).expect("the file can be removed");
         }
     }
     server.restart().await;
-    // A claim without its proof stops nobody.
+    // A claim of a higher epoch without its proof is ignored.
     let claim = going_on("", held.epoch + 1, held.proof.clone());
-    Verifier::open(&server, &token, claim).await.expect("let in");
+    Verifier::open(&server, &token, claim).await.expect("the server accepts the stream");
     server.operator().await;
     let ahead = going_on("", held.epoch, held.proof.clone());
     let answer = Verifier::open(&server, &token, ahead).await.map(drop);
@@ -186,24 +197,27 @@ async fn a_verifier_that_is_ahead_of_us_is_not_sent_back_and_nothing_is_signed_a
 }
 
 #[tokio::test]
-async fn a_hundred_thousand_revocations_come_in_parts() {
+async fn a_hundred_thousand_revocations_are_sent_in_parts() {
     let mut server = TestServer::start().await;
     let token = server.service("inventory").await;
     server.stop().await;
-    let database = rusqlite::Connection::open(server.database()).expect("nobody has it");
+    let database = rusqlite::Connection::open(server.database()).expect("the server has stopped");
     database
         .execute_batch(&format!(
             "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 100000)
              INSERT INTO revoked_tokens (token_id, until) SELECT printf('%016d', i), {} FROM n",
             START.as_unix() + 900
         ))
-        .expect("it is ours");
+        .expect("the database can be written");
     drop(database);
     server.restart().await;
 
-    // Who reads nothing keeps nobody waiting, and is let go.
-    let stuck = Verifier::open(&server, &token, hello("stuck")).await.expect("let in");
-    let mut verifier = Verifier::open(&server, &token, hello("")).await.expect("let in");
+    // A verifier that reads nothing does not delay the others, and is disconnected.
+    let stuck = Verifier::open(&server, &token, hello("stuck"))
+        .await
+        .expect("the server accepts the stream");
+    let mut verifier =
+        Verifier::open(&server, &token, hello("")).await.expect("the server accepts the stream");
     let update = verifier.install().await;
     assert_eq!((update.tokens.len(), update.parts), (100_000, 200));
     assert!(update.largest_part < 32 * 1024, "{}", update.largest_part);
@@ -251,13 +265,14 @@ async fn a_stream_ends_when_its_client_is_disabled_or_deleted_or_its_tokens_are_
     refused(verifier.end().await, Code::Unauthenticated, "TOKEN_REVOKED");
 
     let token = server.service("by-token").await;
-    let mut verifier = Verifier::open(&server, &token, hello("")).await.expect("let in");
+    let mut verifier =
+        Verifier::open(&server, &token, hello("")).await.expect("the server accepts the stream");
     operator.revoke_token(&server, Target::Token(token.clone())).await.expect("revoked");
     refused(verifier.end().await, Code::Unauthenticated, "TOKEN_REVOKED");
     let answer = Verifier::open(&server, &token, hello("")).await.map(drop);
     assert_refused(answer, Code::Unauthenticated, "TOKEN_REVOKED");
 
-    // Nobody else's does.
+    // The revocation of another client does not end the bystander's stream.
     server.register("order", STOCK, &[]).await;
     operator.revoke_tokens(&server, "order").await.expect("revoked");
     while bystander.install().await.epoch < server.authority().bundle().epoch {}
@@ -281,7 +296,7 @@ async fn a_stream_ends_when_what_its_client_serves_or_may_call_changes() {
 }
 
 #[tokio::test]
-async fn a_revoked_key_reaches_verifiers_at_once_and_those_with_its_tokens_come_with_others() {
+async fn a_revoked_key_reaches_verifiers_at_once_and_ends_streams_opened_with_its_tokens() {
     let server = TestServer::start().await;
     let mut verifier = server.verifier("inventory").await;
     let active = kids(&server).await[1].clone();
@@ -299,16 +314,16 @@ async fn a_retired_key_leaves_the_stream_when_its_last_token_has_expired() {
     let server = TestServer::start().await;
     let mut verifier = server.verifier("inventory").await;
     let rotated = server.operator().await.rotate(&server).await.expect("rotated");
-    let retired = rotated.retired.expect("it is set");
+    let retired = rotated.retired.expect("the field is set");
     assert!(verifier.install().await.kids.contains(&retired.kid));
-    let gone_at = retired.expire_time.expect("it is set").seconds as u64;
+    let gone_at = retired.expire_time.expect("the field is set").seconds as u64;
     server.advance(gone_at - START.as_unix());
-    server.authority().maintain(server.clock.now()).await.expect("the store is there");
+    server.authority().maintain(server.clock.now()).await.expect("the store can be written");
     assert!(!verifier.install().await.kids.contains(&retired.kid));
 }
 
 #[tokio::test]
-async fn streams_do_not_keep_a_server_that_stops() {
+async fn open_streams_do_not_delay_a_server_that_stops() {
     let mut server = TestServer::start().await;
     let mut verifiers = Vec::new();
     for service in ["inventory", "billing"] {
@@ -323,10 +338,12 @@ async fn streams_do_not_keep_a_server_that_stops() {
 }
 
 #[tokio::test]
-async fn a_verifier_that_does_not_acknowledge_is_let_go_after_thirty_seconds() {
+async fn a_verifier_that_does_not_acknowledge_is_disconnected_after_thirty_seconds() {
     let server = TestServer::start().await;
     let token = server.service("inventory").await;
-    let mut verifier = Verifier::open(&server, &token, hello("slow")).await.expect("let in");
+    let mut verifier = Verifier::open(&server, &token, hello("slow"))
+        .await
+        .expect("the server accepts the stream");
     verifier.update().await;
     tokio::time::pause();
     let began = tokio::time::Instant::now();
@@ -350,41 +367,41 @@ async fn a_verifier_that_does_not_acknowledge_is_let_go_after_thirty_seconds() {
 }
 
 #[tokio::test]
-async fn heartbeats_say_how_old_what_a_verifier_holds_is() {
+async fn heartbeats_tell_a_verifier_the_age_of_its_trust() {
     let settings = Settings { max_staleness: Duration::from_secs(120), ..Settings::default() };
     let server = TestServer::start_set(settings).await;
     let mut verifier = server.verifier("inventory").await;
     server.advance(60);
     tokio::time::pause();
-    let message = verifier.hear().await.expect("it goes on").expect("it goes on");
+    let message = verifier.hear().await.expect("the stream goes on").expect("the stream goes on");
     tokio::time::resume();
     assert!(matches!(message.event, Some(Event::Heartbeat(_))), "{message:?}");
     assert_eq!(message.issuer, crate::support::ISSUER);
-    assert_eq!(message.as_of.expect("it is set").seconds as u64, START.as_unix());
-    assert_eq!(message.age.expect("it is set").seconds, 60);
-    assert_eq!(message.max_staleness.expect("it is set").seconds, 120);
+    assert_eq!(message.as_of.expect("the field is set").seconds as u64, START.as_unix());
+    assert_eq!(message.age.expect("the field is set").seconds, 60);
+    assert_eq!(message.max_staleness.expect("the field is set").seconds, 120);
 
-    // By a clock that nobody sets: one that was set back must not make anything younger.
+    // The age is measured by a monotonic clock. Setting the wall clock changes nothing.
     server.clock.step(START.before(Duration::from_secs(1000)));
     assert_eq!(server.authority().age(), Duration::from_secs(60));
     server.clock.step(START + Duration::from_secs(1000));
     assert_eq!(server.authority().age(), Duration::from_secs(60));
 
-    // A commit shows that the store is there, and so does what is done each minute.
+    // Every commit shows that the store can be written, and so does the maintenance of each minute.
     server.register("order", STOCK, &[]).await;
     assert_eq!(server.authority().as_of(), server.clock.now());
     server.advance(60);
-    server.authority().maintain(server.clock.now()).await.expect("the store is there");
+    server.authority().maintain(server.clock.now()).await.expect("the store can be written");
     assert_eq!(server.authority().as_of(), server.clock.now());
 }
 
 #[tokio::test]
-async fn a_client_has_so_many_streams_and_no_more() {
+async fn a_client_has_a_maximum_number_of_streams() {
     let server = TestServer::start_set(Settings { max_streams: 2, ..Settings::default() }).await;
     let (token, other) = (server.service("inventory").await, server.service("billing").await);
     let open = async |token: &str| Verifier::open(&server, token, hello("")).await;
-    let first = open(&token).await.expect("let in");
-    let _second = open(&token).await.expect("let in");
+    let first = open(&token).await.expect("the server accepts the stream");
+    let _second = open(&token).await.expect("the server accepts the stream");
     assert_refused(open(&token).await.map(drop), Code::ResourceExhausted, "STREAM_LIMIT");
     let _other = open(&other).await.expect("each client has its own");
     drop(first);

@@ -12,7 +12,7 @@ use tonic::{Status, Streaming};
 
 use crate::support::{TestServer, bearing};
 
-/// How long a test waits for what must come at once.
+/// How long a test waits for a message that must come at once.
 const AT_ONCE: Duration = Duration::from_secs(20);
 
 pub struct Verifier {
@@ -20,12 +20,12 @@ pub struct Verifier {
     hears: Streaming<rpc::WatchTrustBundleResponse>,
 }
 
-/// A whole snapshot or delta.
+/// A complete snapshot or delta.
 #[derive(Debug, Clone, Default)]
 pub struct Update {
     pub epoch: u64,
     pub proof: Vec<u8>,
-    /// None for a snapshot.
+    /// `None` for a snapshot.
     pub from: Option<u64>,
     pub kids: Vec<String>,
     pub revoked_kids: Vec<String>,
@@ -39,7 +39,7 @@ pub fn hello(name: &str) -> rpc::WatchTrustBundleRequest {
     going_on(name, 0, Vec::new())
 }
 
-/// The hello of a verifier that has an epoch.
+/// The hello of a verifier that already holds an epoch.
 pub fn going_on(name: &str, have_epoch: u64, proof: Vec<u8>) -> rpc::WatchTrustBundleRequest {
     let hello =
         rpc::TrustHello { verifier_name: name.to_owned(), have_epoch, have_epoch_proof: proof };
@@ -51,16 +51,18 @@ pub fn ack(epoch: u64) -> rpc::WatchTrustBundleRequest {
 }
 
 impl TestServer {
-    /// Registers a service that serves one audience of its own name, and gives it a token.
+    /// Registers a service that serves the audience of its own name. Returns a token of it.
     pub async fn service(&self, name: &str) -> String {
         let secret = self.register(name, &[], &[name]).await;
         self.token(name, &secret, "countersign").await.token
     }
 
-    /// A verifier of a new service that holds everything, and said so.
+    /// A verifier of a new service that has received and acknowledged everything.
     pub async fn verifier(&self, service: &str) -> Verifier {
         let token = self.service(service).await;
-        let mut verifier = Verifier::open(self, &token, hello("one")).await.expect("let in");
+        let mut verifier = Verifier::open(self, &token, hello("one"))
+            .await
+            .expect("the server accepts the stream");
         verifier.install().await;
         self.all_hold_next().await;
         verifier
@@ -72,7 +74,7 @@ impl TestServer {
             if self.authority().verifiers().connected() == 0 {
                 return;
             }
-            // What the sockets have for it takes its turn.
+            // A call makes the server process what has arrived on its sockets.
             self.operator_token().await;
         }
         panic!("the server does not notice");
@@ -102,7 +104,7 @@ impl Verifier {
         first: rpc::WatchTrustBundleRequest,
     ) -> Result<Self, Status> {
         let (says, said) = mpsc::channel(64);
-        says.send(first).await.expect("there is room");
+        says.send(first).await.expect("the channel has room");
         let request = bearing(token, ReceiverStream::new(said));
         let mut client = TrustServiceClient::new(server.channel.clone());
         let hears = client.watch_trust_bundle(request).await?.into_inner();
@@ -110,26 +112,29 @@ impl Verifier {
     }
 
     pub async fn say(&self, message: rpc::WatchTrustBundleRequest) {
-        // It may have ended meanwhile; then that shows in what it hears.
+        // The stream may have ended meanwhile. The test sees that when it reads.
         let _ = self.says.send(message).await;
     }
 
     pub async fn hear(&mut self) -> Result<Option<rpc::WatchTrustBundleResponse>, Status> {
-        tokio::time::timeout(AT_ONCE, self.hears.message()).await.expect("it comes at once")
+        tokio::time::timeout(AT_ONCE, self.hears.message())
+            .await
+            .expect("the message comes at once")
     }
 
-    /// The next snapshot or delta, whole.
+    /// Receives the next snapshot or delta with all of its parts.
     pub async fn update(&mut self) -> Update {
         let mut update = Update::default();
         loop {
-            let message = self.hear().await.expect("it goes on").expect("it goes on");
+            let message =
+                self.hear().await.expect("the stream goes on").expect("the stream goes on");
             let size = prost::Message::encoded_len(&message);
-            let (content, last, from) = match message.event.expect("it says something") {
+            let (content, last, from) = match message.event.expect("the message has an event") {
                 Event::Heartbeat(_) => continue,
                 Event::Snapshot(snapshot) => (snapshot.content, snapshot.last, None),
                 Event::Delta(delta) => (delta.content, delta.last, Some(delta.from_epoch)),
             };
-            let content = content.expect("there is content");
+            let content = content.expect("the event has content");
             if update.parts == 0 {
                 let set: serde_json::Value =
                     serde_json::from_str(&content.jwks).expect("a JWK Set");
@@ -155,14 +160,14 @@ impl Verifier {
         }
     }
 
-    /// The next snapshot or delta, acknowledged.
+    /// Receives the next snapshot or delta and acknowledges it.
     pub async fn install(&mut self) -> Update {
         let update = self.update().await;
         self.say(ack(update.epoch)).await;
         update
     }
 
-    /// Why the stream ends. What comes before the end is passed over.
+    /// Waits for the end of the stream and returns its status. Messages before the end are ignored.
     pub async fn end(&mut self) -> Status {
         loop {
             match self.hear().await {
