@@ -1,5 +1,5 @@
 # What CI runs.
-check: fmt clippy signatures proto docs test shop
+check: fmt typos clippy signatures deny msrv proto docs book test shop
 
 fmt:
     cargo fmt --check
@@ -60,10 +60,24 @@ storm:
 propagation:
     cargo bench --bench propagation
 
-# What anyone can send, for a minute each. Needs cargo-fuzz and a nightly toolchain.
+# What anyone can send, a million changes each, with any toolchain. `cargo test` does some.
+fuzz-smoke:
+    FUZZ_RUNS=1000000 cargo test --release --test fuzz -- --nocapture
+
+# The same by coverage, for a minute each. Needs cargo-fuzz and a nightly toolchain.
 fuzz:
-    cargo +nightly fuzz run form -- -max_total_time=60 -max_len=4096
-    cargo +nightly fuzz run authorization -- -max_total_time=60 -max_len=512
+    FUZZ_SEEDS=target/fuzz-seeds FUZZ_RUNS=0 cargo test --test fuzz
+    for target in $(cargo +nightly fuzz list); do \
+        ASAN_OPTIONS=detect_odr_violation=0 cargo +nightly fuzz run "$target" "target/fuzz-seeds/$target" -- -max_total_time=60 -max_len=8192; \
+    done
+
+# What may be misspelt. Needs typos (PyPI or crates.io).
+typos:
+    typos
+
+# The oldest toolchain that Cargo.toml promises.
+msrv:
+    cargo +1.89 check --locked --workspace --all-targets
 
 # Writes the files that tests compare with: the configuration reference, the CLI's transcripts, what
 # build scripts generate, and the wire types of countersign-mesh.

@@ -110,6 +110,22 @@ pub enum Denial {
     ScopeNotGranted(Box<str>),
 }
 
+impl fmt::Display for Denial {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::AudienceNotGranted(audience) => {
+                write!(f, "the client has no grant for audience {audience}")
+            }
+            Self::AudienceAmbiguous => f.write_str(
+                "the request names no audience, and the client's grants do not tell which one is meant; name it, also if it is countersign",
+            ),
+            Self::ScopeNotGranted(scope) => {
+                write!(f, "the client was not granted the scope {scope}")
+            }
+        }
+    }
+}
+
 /// Decides on a request for a token.
 ///
 /// If the request names no audience, it means the client's only grant, or else the only grant that has all

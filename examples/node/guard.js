@@ -4,6 +4,7 @@ import { ServerInterceptingCall, ServerListenerBuilder, ResponderBuilder, status
 import { createRemoteJWKSet, errors, jwtVerify } from 'jose';
 
 const LONGEST_TOKEN = 4096;
+const LONGEST_LIFE_SECONDS = 86_400;
 // By how much the issuer's clock and ours may differ.
 const LEEWAY_SECONDS = 30;
 // Revoked keys leave the key set. Less than the minute for which the issuer lets it be cached.
@@ -66,12 +67,18 @@ export class Verifier {
     } catch (error) {
       throw refusal(error);
     }
-    const { kid } = verified.protectedHeader;
-    const { aud, client_id: clientId, scope, iat, exp } = verified.payload;
+    const { kid, ...others } = verified.protectedHeader;
+    const { aud, sub, client_id: clientId, scope, iat, exp } = verified.payload;
     // One audience: no other callee can use the token here. jose would take a list, too, and a token
     // that names no key as long as there is only one.
     const typed = [kid, aud, clientId, scope].every((claim) => typeof claim === 'string');
-    if (!typed || iat > Date.now() / 1000 + LEEWAY_SECONDS) {
+    // The issuer writes no other header, there is never a user, and no token lives longer than a day.
+    const issued =
+      Object.keys(others).sort().join() === 'alg,typ' &&
+      sub === clientId &&
+      exp > iat &&
+      exp - iat <= LONGEST_LIFE_SECONDS;
+    if (!typed || !issued || iat > Date.now() / 1000 + LEEWAY_SECONDS) {
       throw unauthenticated('the token is invalid');
     }
     return { clientId, scopes: new Set(scope.split(' ')), expires: (exp + LEEWAY_SECONDS) * 1000 };

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import grpc
 import jwt
 
+LONGEST_LIFE_SECONDS = 86_400
 LONGEST_TOKEN = 4096
 # By how much the issuer's clock and ours may differ.
 LEEWAY_SECONDS = 30
@@ -65,6 +66,9 @@ class Verifier:
             # Other JWTs of the same issuer are not access tokens (RFC 9068 section 4).
             if header.get("typ") != "at+jwt":
                 raise _unauthenticated("the token is not an access token")
+            # The issuer writes nothing else.
+            if header.keys() != {"alg", "kid", "typ"}:
+                raise _unauthenticated("the token is invalid")
             claims = jwt.decode(
                 token,
                 self._keys.get_signing_key(header.get("kid")),
@@ -90,6 +94,9 @@ class Verifier:
             raise _unauthenticated("the token is invalid") from None
         client_id, scope = claims["client_id"], claims["scope"]
         if not isinstance(client_id, str) or not isinstance(scope, str):
+            raise _unauthenticated("the token is invalid")
+        # There is never a user, and no token lives longer than a day.
+        if claims["sub"] != client_id or not 0 < claims["exp"] - claims["iat"] <= LONGEST_LIFE_SECONDS:
             raise _unauthenticated("the token is invalid")
         return Caller(client_id, frozenset(scope.split(" ")), claims["exp"] + LEEWAY_SECONDS)
 

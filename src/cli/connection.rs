@@ -6,7 +6,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use countersign_mesh::guard::Access;
 use countersign_mesh::internals::{Link, LinkError};
@@ -15,6 +15,7 @@ use http::header::AUTHORIZATION;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 use tonic::body::Body;
+use tonic::metadata::MetadataMap;
 use tonic::{Response, Status};
 use tower::{Service, ServiceExt};
 
@@ -75,6 +76,16 @@ impl Connection {
         &self.shared.credentials.url
     }
 
+    /// The answer to a call, and when the server gave it, by the server's own clock (RFC 9110 §6.6.1). The times in
+    /// an answer are of that clock; the one of this machine may be wrong.
+    pub fn answer_at<T>(
+        &self,
+        result: Result<Response<T>, Status>,
+    ) -> Result<(T, SystemTime), Error> {
+        let date = result.as_ref().ok().and_then(|response| date(response.metadata()));
+        Ok((self.answer(result)?, date.unwrap_or_else(SystemTime::now)))
+    }
+
     /// The answer to a call, or the error that explains its status.
     pub fn answer<T>(&self, result: Result<Response<T>, Status>) -> Result<T, Error> {
         let Credentials { url, origin, .. } = &self.shared.credentials;
@@ -107,6 +118,11 @@ impl Service<http::Request<Body>> for Connection {
                 .map_err(|error| Status::from_error(error.into()))
         })
     }
+}
+
+/// When an answer was given, if it says so.
+fn date(metadata: &MetadataMap) -> Option<SystemTime> {
+    httpdate::parse_http_date(metadata.get("date")?.to_str().ok()?).ok()
 }
 
 struct Shared {
@@ -215,6 +231,18 @@ mod tests {
         assert_eq!(asked("/countersign.v1.TokenService/RevokeToken"), Some(Vec::new()));
         assert_eq!(asked("/countersign.v1.TokenService/IssueToken"), None);
         assert!(demanded("/countersign.v1.KeyService/Strange").is_err());
+    }
+
+    #[test]
+    fn the_time_of_an_answer_is_the_one_that_it_tells() {
+        let mut metadata = MetadataMap::new();
+        assert_eq!(date(&metadata), None);
+        // From RFC 9110 §5.6.7.
+        metadata.insert("date", "Sun, 06 Nov 1994 08:49:37 GMT".parse().expect("ASCII"));
+        let told = date(&metadata).expect("it is a date");
+        assert_eq!(told, SystemTime::UNIX_EPOCH + Duration::from_secs(784_111_777));
+        metadata.insert("date", "yesterday".parse().expect("ASCII"));
+        assert_eq!(date(&metadata), None);
     }
 
     #[test]

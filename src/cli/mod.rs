@@ -25,11 +25,13 @@
 mod args;
 mod commands;
 mod config;
+mod confirm;
 mod connection;
 mod credentials;
 mod environment;
 mod error;
 mod escape;
+mod format;
 mod host;
 mod output;
 mod secret;
@@ -52,6 +54,7 @@ use crate::cli::config::{ServeConfig, StoreConfig, settings};
 use crate::cli::credentials::DevClient;
 use crate::cli::environment::Environment;
 use crate::cli::error::Error;
+use crate::cli::format::Format;
 use crate::cli::output::Output;
 
 /// Runs the program with these arguments, the first of which is its own name.
@@ -59,8 +62,19 @@ use crate::cli::output::Output;
 /// Exit codes: 0 done, 1 failed, 2 wrong usage, 3 refused by the server, 4
 /// server unreachable.
 pub fn run(args: impl Iterator<Item = OsString>) -> ExitCode {
-    let cli = match Cli::try_parse_from(args) {
+    let args: Vec<OsString> = args.collect();
+    let cli = match Cli::try_parse_from(&args) {
         Ok(cli) => cli,
+        Err(error) if error.use_stderr() && asks_for_json(&args) => {
+            // The usage stands below, after an empty line.
+            let text = error.to_string();
+            let lines = text.lines().take_while(|line| !line.is_empty()).map(str::trim);
+            let line = lines.collect::<Vec<_>>().join(" ");
+            let wrong = Error::usage(line.strip_prefix("error: ").unwrap_or(&line), "see --help");
+            // Nowhere is left to say that this failed.
+            let _ = writeln!(io::stderr(), "{}", wrong.told(Format::Json).unwrap_or_default());
+            return wrong.exit_code();
+        }
         Err(error) => {
             // Help and version go to stdout, usage errors to stderr. A reader that has left is no
             // failure.
@@ -68,6 +82,7 @@ pub fn run(args: impl Iterator<Item = OsString>) -> ExitCode {
             return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
         }
     };
+    let format = cli.global.format;
     // Not locked: `serve` logs to stderr from other threads.
     let (mut stdin, mut stdout, mut stderr) = (io::stdin(), io::stdout(), io::stderr());
     let mut edge = Edge {
@@ -78,13 +93,19 @@ pub fn run(args: impl Iterator<Item = OsString>) -> ExitCode {
     match dispatch(cli, &mut edge) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            if let Some(line) = error.line() {
+            if let Some(line) = error.told(format) {
                 // If stderr cannot be written to, there is nowhere left to say so.
                 let _ = writeln!(stderr, "{line}");
             }
             error.exit_code()
         }
     }
+}
+
+/// Whether a command line that cannot be parsed asks for JSON, as far as that can be told.
+fn asks_for_json(args: &[OsString]) -> bool {
+    args.iter().any(|arg| arg == "--format=json")
+        || args.windows(2).any(|pair| pair[0] == "--format" && pair[1] == "json")
 }
 
 /// The process's environment and streams: all that a command reads from and writes to.
@@ -103,6 +124,7 @@ fn dispatch(cli: Cli, edge: &mut Edge<'_>) -> Result<(), Error> {
         Command::Backup(args) => host::back_up(&args, store(&args.store, environment)?, output),
         Command::Restore(args) => host::restore(&args, store(&args.store, environment)?, output),
         Command::Client(command) => speak(clients::run(command, &server, output)),
+        Command::Operator(OperatorCommand::List) => speak(operators::list(&server, output)),
         Command::Operator(OperatorCommand::Create(args)) => {
             speak(operators::create(args, &server, output))
         }
@@ -116,7 +138,7 @@ fn dispatch(cli: Cli, edge: &mut Edge<'_>) -> Result<(), Error> {
         Command::Policy(PolicyCommand::Show { descriptor }) => {
             policy::show(descriptor.as_deref(), output)
         }
-        Command::Audit(AuditCommand::List { limit }) => speak(audit::list(limit, &server, output)),
+        Command::Audit(AuditCommand::List(args)) => speak(audit::list(&args, &server, output)),
         Command::Audit(AuditCommand::Verify(args)) => {
             host::verify_audit(&args, store(&args.store, environment)?, output)
         }

@@ -3,20 +3,11 @@
 use std::io::{self, Write};
 use std::time::{Duration, SystemTime};
 
-use clap::ValueEnum;
 use serde::Serialize;
 
 use crate::cli::error::Error;
 use crate::cli::escape::escape;
-
-/// How answers are written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Format {
-    /// Aligned text for people; may change.
-    Human,
-    /// One line of JSON for scripts; its keys are stable.
-    Json,
-}
+use crate::cli::format::Format;
 
 /// An answer, in both of its shapes: `Serialize` is the JSON.
 pub trait View: Serialize {

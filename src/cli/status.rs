@@ -1,7 +1,9 @@
 //! What a gRPC status means to whoever typed the command.
 
+use std::collections::BTreeMap;
 use std::error::Error as StdError;
 
+use serde_json::Value;
 use tonic::{Code, Status};
 use tonic_types::StatusExt;
 
@@ -25,7 +27,13 @@ pub fn explain(status: &Status, url: &str, origin: &str) -> Error {
         Kind::Unreachable => format!("no answer from {url} ({reason})"),
         Kind::Failed => format!("the server at {url} failed ({reason})"),
     };
+    let special = special_advice(reason, origin);
+    // A message of ours that says what to do says it last.
     let message = status.message().trim_end_matches('.');
+    let (message, told) = match message.rsplit_once("; ") {
+        Some((message, told)) if info.is_some() && special.is_none() => (message, Some(told)),
+        _ => (message, None),
+    };
     if !message.is_empty() {
         problem.push_str(&format!(": {message}"));
     }
@@ -47,13 +55,34 @@ pub fn explain(status: &Status, url: &str, origin: &str) -> Error {
             output::span(wait.as_secs().max(1))
         ),
         (_, Some(wait)) => format!("try again in {}", output::span(wait.as_secs().max(1))),
-        (reason, None) => advice(reason, status.code(), url, origin),
+        (_, None) => special
+            .or_else(|| told.map(str::to_owned))
+            .unwrap_or_else(|| advice(status.code(), url, origin)),
     };
-    match kind {
+    let error = match kind {
         Kind::Refused => Error::refused(problem, next),
         Kind::Unreachable => Error::unreachable(problem, next),
         Kind::Failed => Error::failed(problem, next),
+    };
+    error.with_reason(reason, details(status, name))
+}
+
+/// What a status says beside its reason, for scripts: its code, the field at fault, when to try again, and the
+/// metadata of the reason.
+fn details(status: &Status, code: &str) -> BTreeMap<String, Value> {
+    let told = status.get_error_details();
+    let mut details = BTreeMap::from([("code".to_owned(), Value::from(code))]);
+    if let Some(info) = told.error_info() {
+        let metadata = info.metadata.iter();
+        details.extend(metadata.map(|(key, value)| (key.clone(), Value::from(value.as_str()))));
     }
+    if let Some(violation) = told.bad_request().and_then(|bad| bad.field_violations.first()) {
+        details.insert("field".to_owned(), Value::from(violation.field.as_str()));
+    }
+    if let Some(delay) = told.retry_info().and_then(|retry| retry.retry_delay) {
+        details.insert("retry_after_seconds".to_owned(), Value::from(delay.as_secs().max(1)));
+    }
+    details
 }
 
 /// The error for a connection that could not be made, or that broke.
@@ -101,27 +130,26 @@ fn classify(code: Code) -> (Kind, &'static str) {
     }
 }
 
-/// What to do next: by the reason if it is one we know, else by the code.
-fn advice(reason: &str, code: Code, url: &str, origin: &str) -> String {
-    match reason {
-        "CLIENT_REJECTED" => return format!("check client_id and its secret or key in {origin}"),
-        "SCOPE_DENIED" | "SCOPE_MISSING" => {
-            return format!(
-                "ask an operator for the scope, or use other credentials than {origin}"
-            );
-        }
-        "AUDIENCE_DENIED" => {
-            return "name an audience that the client has a grant for, or ask an operator for one"
-                .to_owned();
-        }
+/// What to do next about a reason that takes more than its message says.
+fn special_advice(reason: &str, origin: &str) -> Option<String> {
+    Some(match reason {
+        "CLIENT_REJECTED" => format!("check client_id and its secret or key in {origin}"),
+        "SCOPE_DENIED" | "SCOPE_MISSING" => format!(
+            "have the scope granted (countersign client update ID --add-grant), or use other credentials than {origin}"
+        ),
+        "AUDIENCE_DENIED" => format!(
+            "use the credentials of a client that has a grant for it, or serves it, instead of those in {origin}"
+        ),
         "CREDENTIAL_LIMIT" => {
-            return "countersign client credential list shows when each was last used".to_owned();
+            "countersign client credential list shows when each was last used".to_owned()
         }
-        "VERIFIERS_BEHIND" => {
-            return "wait until they have caught up, or go ahead with --force".to_owned();
-        }
-        _ => {}
-    }
+        "VERIFIERS_BEHIND" => "wait until they have caught up, or go ahead with --force".to_owned(),
+        _ => return None,
+    })
+}
+
+/// What to do next, by the code.
+fn advice(code: Code, url: &str, origin: &str) -> String {
     match code {
         Code::InvalidArgument | Code::OutOfRange => "correct it and try again".to_owned(),
         Code::NotFound => "check the name; `list` shows what there is".to_owned(),

@@ -12,7 +12,7 @@ use crate::client::{NotAuthenticated, PresentedCredential};
 use crate::policy::TokenRequest;
 use crate::server::desk::Desk;
 use crate::server::limits::Throttled;
-use crate::server::notes::RequestNotes;
+use crate::server::notes::{Denied, RequestNotes};
 
 /// Who a client says it is, what it proves that with, and where it comes from.
 pub(super) struct Attempt<'a> {
@@ -25,7 +25,7 @@ pub(super) struct Attempt<'a> {
     pub(super) notes: &'a RequestNotes,
 }
 
-/// What an attempt comes to that fails.
+/// Why an attempt failed.
 #[derive(Debug)]
 pub(super) enum Failed {
     /// Too many have failed before, or the client gets too many tokens.
@@ -68,7 +68,13 @@ impl Attempt<'_> {
     ) -> Result<IssuedToken, Failed> {
         let notes = self.notes;
         let proven = self.prove(desk, "token.issue")?;
-        let granted = desk.authority.decide(proven, request).map_err(IssueError::Denied)?;
+        let granted = desk.authority.decide(proven, request).map_err(|denial| {
+            if let Some(audience) = &request.audience {
+                let _ = notes.audience.set(audience.clone());
+            }
+            let _ = notes.denied.set(Denied::new(request, &denial));
+            IssueError::Denied(denial)
+        })?;
         let now = desk.clock.now();
         desk.limits.take_token(granted.grant().client_id(), now)?;
         let issued = desk.authority.sign(&granted, now).await?;
@@ -86,7 +92,7 @@ impl Attempt<'_> {
         if let Err(IssueError::ClientRejected(_)) = &proven {
             desk.limits.note_failure(origin, client_id.as_str(), now);
         }
-        // A name that nobody has may be a misplaced secret: it is not for the log.
+        // An id that no client has may be a secret in the wrong place, so the log does not get it.
         if !matches!(&proven, Err(IssueError::ClientRejected(NotAuthenticated::UnknownClient))) {
             let _ = notes.client.set(client_id);
         }

@@ -1,15 +1,15 @@
-//! Connections: as they come in, over TLS or not, to HTTP/1.1 and HTTP/2, and to their orderly end.
+//! Connections, from being accepted to their orderly end: TLS or not, then HTTP/1.1 or HTTP/2.
 //!
-//! tonic's own server does this too, but has no bound on how many connections there are, no end for
-//! idle ones, and advertises `h2` alone over TLS.
+//! tonic's own server does this too. It has no bound on the number of connections, never ends an idle one, and
+//! advertises `h2` alone over TLS.
 //!
 //! What a slow or greedy peer finds: a TLS handshake takes ten seconds at most, and so does the first request
 //! after it. A connection that had one waits for the next for thirty seconds (HTTP/1.1), or for five to ten
 //! minutes (HTTP/2). Headers are 16 KiB at most, streams 256 a connection. Who resets streams by the dozen is
 //! cut off (h2 counts), and so is who sends PINGs, SETTINGS and the like by the thousand
-//! ([`Inbound`] counts). One over the limit of connections is closed at once instead of waiting
-//! in the backlog, so that its client can go elsewhere. Handshakes do not wait for each other: who begins
-//! many and ends none would have everyone wait.
+//! ([`Inbound`] counts). A connection over the limit is closed at once. In the
+//! backlog it would wait; closed, its client can go elsewhere. Each handshake is a task of its own, so that a peer
+//! which begins many and ends none holds up nobody else.
 
 use std::convert::Infallible;
 use std::future::Future;
@@ -49,12 +49,12 @@ const HTTP1_MAX_HEAD: usize = 64 * 1024;
 /// The largest headers of an HTTP/2 request, as h2 counts them.
 const HTTP2_MAX_HEADERS: u32 = 16 * 1024;
 
-/// How much of a body an HTTP/2 peer sends before someone reads it, and on all of a connection's streams
-/// together: no request is larger than half a mebibyte.
+/// How much of a body an HTTP/2 peer may send before someone reads it: on one stream, and on all streams of a
+/// connection together. No request is larger than half a mebibyte.
 const HTTP2_STREAM_WINDOW: u32 = 64 * 1024;
 const HTTP2_CONNECTION_WINDOW: u32 = 256 * 1024;
 
-/// How many requests one HTTP/2 connection has under way.
+/// How many requests may be under way on one HTTP/2 connection.
 const HTTP2_MAX_STREAMS: u32 = 256;
 
 /// How long a connection may take to its first request.
@@ -63,7 +63,8 @@ const FIRST_REQUEST: Duration = Duration::from_secs(10);
 /// How long a peer that is let go may take to hear of it.
 const FAREWELL: Duration = Duration::from_secs(1);
 
-/// How long a connection may be without a request. It is looked at this often, so it may be twice that.
+/// How long a connection may be without a request. This is also how often it is looked at, so that a connection may
+/// be idle for up to twice as long.
 const IDLE: Duration = Duration::from_secs(5 * 60);
 
 /// How long accepting rests when the process has no file descriptor left.
@@ -153,7 +154,7 @@ fn http() -> Builder<TokioExecutor> {
         .max_buf_size(HTTP1_MAX_HEAD);
     http.http2()
         .timer(TokioTimer::new())
-        // A peer that vanished without a word is noticed, and its connection freed.
+        // Notices a peer that vanished without closing, and frees its connection.
         .keep_alive_interval(Some(Duration::from_secs(30)))
         .keep_alive_timeout(Duration::from_secs(10))
         .initial_stream_window_size(HTTP2_STREAM_WINDOW)
@@ -163,7 +164,8 @@ fn http() -> Builder<TokioExecutor> {
     http
 }
 
-/// A peer that went before it was accepted is no reason to rest.
+/// Waits a little before accepting again, unless the failed connection was its peer's doing: a peer that left before
+/// it was accepted says nothing about the next.
 async fn rest(error: &io::Error) {
     tracing::debug!(%error, "a connection could not be accepted");
     let theirs = [
@@ -225,7 +227,8 @@ where
         }
     }
 
-    /// For as long as the peer's certificate is good, if it has one.
+    /// Speaks HTTP until the connection ends: by itself, when it idles, when the server stops, or when the peer's
+    /// certificate expires.
     async fn speak_http<IO>(self, stream: IO, peer: Peer, good_for: Option<Duration>)
     where
         IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
@@ -272,7 +275,7 @@ async fn farewell(connection: impl Future) {
     let _ = timeout(FAREWELL, connection).await;
 }
 
-/// Resolves when the peer's certificate has expired: the handshake saw that it had not.
+/// Resolves when the peer's certificate expires. It was good in the handshake.
 async fn outdated(good_for: Option<Duration>) {
     match good_for {
         Some(good_for) => tokio::time::sleep(good_for).await,

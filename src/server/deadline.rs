@@ -1,7 +1,7 @@
 //! The caller's deadline.
 //!
-//! tonic keeps it too, but around all of our layers, where a refusal gets no reason and the log no
-//! line. So it is kept within them, and there first.
+//! tonic enforces it too, around all of our layers: there a refusal gets no reason, and the log no line. We enforce
+//! it inside of them, where it passes first.
 
 use std::future::Future;
 
@@ -12,16 +12,15 @@ use tonic::Status;
 
 use crate::server::http::is_grpc;
 
-/// Ends when the caller waits no longer (`grpc-timeout`), counted from now: tonic begins to count
-/// when the outermost layer has been called, so this must be before. A header that makes no sense is
-/// none, as it is for tonic; so is one on plain HTTP, whose callers cannot read a gRPC status.
+/// When the caller stops waiting (`grpc-timeout`), counted from now. tonic begins to count once the outermost layer
+/// has been called, so that this must be called before. A malformed header counts as none, as it does for tonic. So
+/// does one on plain HTTP: its callers cannot read a gRPC status.
 pub(super) fn deadline(headers: &HeaderMap) -> Option<Sleep> {
     let waits = grpc_timeout(headers).filter(|_| is_grpc(headers));
     waits.map(tokio::time::sleep)
 }
 
-/// Answers a call in any case when its deadline has passed. What it has begun to change may be
-/// changed all the same.
+/// Answers a call when its deadline passes, finished or not. A change that the call has begun may still be made.
 pub(super) async fn keep<B: Default, E>(
     deadline: Option<Sleep>,
     call: impl Future<Output = Result<Response<B>, E>>,

@@ -1,6 +1,7 @@
 //! From what went wrong to what the caller is told: one status and one reason each.
 //!
-//! What an attacker could tell apart is one here; the log and the audit keep the difference.
+//! Failures that an attacker must not tell apart get the same status and reason. The log and the audit log keep the
+//! difference.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -28,13 +29,13 @@ pub(super) enum CallError {
     Issue(IssueError),
     /// The caller asked about tokens of an audience that it does not serve.
     NotServed(NotServed),
-    /// An operator's act came to nothing.
+    /// An operator's act was refused or could not be written.
     Act(ActError),
     /// The guard did not permit the call.
     NotPermitted,
     /// The caller's client is disabled or deleted, and so its token revoked.
     ClientGone,
-    /// The caller has an epoch that we do not have: an old copy of the store was put back.
+    /// The caller proved an epoch that this store never had: an old copy of the store was put back.
     PutBack,
     /// The caller's client has too many trust streams.
     TooManyStreams(TooManyStreams),
@@ -77,7 +78,7 @@ impl From<StoreError> for CallError {
     }
 }
 
-/// What the caller is told, and for the log what the caller is not.
+/// What the caller is told, and what only the log is.
 pub(super) struct StatusAnswer {
     code: Code,
     reason: &'static str,
@@ -265,23 +266,11 @@ fn told(code: Code, reason: &'static str, message: impl Into<String>) -> StatusA
 }
 
 fn denied(denial: &Denial) -> StatusAnswer {
-    match denial {
-        Denial::AudienceNotGranted(audience) => told(
-            Code::PermissionDenied,
-            "AUDIENCE_DENIED",
-            format!("the client has no grant for audience {audience}"),
-        ),
-        Denial::AudienceAmbiguous => told(
-            Code::PermissionDenied,
-            "AUDIENCE_DENIED",
-            "the request names no audience, and the client's grants do not tell which one is meant",
-        ),
-        Denial::ScopeNotGranted(scope) => told(
-            Code::PermissionDenied,
-            "SCOPE_DENIED",
-            format!("the client was not granted the scope {scope}"),
-        ),
-    }
+    let reason = match denial {
+        Denial::AudienceNotGranted(_) | Denial::AudienceAmbiguous => "AUDIENCE_DENIED",
+        Denial::ScopeNotGranted(_) => "SCOPE_DENIED",
+    };
+    told(Code::PermissionDenied, reason, denial.to_string())
 }
 
 fn refused(refusal: &Refusal) -> StatusAnswer {
@@ -357,8 +346,8 @@ fn refused(refusal: &Refusal) -> StatusAnswer {
     told(code, refusal.reason(), message)
 }
 
-/// Gives errors that no method made the form that all of ours have, and the code that the
-/// design says.
+/// Completes errors that came from tonic or a library rather than from a method: they get the form and the code
+/// that all of ours have.
 pub(super) fn complete<B: Default>(response: Response<B>) -> Response<B> {
     let Some(status) = Status::from_header_map(response.headers()) else { return response };
     if status.code() == Code::Ok || !status.details().is_empty() {

@@ -1,4 +1,4 @@
-//! From fields of messages to values, and back. What is wrong is told by field.
+//! From fields of messages to values, and back. An error names its field.
 
 use std::time::Duration;
 
@@ -60,7 +60,7 @@ pub(super) fn life(
     }
 }
 
-/// How many entries a page shall have.
+/// How many entries a page is to have.
 pub(super) fn page_size(asked: i32) -> Result<usize, InvalidField> {
     match usize::try_from(asked) {
         Ok(0) => Ok(100),

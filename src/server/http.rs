@@ -9,14 +9,16 @@ use tower::ServiceExt;
 
 use crate::server::oauth;
 
-/// Puts plain HTTP beside the gRPC services, also below the issuer's path if that has one. What is
-/// neither is not found: tonic would answer it as if it were gRPC.
+/// Puts plain HTTP beside the gRPC services, and also below the issuer's path if it has one. A request for neither is
+/// answered with 404 here, because tonic would answer it as if it were gRPC.
 pub(super) fn beside(grpc: Router, plain: Router, issuer: &Issuer) -> Router {
     let issuer_path = oauth::path_of(issuer);
-    let below = plain.clone();
+    // At the root of the port a call without a method is gRPC's to refuse, so that only what is not gRPC gets here.
+    let below = plain.clone().merge(oauth::home());
     let otherwise = move |mut request: Request| {
         let (grpc, below) = (grpc.clone(), below.clone());
-        let meant = oauth::without_path(request.uri(), &issuer_path);
+        let is_root = || (request.uri().path() == "/").then(|| request.uri().clone());
+        let meant = oauth::without_path(request.uri(), &issuer_path).or_else(is_root);
         async move {
             if is_grpc(request.headers()) {
                 return grpc.oneshot(request).await.into_response();

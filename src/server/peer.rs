@@ -1,4 +1,4 @@
-//! What requests know of the connection that they came over, and it of them.
+//! What a request knows of its connection, and a connection of its requests.
 
 use std::convert::Infallible;
 use std::future::{Future, ready};
@@ -42,7 +42,7 @@ impl Activity {
         self.begun.load(Ordering::Relaxed)
     }
 
-    /// How many are not over: their answers are still being made or sent.
+    /// How many are under way: their answers are still being made or sent.
     pub(super) fn under_way(&self) -> usize {
         self.under_way.load(Ordering::Relaxed)
     }
@@ -108,7 +108,8 @@ where
     }
 }
 
-/// As hyper refuses a head that is none: before anyone looks at what it asks for.
+/// The answer to a head that is refused. Like hyper's own for what is no head at all, it comes before anyone looks at
+/// what is asked for, and leaves no line in the request log.
 fn refusal(misframed: Misframed) -> Response<Body> {
     tracing::debug!(why = misframed.why, "a request was refused for its head");
     let mut response = Response::new(Body::from(format!("{}\n", misframed.why)));

@@ -17,14 +17,14 @@ use tower::{Layer, Service};
 
 use crate::server::deadline::{deadline, keep};
 use crate::server::errors;
-use crate::server::notes::{OVERLOADED, RequestNotes};
+use crate::server::notes::{Denied, OVERLOADED, RequestNotes};
 
 /// Is told of each call that the guard refused to a client that it knows: the client, the path, the
 /// reason, and where the call came from.
 pub(super) type NoteRefused = Arc<dyn Fn(&ClientId, &str, &'static str, &str) + Send + Sync>;
 
-/// Adds [`RequestNotes`] to each request, writes the line, tells of whom the guard refused, and
-/// completes errors on their way out.
+/// Adds [`RequestNotes`] to each request. When the answer is there it writes the line, reports whom the guard
+/// refused, and completes errors on their way out.
 #[derive(Clone)]
 pub(super) struct RequestLog {
     ids: Arc<RequestIds>,
@@ -122,8 +122,8 @@ where
     }
 }
 
-/// The line of a request. It is written in any case: the future of a caller that hangs up before
-/// the answer is dropped.
+/// The line of a request. It is written in any case: when a caller hangs up before the answer, the future is dropped,
+/// and the line with it.
 struct Line {
     id: RequestId,
     uri: Uri,
@@ -134,7 +134,7 @@ struct Line {
 
 impl Line {
     fn end<R>(mut self, response: &Response<R>) {
-        // Absent when the call ends well or streams: then the status comes after the messages.
+        // Absent from the head of a call that ends well or streams: its status comes after the messages.
         let status = Status::from_header_map(response.headers());
         let code = match status {
             Some(status) => status.code(),
@@ -160,14 +160,18 @@ impl Line {
         let path = self.uri.path();
         let client = self.notes.client.get().map_or("", ClientId::as_str);
         let audience = self.notes.audience.get().map_or("", Audience::as_str);
+        let denied = self.notes.denied.get();
+        // Only in lines that have them.
+        let scopes = denied.map(Denied::scopes);
+        let detail = denied.map_or(detail, Denied::why);
         let micros = u64::try_from(self.started.elapsed().as_micros()).unwrap_or(u64::MAX);
-        // A probe every few seconds is nothing that an operator wants to read by default.
+        // Probes come every few seconds. By default no operator wants to read them.
         if path.starts_with("/grpc.") || path.starts_with("/health/") {
             tracing::debug!(%id, ?path, client, audience, outcome, detail, micros, "request");
         } else if code == Code::Unavailable && outcome != OVERLOADED {
             tracing::error!(%id, ?path, client, audience, outcome, detail, micros, "request");
         } else {
-            tracing::info!(%id, ?path, client, audience, outcome, detail, micros, "request");
+            tracing::info!(%id, ?path, client, audience, scopes, outcome, detail, micros, "request");
         }
     }
 }

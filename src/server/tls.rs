@@ -1,7 +1,7 @@
 //! TLS: from certificate files to what handshakes use, and again when the files change.
 //!
-//! Handshakes that begin after a change use the new files; connections that are there keep what they
-//! have. Files that are no good change nothing: the server goes on with what it read last.
+//! Handshakes that begin after a change use the new files; open connections keep what they have. Files that cannot be
+//! used change nothing: the server goes on with what it read last.
 
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -46,7 +46,7 @@ pub struct Tls {
     seen: Mutex<Option<Vec<Version>>>,
 }
 
-/// Why a file is of no use.
+/// Why a file cannot be used.
 #[derive(Debug)]
 pub struct TlsError {
     /// The file.
@@ -114,10 +114,10 @@ impl Tls {
         Ok(Self { files, current, seen: Mutex::new(Some(seen)) })
     }
 
-    /// Reads the files again if they have changed since they were read last. If one of them is of
-    /// no use, everything stays as it is, and the log has an error, once for each change.
+    /// Reads the files again if they have changed since they were read last. If one of them cannot be used, everything
+    /// stays as it is, and the log gets one error for each change.
     pub fn refresh(&self, now: Timestamp) {
-        // Before the files are read: what changes meanwhile is found the next time.
+        // Taken before the files are read, so that a change in between is found the next time.
         let found = versions(&self.files);
         let before =
             self.seen.lock().unwrap_or_else(PoisonError::into_inner).replace(found.clone());
@@ -148,7 +148,7 @@ pub(super) struct Presented {
 }
 
 impl Presented {
-    /// What a client presented in its handshake. One whose names cannot be read is as good as none.
+    /// The certificate that a client presented in its handshake. One whose names cannot be read counts as none.
     pub(super) fn by<IO>(stream: &TlsStream<IO>) -> Option<Self> {
         let leaf = stream.get_ref().1.peer_certificates()?.first()?;
         let not_after = Certificate::from_der(leaf).ok()?.tbs_certificate().validity().not_after;
@@ -233,7 +233,7 @@ fn certified(
         Err(rustls::Error::InconsistentKeys(rustls::InconsistentKeys::KeyMismatch)) => {
             Err(fails(TlsProblem::KeyOfAnother(files.cert.clone())))
         }
-        // A key that does not say what its public half is.
+        // Some kinds of key do not say what their public half is; those cannot be compared.
         Err(rustls::Error::InconsistentKeys(_)) => Ok(certified),
         Err(error) => Err(TlsError {
             path: files.cert.clone(),
@@ -282,7 +282,7 @@ fn looks_like_pem(text: &[u8]) -> bool {
     text.windows(BEGIN.len()).any(|window| window == BEGIN)
 }
 
-/// No error: what mounts certificates into containers often leaves them so.
+/// Warns of a key that others can read. It is no error: orchestrators often mount certificates into containers so.
 fn warn_if_open(key: &Path) {
     if fs::metadata(key).is_ok_and(|found| open_to_others(&found).is_some()) {
         tracing::warn!(path = %key.display(), "others on this machine can read the TLS key");
@@ -290,7 +290,7 @@ fn warn_if_open(key: &Path) {
 }
 
 fn warn_if_out_of_date(chain: &[CertificateDer<'_>], path: &Path, now: Timestamp) {
-    // What is no certificate is found out with its key.
+    // A leaf that is no certificate fails when it is matched with its key.
     let Some(Ok(leaf)) = chain.first().map(|leaf| Certificate::from_der(leaf)) else { return };
     let validity = leaf.tbs_certificate().validity();
     let now = Duration::from_secs(now.as_unix());

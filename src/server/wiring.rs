@@ -38,7 +38,7 @@ use crate::server::oauth::{self, Endpoints};
 use crate::server::request_log::{NoteRefused, RequestLog};
 use crate::server::tls::Tls;
 
-/// Services that anyone may call: whether we are up, and what there is to call.
+/// Services that anyone may call without a token: health and reflection.
 const PUBLIC_SERVICES: [&str; 3] = [
     "grpc.health.v1.Health",
     "grpc.reflection.v1.ServerReflection",
@@ -51,7 +51,7 @@ const MAX_MESSAGE: usize = 64 * 1024;
 /// The largest request of `ClientService`: a client with all the grants that it can have fits.
 const MAX_CLIENT_MESSAGE: usize = 512 * 1024;
 
-/// How often the authority does what is due now and then.
+/// How often the authority does its maintenance.
 const MAINTENANCE: Duration = Duration::from_secs(60);
 
 /// How often the schedule of rotations is looked at.
@@ -97,28 +97,30 @@ pub async fn serve(
     stop: impl Future<Output = ()>,
     grace: Duration,
 ) -> Result<(), ServeError> {
-    serve_with(listener, authority, clock, Options::default(), stop, grace).await
+    serve_with(vec![listener], authority, clock, Options::default(), stop, grace).await
 }
 
-/// Serves until `stop` resolves, then accepts nothing new and lets calls end, for `grace` at most.
+/// Serves on all listeners until `stop` resolves, then accepts nothing new and lets calls end, for `grace` at most.
 ///
 /// # Errors
 /// When it cannot begin, or ends before it is told to.
 pub async fn serve_with(
-    listener: TcpListener,
+    listeners: Vec<TcpListener>,
     authority: Arc<Authority>,
     clock: Clock,
     options: Options,
     stop: impl Future<Output = ()>,
     grace: Duration,
 ) -> Result<(), ServeError> {
-    // Without it small answers wait for acknowledgements.
-    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+    // Without TCP_NODELAY, small answers wait for acknowledgements (Nagle's algorithm).
+    let incoming =
+        listeners.into_iter().map(|listener| TcpIncoming::from(listener).with_nodelay(Some(true)));
+    let incoming = futures_util::stream::select_all(incoming);
     serve_on(incoming, authority, clock, options, stop, grace).await
 }
 
 /// [`serve_with`] connections that come in some other way than from a listener of the system, such as
-/// those of a simulated network. When no more come, that is a stop too.
+/// those of a simulated network. The end of `incoming` stops the server, too.
 ///
 /// # Errors
 /// When it cannot begin, or ends before it is told to.
@@ -173,10 +175,10 @@ where
             drain(&mut server, grace).await
         }
     };
-    // Not cut off: it may have taken refusals that it gives back only when they cannot be written.
+    // Maintenance is waited for and not cut off: it may hold refusals that it has taken to write, and would lose them.
     let _ = tokio::time::timeout_at(deadline, maintenance).await;
-    // What is only in memory is written down; a store that is not there takes nothing. It was all only if
-    // nobody who may still authenticate was cut off.
+    // Write down what is only in memory. The end was in order only if no call was cut off that could still
+    // authenticate someone; only then is every last use known (`close`).
     let written = match ended {
         Some(Ok(())) => authority.close(clock.now()).await,
         Some(Err(_)) | None => authority.maintain(clock.now()).await,
@@ -216,7 +218,7 @@ impl Health {
             .max_decoding_message_size(MAX_MESSAGE)
     }
 
-    /// Tells those who watch, and ends their watching: it would outlast every other call.
+    /// Tells everyone who watches, and ends their streams: these would outlast every other call.
     async fn stop(&mut self) {
         for name in Self::NAMES {
             self.0.set_service_status(name, ServingStatus::NotServing).await;
@@ -228,10 +230,10 @@ impl Health {
 /// Countersign's own services are protected like anyone's, by their own annotations.
 fn guard(authority: &Authority, clock: &Clock) -> Guard {
     let trust = Trust::live(authority.trust(), Arc::default());
-    // The request log has the refusals.
+    // No refusal log of the guard's own: the request log has the refusals.
     let guard = Guard::builder(trust)
         .services(rpc::POLICIES)
-        // It ends its streams itself, and not because their tokens expire.
+        // The trust service ends its streams itself, and not when their tokens expire.
         .streams_outlive_tokens(<TrustServiceServer<TrustStreams> as NamedService>::NAME)
         .clock(clock.clone())
         .without_refusal_log();
@@ -271,7 +273,7 @@ async fn maintain(authority: Arc<Authority>, clock: Clock, stopped: watch::Recei
     let mut stopped = pin!(until_dropped(stopped));
     let mut due = tokio::time::interval(MAINTENANCE);
     due.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    // The first tick is now.
+    // The first tick is immediate.
     due.tick().await;
     loop {
         tokio::select! {
@@ -284,8 +286,8 @@ async fn maintain(authority: Arc<Authority>, clock: Clock, stopped: watch::Recei
     }
 }
 
-/// Rotates the keys by schedule, if there is one. When the gate does not let a rotation pass it is tried
-/// again, and nobody is left to wonder.
+/// Rotates the keys by schedule, if there is one. A rotation that the gate refuses is tried again, with a warning
+/// once a minute.
 async fn rotate(authority: Arc<Authority>, clock: Clock, stopped: watch::Receiver<()>) {
     let mut stopped = pin!(until_dropped(stopped));
     let mut due = tokio::time::interval(SCHEDULE);
@@ -324,7 +326,7 @@ fn routes(
             .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
     };
     let setup = |error: tonic_reflection::server::Error| ServeError::Setup(error.to_string());
-    // v1alpha for the tools that know nothing else.
+    // v1alpha is for tools that know no later version.
     let reflection = reflected().build_v1().map_err(setup)?;
     let reflection_alpha = reflected().build_v1alpha().map_err(setup)?;
 

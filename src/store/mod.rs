@@ -41,8 +41,9 @@
 //! # What it does not do
 //!
 //! It decides nothing: `authority` and `policy` do. It stores no client's secret, only its hash. It does not
-//! repair a damaged database or mend a broken audit chain; it reports them. It does not replicate, and has no
-//! way back to an older version of the schema.
+//! repair a damaged database or mend a broken audit chain; it reports them. It has no connection pool: one
+//! connection writes, and another reads the audit log. It does not replicate, and has no way back to an older
+//! version of the schema.
 
 mod audit;
 mod commit;

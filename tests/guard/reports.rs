@@ -1,16 +1,16 @@
 //! What operators see: lines, counts, and a guard that only reports.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, Once};
 use std::time::Duration;
 
 use countersign_mesh::testing::START;
 use countersign_mesh::token::Audiences;
 use metrics::{Counter, Gauge, Histogram, Key, KeyName, Metadata, Recorder, SharedString, Unit};
 use tonic::Request;
-use tracing::subscriber::DefaultGuard;
 
 use crate::support::{Rig, SERVER_STREAM, UNARY, UNDECLARED, next, reason};
 
@@ -58,12 +58,18 @@ impl Recorder for Counts {
     }
 }
 
-#[derive(Clone, Default)]
-struct Log(Arc<Mutex<Vec<u8>>>);
+thread_local! {
+    /// What was logged on this thread, which is all that a test does.
+    static LOGGED: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Takes lines for whichever test writes them. One subscriber serves all tests: with one each, a line that another
+/// test is the first to come to may be switched off for all of them.
+struct Log;
 
 impl io::Write for Log {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.lock().expect("no thread panicked with the lock").extend_from_slice(bytes);
+        LOGGED.with_borrow_mut(|logged| logged.extend_from_slice(bytes));
         Ok(bytes.len())
     }
     fn flush(&mut self) -> io::Result<()> {
@@ -72,21 +78,24 @@ impl io::Write for Log {
 }
 
 impl Log {
-    fn start() -> (Self, DefaultGuard) {
-        let log = Self::default();
-        let writer = log.clone();
-        let subscriber = tracing_subscriber::fmt()
-            .without_time()
-            .with_ansi(false)
-            .with_target(false)
-            .with_writer(move || writer.clone())
-            .finish();
-        (log, tracing::subscriber::set_default(subscriber))
+    fn start() -> Self {
+        static SUBSCRIBER: Once = Once::new();
+        SUBSCRIBER.call_once(|| {
+            let subscriber = tracing_subscriber::fmt()
+                .without_time()
+                .with_ansi(false)
+                .with_target(false)
+                .with_writer(|| Self)
+                .finish();
+            tracing::subscriber::set_global_default(subscriber).expect("no other test sets one");
+        });
+        // A test may follow another on its thread.
+        LOGGED.take();
+        Self
     }
 
     fn lines(&self) -> Vec<String> {
-        let bytes = self.0.lock().expect("no thread panicked with the lock").clone();
-        let text = String::from_utf8(bytes).expect("UTF-8");
+        let text = LOGGED.with_borrow(|logged| String::from_utf8(logged.clone()).expect("UTF-8"));
         text.lines().map(|line| line.trim().to_owned()).collect()
     }
 }
@@ -96,7 +105,7 @@ async fn each_refusal_writes_one_log_line_and_counts_once() {
     let counts = Counts::default();
     let _recorder = metrics::set_default_local_recorder(&counts);
     let mut rig = Rig::new();
-    let (log, _subscriber) = Log::start();
+    let log = Log::start();
     let order = || rig.issuer.token("order").audience("echo");
     let (forged, scopeless) = (order().forged().mint(), order().mint());
 
@@ -129,7 +138,7 @@ async fn each_refusal_writes_one_log_line_and_counts_once() {
 #[tokio::test]
 async fn without_refusal_log_a_refusal_writes_no_line() {
     let mut rig = Rig::with(|guard| guard.without_refusal_log());
-    let (log, _subscriber) = Log::start();
+    let log = Log::start();
     rig.unary(UNARY, Request::new(())).await.expect_err("no token");
     assert_eq!(log.lines(), [""; 0]);
 }
@@ -139,7 +148,7 @@ async fn a_stream_that_ends_in_both_directions_is_reported_once() {
     let counts = Counts::default();
     let _recorder = metrics::set_default_local_recorder(&counts);
     let mut rig = Rig::new();
-    let (log, _subscriber) = Log::start();
+    let log = Log::start();
     let mut stream = rig.bidi(rig.token().on(())).await.expect("admitted");
     next(&mut stream).await.expect("a message");
     next(&mut stream).await.expect_err("it ends");
@@ -157,7 +166,7 @@ async fn a_guard_that_only_reports_refuses_nothing_until_its_date() {
     let counts = Counts::default();
     let _recorder = metrics::set_default_local_recorder(&counts);
     let mut rig = Rig::with(|guard| guard.report_only_until(START + DAY));
-    let (log, _subscriber) = Log::start();
+    let log = Log::start();
     assert_eq!(counts.gauge(), 1.0);
     let scopeless = |rig: &Rig| rig.issuer.token("order").audience("echo").mint();
 
@@ -199,7 +208,7 @@ async fn a_token_that_someone_else_verified_does_not_count_as_permitted() {
 #[tokio::test(start_paused = true)]
 async fn a_guard_that_only_reports_ends_no_stream_until_its_date() {
     let mut rig = Rig::with(|guard| guard.report_only_until(START + DAY));
-    let (log, _subscriber) = Log::start();
+    let log = Log::start();
     let token = rig.token();
     let mut stream = rig.server_stream(SERVER_STREAM, token.on(())).await.expect("admitted");
     next(&mut stream).await.expect("a message");

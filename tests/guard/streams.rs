@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use countersign_mesh::claims::MAX_TOKEN_LIFE;
 use countersign_mesh::testing::TestToken;
 use tokio::time::{Instant, advance};
 use tonic::{Code, Status};
@@ -130,11 +131,17 @@ async fn opting_out_one_service_leaves_others_whose_names_begin_alike() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_token_that_never_expires_ends_no_stream() {
+async fn a_token_with_the_longest_life_keeps_its_stream_and_one_with_a_longer_life_opens_none() {
     let mut rig = Rig::new();
-    let forever =
-        rig.issuer.token("order").audience("echo").scopes("echo:call").life(Duration::MAX);
-    let token = forever.mint();
+    let token = |rig: &Rig, life: Duration| {
+        rig.issuer.token("order").audience("echo").scopes("echo:call").life(life).mint()
+    };
+    for too_long in [MAX_TOKEN_LIFE + Duration::from_secs(1), Duration::MAX] {
+        let token = token(&rig, too_long);
+        let refused = rig.server_stream(SERVER_STREAM, token.on(())).await;
+        assert_eq!(reason(&refused.map(drop).expect_err("no issuer makes it")), "TOKEN_INVALID");
+    }
+    let token = token(&rig, MAX_TOKEN_LIFE);
     let mut stream = rig.server_stream(SERVER_STREAM, token.on(())).await.expect("admitted");
     next(&mut stream).await.expect("a message");
     let waited = tokio::time::timeout(OVER, stream.message()).await;

@@ -149,8 +149,8 @@ def tokens(issuer):
     forged = base64.urlsafe_b64encode(b'{"iss":"x"}').rstrip(b"=").decode()
     yes, no = "OK", "UNAUTHENTICATED"
     yield "a good one", good, yes
-    yield "just expired", issuer.mint(exp=now - 5), yes
-    yield "expired", issuer.mint(exp=now - LEEWAY_SECONDS - 5), no
+    yield "just expired", issuer.mint(iat=now - 65, exp=now - 5), yes
+    yield "expired", issuer.mint(iat=now - 95, exp=now - LEEWAY_SECONDS - 5), no
     yield "without expiry", issuer.mint(exp=REMOVED), no
     yield "from the future", issuer.mint(iat=now + 300, exp=now + 600), no
     yield "not yet good", issuer.mint(nbf=now + 300, exp=now + 600), no
@@ -159,6 +159,12 @@ def tokens(issuer):
     yield "for no audience", issuer.mint(aud=REMOVED), no
     yield "of another issuer", issuer.mint(iss="https://elsewhere.example"), no
     yield "of no issuer", issuer.mint(iss=REMOVED), no
+    yield "of a user", issuer.mint(sub="alice"), no
+    yield "that lives a day", issuer.mint(exp=now + 86_400 - 1), yes
+    yield "that lives longer", issuer.mint(iat=now, exp=now + 86_401), no
+    yield "that lives for ever", issuer.mint(exp=now * 1000), no
+    yield "that never lived", issuer.mint(iat=now + 5, exp=now + 5), no
+    yield "with more in its header", issuer.mint(header={"zip": "DEF"}), no
     yield "of nobody", issuer.mint(client_id=REMOVED), no
     yield "of a number", issuer.mint(client_id=7), no
     yield "with a list of scopes", issuer.mint(scope=ALL.split()), no
@@ -222,7 +228,7 @@ def told(warehouse, issuer):
 def stream(warehouse, issuer):
     """A stream ends with its token."""
     expires = int(time.time()) - LEEWAY_SECONDS + 2
-    metadata = [("authorization", f"Bearer {issuer.mint(exp=expires)}")]
+    metadata = [("authorization", f"Bearer {issuer.mint(iat=expires - 60, exp=expires)}")]
 
     def requests():
         yield stock_pb2.PickRequest()

@@ -11,7 +11,8 @@ fn each_request_is_logged_in_one_line_with_caller_method_and_outcome() {
     let sandbox = Sandbox::new();
     let server = sandbox.serve(&["--dev", "--log-format", "json"]);
     sandbox.json(DEMO, &["token", "issue"]);
-    sandbox.run(&["token", "issue", "--credentials", DEMO, "--scope", "other"]).failed(3);
+    let other = ["token", "issue", "--credentials", DEMO, "--audience", "demo", "--scope", "other"];
+    sandbox.run(&other).failed(3);
     sandbox.run_with_input(&["token", "validate", "--credentials", DEMO, "-"], "noise");
     let log = server.stop().stderr;
 
@@ -25,7 +26,11 @@ fn each_request_is_logged_in_one_line_with_caller_method_and_outcome() {
     assert_eq!(told("path"), ["IssueToken", "IssueToken", "IssueToken", "ValidateToken"].map(path));
     assert_eq!(told("client"), ["demo"; 4]);
     assert_eq!(told("outcome"), ["ok", "SCOPE_DENIED", "ok", "ok"]);
-    assert_eq!(told("audience"), ["demo", "", "countersign", ""]);
+    assert_eq!(told("audience"), ["demo", "demo", "countersign", ""]);
+    let why = "the client was not granted the scope other";
+    assert_eq!(told("detail"), ["", why, "", ""]);
+    let scopes: Vec<_> = requests.iter().map(|request| request["scopes"].as_str()).collect();
+    assert_eq!(scopes, [None, Some("other"), None, None]);
     assert!(
         requests.iter().all(|request| request["micros"].is_u64() && request["level"] == "INFO")
     );
@@ -54,7 +59,9 @@ fn requests_over_plain_http_are_logged_the_same_way() {
     assert_eq!(told("client"), ["demo", "demo", ""]);
     assert_eq!(told("audience"), ["demo", "", ""]);
     assert_eq!(told("outcome"), ["ok", "invalid_scope", "invalid_client"]);
-    assert_eq!(told("detail"), ["", "", "unknown_client"]);
+    let why = "the client was not granted the scope other";
+    assert_eq!(told("detail"), ["", why, "unknown_client"]);
+    assert_eq!(requests[1]["scopes"], "other");
 }
 
 #[test]

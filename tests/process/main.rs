@@ -2,6 +2,7 @@
 
 mod commands;
 mod crash;
+mod everyday;
 mod faults;
 mod leaks;
 mod log;

@@ -8,27 +8,33 @@ use std::process::Command;
 
 use crate::support::{Finished, PROGRAM, Sandbox, finish};
 
-/// Runs a line in a shell, in another directory.
-fn paste(sandbox: &Sandbox, line: &str) -> Finished {
-    finish(sandbox.program("sh").args(["-c", line]).current_dir(sandbox.path("elsewhere")), "")
+/// Runs lines in a shell, in the sandbox.
+fn paste(sandbox: &Sandbox, lines: &[&str]) -> Finished {
+    finish(sandbox.program("sh").args(["-c", &lines.join("\n")]), "")
 }
 
 #[test]
-fn the_printed_commands_work_from_any_directory_and_after_a_restart() {
+fn the_printed_commands_work_in_the_servers_directory_and_after_a_restart() {
     let sandbox = Sandbox::new();
-    fs::create_dir(sandbox.path("elsewhere")).expect("nothing has this name yet");
     // The printed commands must quote characters that are special to a shell.
-    let data_dir = "it's \"a\" $HOME";
-    for _ in 0..2 {
+    for data_dir in ["countersign-dev", "it's \"a\" $HOME", "countersign-dev"] {
         let mut server = sandbox.serve(&["--dev", "--data-dir", data_dir]);
-        let commands = server.commands(3);
-        let [issue, validate, rotate] = commands.as_slice() else { panic!("{commands:?}") };
-        let token = paste(&sandbox, issue).ok();
+        let commands = server.commands(6);
+        let commands: Vec<&str> = commands.iter().map(String::as_str).collect();
+        let [issue, validate, secret, curl, rotate, help] = commands.as_slice() else {
+            panic!("{commands:?}")
+        };
+        let token = paste(&sandbox, &[issue]).ok();
         assert_eq!(token.trim().split('.').count(), 3, "{token}");
-        let validated = paste(&sandbox, validate).ok();
+        let validated = paste(&sandbox, &[validate]).ok();
         assert!(validated.starts_with("active:"), "{validated}");
-        let rotated = paste(&sandbox, rotate).ok();
+        if there_is("curl") {
+            let answer = paste(&sandbox, &[secret, curl]).ok();
+            assert!(answer.contains("\"access_token\":"), "{answer}");
+        }
+        let rotated = paste(&sandbox, &[rotate]).ok();
         assert!(rotated.contains("retired:"), "{rotated}");
+        assert!(paste(&sandbox, &[help]).ok().contains("Usage:"));
         server.stop();
     }
 }

@@ -180,7 +180,7 @@ fn stores_created_concurrently_with_one_kek_all_open() {
 }
 
 #[test]
-fn a_development_server_never_listens_beyond_loopback() {
+fn serve_dev_refuses_addresses_off_loopback() {
     let sandbox = Sandbox::new();
     for args in [
         &["serve", "--dev", "--listen", "0.0.0.0:0"][..],
@@ -319,4 +319,41 @@ fn a_kek_from_the_environment_is_not_written_to_a_file() {
     let line = finish(&mut dev(), "").failed(1);
     assert!(line.contains("cannot read the key-encryption key"), "{line}");
     assert!(!sandbox.listing(DEV).contains(&"kek".to_owned()));
+}
+
+#[test]
+fn a_missing_store_is_reported_before_a_port_that_is_in_use() {
+    let sandbox = Sandbox::new();
+    let taken = TcpListener::bind("127.0.0.1:0").expect("loopback is there");
+    let address = taken.local_addr().expect("the socket is bound").to_string();
+    let serve = ["serve", "--data-dir", "elsewhere", "--listen", &address];
+    let line = sandbox.run(&serve).failed(1);
+    assert!(line.contains("elsewhere") && line.contains("countersign init"), "{line}");
+    // A store that is in use is also reported before the port.
+    let server = sandbox.dev();
+    let second = sandbox.run(&["serve", "--data-dir", DEV, "--listen", &address]).failed(1);
+    assert!(second.contains("another process has the store"), "{second}");
+    server.stop();
+    // With the store free, the port is reported.
+    let line = sandbox.run(&["serve", "--data-dir", DEV, "--listen", &address]).failed(1);
+    assert!(line.contains("is in use by another process"), "{line}");
+}
+
+#[test]
+fn several_addresses_are_served_and_each_is_printed() {
+    let sandbox = Sandbox::new();
+    fs::write(sandbox.path("c.toml"), "listen = [\"127.0.0.1:0\", \"localhost:0\"]\n")
+        .expect("the file can be written");
+    let mut command = sandbox.program(PROGRAM);
+    let mut server = Server::start(command.args(["serve", "--dev", "--config", "c.toml"]));
+    let second = server.wait_for_output("Countersign serves on ");
+    let urls = [server.url.clone(), second.replace("Countersign serves on ", "")];
+    assert_ne!(urls[0], urls[1]);
+    for url in &urls {
+        let text = sandbox.text(OPERATOR).replace(&urls[0], url);
+        fs::write(sandbox.path("o.toml"), text).expect("the file can be written");
+        sandbox.set_mode("o.toml", 0o600);
+        sandbox.run(&["keys", "list", "--credentials", "o.toml"]).ok();
+    }
+    server.stop();
 }

@@ -56,7 +56,7 @@ async fn health_watchers_are_told_of_a_stop_and_do_not_delay_it() {
 }
 
 #[test]
-fn sigint_and_sigterm_stop_the_server_in_order() {
+fn sigterm_and_sigint_each_stop_the_server_in_order() {
     for signal in ["TERM", "INT"] {
         let sandbox = Sandbox::new();
         let server = sandbox.dev();

@@ -138,3 +138,16 @@ async fn when_stale_is_read_from_the_environment_and_defaults_to_serving() {
         session(&[URL, ID, SECRET]).expect("the settings are complete").trust().when_stale();
     assert_eq!(unsaid, WhenStale::ServeStale);
 }
+
+#[test]
+fn an_error_from_main_reads_as_it_is_displayed() {
+    // `fn main() -> Result<(), Box<dyn Error>>` prints `Debug`.
+    let error: Box<dyn std::error::Error> =
+        Box::new(SessionBuilder::from_variables(&|_| None).map(drop).expect_err("nothing is set"));
+    assert_eq!(format!("{error:?}"), "neither COUNTERSIGN_URL nor COUNTERSIGN_URL_FILE is set");
+    let absent =
+        |name: &str| (name == "COUNTERSIGN_CREDENTIALS").then(|| "/absent.toml".to_owned());
+    let error = SessionBuilder::from_variables(&absent).map(drop).expect_err("there is no file");
+    let cause = std::error::Error::source(&error).expect("it has a cause");
+    assert!(cause.downcast_ref::<std::io::Error>().is_some(), "{cause:?}");
+}

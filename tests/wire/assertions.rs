@@ -107,7 +107,7 @@ async fn a_client_without_a_secret_gets_tokens_with_its_key() {
 }
 
 #[tokio::test]
-async fn every_valid_form_of_assertion_is_accepted() {
+async fn every_allowed_form_of_an_assertion_is_accepted() {
     let (server, operator) = with_key(1).await;
     for seed in 2..9 {
         operator.new_key(&server, "order", &key(seed), None).await.expect("fewer than eight exist");
@@ -253,7 +253,7 @@ async fn a_bad_assertion_gets_the_same_error_as_a_wrong_secret() {
 }
 
 #[tokio::test]
-async fn an_assertion_is_accepted_only_once() {
+async fn an_assertion_is_refused_the_second_time() {
     let (server, operator) = with_key(1).await;
     operator.create(&server, client("cron", STOCK, &[])).await.expect("created");
     operator
@@ -369,7 +369,7 @@ async fn a_key_works_until_it_expires_is_revoked_or_its_client_is_disabled() {
 }
 
 #[tokio::test]
-async fn a_client_has_at_most_eight_keys_and_no_key_twice() {
+async fn a_client_has_at_most_eight_keys_and_each_of_them_once() {
     let server = TestServer::start().await;
     let operator = server.operator().await;
     operator.create(&server, client("order", STOCK, &[])).await.expect("created");

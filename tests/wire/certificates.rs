@@ -175,7 +175,7 @@ async fn a_name_works_until_it_expires_or_its_client_is_disabled() {
 }
 
 #[tokio::test]
-async fn a_client_has_at_most_eight_names_and_no_name_twice() {
+async fn a_client_has_at_most_eight_certificate_names_and_each_of_them_once() {
     let (server, operator) = start().await;
     let name = |n: u32| Name::SanDns(format!("host-{n}.example"));
     for n in 0..8 {

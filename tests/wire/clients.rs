@@ -93,7 +93,7 @@ async fn malformed_settings_name_the_field_at_fault() {
 }
 
 #[tokio::test]
-async fn no_client_can_serve_the_audience_countersign() {
+async fn no_client_may_serve_the_audience_countersign() {
     let server = TestServer::start().await;
     let operator = server.operator().await;
     let answer = operator.create(&server, client("c", &[], &["countersign"])).await;

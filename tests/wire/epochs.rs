@@ -348,7 +348,7 @@ async fn revocations_without_epoch_and_audience_are_in_every_snapshot() {
 }
 
 #[tokio::test]
-async fn an_audience_granted_too_long_ago_is_not_told_of_a_revocation() {
+async fn a_grant_that_ended_long_ago_sends_no_revocations_to_its_audience() {
     for (seconds, told) in [(TAIL.as_secs() - 1, 1), (TAIL.as_secs(), 0)] {
         let mut server = TestServer::start().await;
         server.register("order", &[("inventory", &["stock:read"])], &[]).await;

@@ -220,7 +220,7 @@ async fn an_undeclared_method_is_unimplemented_for_every_caller() {
 }
 
 #[tokio::test]
-async fn anyone_may_call_the_health_service() {
+async fn health_checks_need_no_token() {
     let server = TestServer::start().await;
     let mut health = HealthClient::new(server.channel.clone());
     let services = rpc::POLICIES.iter().map(|policy| policy.service);

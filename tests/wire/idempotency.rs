@@ -63,7 +63,7 @@ async fn a_repeated_request_gets_the_first_answer() {
 }
 
 #[tokio::test]
-async fn a_repeated_rotation_request_rotates_once() {
+async fn a_rotation_that_is_sent_again_rotates_nothing_again() {
     let mut server = TestServer::start().await;
     let operator = server.operator().await;
     let first = rotate(&server, &operator, "one").await.expect("rotated");

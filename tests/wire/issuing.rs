@@ -142,7 +142,7 @@ async fn the_audience_is_inferred_only_if_exactly_one_fits() {
 }
 
 #[tokio::test]
-async fn the_audience_countersign_is_never_inferred() {
+async fn a_request_without_an_audience_never_means_countersign() {
     let server = TestServer::start().await;
     let operator = |audience, scopes: &[&str]| {
         server.issue(ask("operator", &server.operator_secret, audience, scopes))
@@ -185,7 +185,7 @@ async fn every_client_has_ordinary_scopes_and_those_that_serve_have_more() {
 }
 
 #[tokio::test]
-async fn a_requested_lifetime_can_only_shorten_a_token() {
+async fn a_requested_life_can_shorten_a_token_and_not_lengthen_it() {
     let server = TestServer::start().await;
     let secret = server.register("order", STOCK, &[]).await;
     let life = |requested| {

@@ -53,7 +53,7 @@ async fn a_fresh_store_has_a_next_and_an_active_key() {
 }
 
 #[tokio::test]
-async fn rotation_moves_every_key_to_its_next_state() {
+async fn a_rotation_makes_next_active_and_active_retired() {
     let server = TestServer::start().await;
     let before = keys(&server).await;
     server.advance(10);
@@ -106,6 +106,10 @@ async fn keys_are_listed_page_by_page() {
     };
     let all = list(0, "").await.expect("a page");
     assert_eq!((all.keys.len(), all.next_page_token.as_str()), (5, ""));
+    // The commands compute ages by the server's clock, which they read from this header.
+    let request = bearing(&operator.token, rpc::ListKeysRequest::default());
+    let answer = server.keys().list_keys(request).await.expect("a page");
+    assert!(answer.metadata().contains_key("date"), "{answer:?}");
     let first = list(2, "").await.expect("a page");
     assert_eq!(first.keys, all.keys[..2]);
     let second = list(2, &first.next_page_token).await.expect("a page");
@@ -240,7 +244,7 @@ async fn a_retired_key_is_removed_when_its_last_token_has_expired() {
 }
 
 #[tokio::test]
-async fn a_revoked_key_is_remembered_until_its_last_token_has_expired() {
+async fn a_revoked_key_is_remembered_as_long_as_its_tokens_could_live() {
     let mut server = TestServer::start().await;
     let active = keys(&server).await[1].kid.clone();
     server.operator().await.revoke_key(&server, &active).await.expect("revoked");

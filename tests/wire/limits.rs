@@ -216,7 +216,9 @@ async fn a_connection_over_the_limit_is_closed_and_a_closed_one_frees_its_place(
     loop {
         let mut stream = connect(&server).await;
         // The server may have closed the connection already.
-        let _ = stream.write_all(b"GET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").await;
+        let _ = stream
+            .write_all(b"GET /nowhere HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
+            .await;
         let mut answer = String::new();
         if stream.read_to_string(&mut answer).await.is_ok() && !answer.is_empty() {
             assert!(answer.starts_with("HTTP/1.1 404"), "{answer}");

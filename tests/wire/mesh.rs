@@ -17,6 +17,7 @@ use tonic::Code;
 use tonic::transport::Channel;
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_client::HealthClient;
+use tonic_types::StatusExt;
 
 use crate::caller::{new_credential, seconds};
 use crate::support::{ISSUER, TestServer, ask, assert_refused, id};
@@ -41,6 +42,15 @@ async fn a_call_carries_a_token_with_the_scopes_that_its_method_demands() {
     let refused = KeyServiceClient::new(transport).list_keys(rpc::ListKeysRequest::default()).await;
     let status = refused.expect_err("the client may not have keys:read");
     assert_eq!(status.code(), Code::Unauthenticated, "{status:?}");
+    // The error itself says who refused the call and which grant is missing.
+    let info = status.get_details_error_info().expect("the error has a reason");
+    assert_eq!(
+        (info.reason.as_str(), info.domain.as_str()),
+        ("AUDIENCE_DENIED", "countersign.dev")
+    );
+    assert_eq!(info.metadata["audience"], "countersign");
+    assert_eq!(info.metadata["scopes"], "keys:read");
+    assert!(status.message().contains("no grant for audience countersign"), "{status:?}");
 }
 
 #[tokio::test]

@@ -95,7 +95,7 @@ async fn an_operator_may_do_what_its_token_allows_not_what_its_grants_would() {
 }
 
 #[tokio::test]
-async fn an_unknown_scope_of_countersign_cannot_be_granted() {
+async fn only_known_scopes_of_countersign_can_be_granted() {
     let server = TestServer::start().await;
     let operator = server.operator().await;
     for scope in ["keys:reed", "root", "keys:*", "stock:read"] {
@@ -145,7 +145,7 @@ async fn each_way_out(server: &TestServer, by: &Caller, who: &str) -> Vec<Result
 }
 
 #[tokio::test]
-async fn the_last_operator_cannot_be_removed_or_locked_out() {
+async fn the_last_operator_can_be_neither_deleted_nor_disabled() {
     let server = TestServer::start().await;
     let operator = server.operator().await;
     // None of these clients could take the operator's place.
@@ -180,7 +180,7 @@ async fn the_last_operator_cannot_be_removed_or_locked_out() {
 }
 
 #[tokio::test]
-async fn one_of_two_operators_can_be_removed() {
+async fn one_of_two_operators_can_be_deleted() {
     // Each way of removing one is tried on a server of its own.
     async fn goes<F: Future<Output = Result<(), Status>>>(
         way: impl FnOnce(TestServer, Caller) -> F,

@@ -72,7 +72,7 @@ async fn a_token_that_revokes_itself_is_refused_afterwards() {
 }
 
 #[tokio::test]
-async fn a_client_cannot_revoke_the_token_of_another() {
+async fn the_token_of_another_client_stays_good() {
     let server = TestServer::start().await;
     let pair = Pair::register(&server).await;
     let token = pair.token(&server).await;

@@ -271,7 +271,7 @@ async fn a_scheduled_rotation_waits_for_the_same_gate() {
 }
 
 #[tokio::test]
-async fn without_a_schedule_keys_are_not_rotated() {
+async fn keys_do_not_rotate_by_themselves_without_a_schedule() {
     let server = TestServer::start().await;
     server.advance(10 * 365 * 86_400);
     assert_eq!(server.authority().rotate_if_due(server.clock.now()).await, Ok(None));

@@ -144,7 +144,7 @@ async fn of_several_old_secrets_only_the_idle_ones_are_retired() {
 }
 
 #[tokio::test]
-async fn retirement_does_not_lock_out_the_last_operator() {
+async fn rotating_the_secret_of_the_last_operator_leaves_the_new_one() {
     let server = TestServer::start().await;
     let request = rpc::CreateClientCredentialRequest {
         retire_others_when_idle: Some(seconds(60)),
@@ -206,7 +206,7 @@ async fn idle_time_starts_again_after_a_crash() {
 }
 
 #[tokio::test]
-async fn the_idle_time_to_retire_after_is_at_least_a_minute() {
+async fn an_idle_time_shorter_than_a_minute_is_refused() {
     let server = TestServer::start().await;
     let operator = server.operator().await;
     let old = server.register("order", STOCK, &[]).await;

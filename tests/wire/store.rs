@@ -292,7 +292,7 @@ async fn damaged_pages_are_detected_when_the_store_is_opened() {
 }
 
 #[tokio::test]
-async fn a_store_that_is_open_cannot_be_opened_again() {
+async fn a_second_process_cannot_open_a_store() {
     let mut server = TestServer::start().await;
     let Err(OpenError::Store(error)) = open(&server.database(), server.kek()) else {
         panic!("it opens twice")

@@ -261,7 +261,7 @@ async fn run(
         let _ = stopped.await;
     };
     let serving = server::serve_with(
-        listener,
+        vec![listener],
         authority,
         clock.clone(),
         options,

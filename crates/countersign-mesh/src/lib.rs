@@ -122,4 +122,5 @@ pub mod internals {
     };
     pub use crate::session::link::{Link, LinkError};
     pub use crate::session::reach::credentials_file::{CredentialsFile, Proves, read_private};
+    pub use crate::session::trust::parts::{Gathering, Update};
 }

@@ -320,7 +320,7 @@ impl TokenRequest<'_> {
         self
     }
 
-    /// Expires this long after it is issued.
+    /// Expires this long after it is issued. No guard accepts more than [`MAX_TOKEN_LIFE`].
     pub fn life(mut self, life: Duration) -> Self {
         self.claims.expires_at = self.claims.issued_at + life;
         self

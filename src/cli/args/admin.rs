@@ -11,6 +11,9 @@ use crate::cli::args::host::{AuditHeadArgs, AuditVerifyArgs, RecoverArgs};
 /// What there is to do with operators.
 #[derive(Debug, Subcommand)]
 pub enum OperatorCommand {
+    /// List the operators: clients that hold an administrative scope
+    #[command(after_help = "Examples:\n  $ countersign operator list")]
+    List,
     /// Make an operator: a client with administrative scopes, and its first secret
     Create(OperatorArgs),
     /// Make an operator on the host itself, without a server, when none is left
@@ -29,8 +32,8 @@ on stdout. It is not shown again.")]
 pub struct OperatorArgs {
     /// The operator's id: 1 to 64 characters of A-Z a-z 0-9 . _ ~ -
     pub id: String,
-    /// A scope to hold; may be repeated [default: all administrative scopes]
-    #[arg(long = "scope", value_name = "SCOPE")]
+    /// A scope to hold, or several with commas between; may be repeated [default: all administrative scopes]
+    #[arg(long = "scope", value_name = "SCOPE[,SCOPE..]", value_delimiter = ',')]
     pub scopes: Vec<String>,
     /// The secret.
     #[command(flatten)]
@@ -71,11 +74,14 @@ Examples:
   $ countersign keys list
   $ countersign keys revoke 9k3F2a
 
-Revoking the active key promotes the next one at the same moment.")]
+Revoking the active key promotes the next one at the same moment. At a terminal it asks first.")]
     Revoke {
         /// The key, as `keys list` shows it
         #[arg(allow_hyphen_values = true)]
         kid: String,
+        /// Do not ask whether to go on
+        #[arg(long)]
+        yes: bool,
     },
 }
 
@@ -107,14 +113,32 @@ pub enum AuditCommand {
     #[command(after_help = "\
 Examples:
   $ countersign audit list
+  $ countersign audit list --actor alice --since 24h
+  $ countersign audit list --action client. --target order
   $ countersign audit list --limit 1000 --format json | jq '.events[].action'")]
-    List {
-        /// How many at most
-        #[arg(long, value_name = "COUNT", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..))]
-        limit: u32,
-    },
+    List(AuditListArgs),
     /// Prove on the host, without a server, that the trail is whole
     Verify(AuditVerifyArgs),
     /// Export on the host, without a server, what a later `verify` can compare with
     Head(AuditHeadArgs),
+}
+
+/// Which audit events to list.
+#[derive(Args, Debug)]
+pub struct AuditListArgs {
+    /// How many at most
+    #[arg(long, value_name = "COUNT", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..))]
+    pub limit: u32,
+    /// Those of this actor: a client's id, or `host`
+    #[arg(long, value_name = "ACTOR")]
+    pub actor: Option<String>,
+    /// Those whose action begins with this, like `client.` or `keys.rotate`
+    #[arg(long, value_name = "ACTION")]
+    pub action: Option<String>,
+    /// Those about this: a client's id, a key's, ...
+    #[arg(long, value_name = "TARGET")]
+    pub target: Option<String>,
+    /// Those from this long ago on, by the server's clock
+    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
+    pub since: Option<Duration>,
 }

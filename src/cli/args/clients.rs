@@ -16,11 +16,11 @@ pub enum ClientCommand {
     Create(CreateArgs),
     /// List the clients
     #[command(
-        after_help = "Examples:\n  $ countersign client list\n  $ countersign client list --format json | jq ."
+        after_help = "Examples:\n  $ countersign client list\n  $ countersign client list --audience inventory\n  $ countersign client list --unused 90d\n  $ countersign client list --format json | jq ."
     )]
-    List,
+    List(ListArgs),
     /// Show a client: what it may call, what it serves, its credentials
-    #[command(after_help = "Examples:\n  $ countersign client show cron")]
+    #[command(alias = "get", after_help = "Examples:\n  $ countersign client show cron")]
     Show {
         /// The client
         id: String,
@@ -28,10 +28,15 @@ pub enum ClientCommand {
     /// Change a client
     Update(UpdateArgs),
     /// Delete a client and its credentials, and revoke its tokens
-    #[command(after_help = "Examples:\n  $ countersign client delete cron")]
+    #[command(
+        after_help = "Examples:\n  $ countersign client delete cron\n\nAt a terminal it asks first, and says what will fail."
+    )]
     Delete {
         /// The client
         id: String,
+        /// Do not ask whether to go on
+        #[arg(long)]
+        yes: bool,
     },
     /// Add, list and revoke what a client proves itself with: secrets, public keys, certificate names
     #[command(subcommand, after_help = CREDENTIAL_EXAMPLES)]
@@ -45,6 +50,20 @@ pub enum ClientCommand {
         /// The client
         id: String,
     },
+}
+
+/// Which clients to list.
+#[derive(Args, Debug)]
+pub struct ListArgs {
+    /// Those whose id or description has this text
+    #[arg(long, value_name = "TEXT")]
+    pub filter: Option<String>,
+    /// Those that may call this audience, or are it
+    #[arg(long, value_name = "AUDIENCE")]
+    pub audience: Option<String>,
+    /// Those none of whose credentials was used for this long
+    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
+    pub unused: Option<Duration>,
 }
 
 /// Register a client.
@@ -99,6 +118,7 @@ pub struct SecretArgs {
 #[command(after_help = "\
 Examples:
   $ countersign client update cron --add-grant orders=orders:read
+  $ countersign client update shop --add-serves orders
   $ countersign client update cron --max-token-ttl default --description nightly
   $ countersign client update cron --disable
 
@@ -126,6 +146,12 @@ pub struct UpdateArgs {
     /// An audience that it is, instead of all that it is now; may be repeated
     #[arg(long, value_name = "AUDIENCE")]
     pub serves: Vec<String>,
+    /// An audience that it is besides; may be repeated
+    #[arg(long, value_name = "AUDIENCE", conflicts_with_all = ["serves", "no_serves"])]
+    pub add_serves: Vec<String>,
+    /// An audience that it is no more; may be repeated
+    #[arg(long, value_name = "AUDIENCE", conflicts_with_all = ["serves", "no_serves"])]
+    pub remove_serves: Vec<String>,
     /// It is no audience any more
     #[arg(long, conflicts_with = "serves")]
     pub no_serves: bool,
@@ -156,6 +182,8 @@ impl UpdateArgs {
             add_grants,
             remove_grants,
             serves,
+            add_serves,
+            remove_serves,
             no_serves,
             resources,
             no_resources,
@@ -167,6 +195,8 @@ impl UpdateArgs {
             && add_grants.is_empty()
             && remove_grants.is_empty()
             && serves.is_empty()
+            && add_serves.is_empty()
+            && remove_serves.is_empty()
             && resources.is_empty();
         lists
             && description.is_none()
@@ -275,6 +305,8 @@ mod tests {
             " --grant a=b --add-grant c=d",
             " --grant a=b --remove-grant c",
             " --serves a --no-serves",
+            " --serves a --add-serves b",
+            " --no-serves --remove-serves b",
             " --resource a:b --no-resources",
         ] {
             assert!(!parses(&format!("countersign client update a{bad}")), "{bad}");

@@ -33,6 +33,9 @@ Examples:
         /// Also revoke every token issued to the client so far, with whichever credential
         #[arg(long)]
         tokens: bool,
+        /// Do not ask whether to go on
+        #[arg(long)]
+        yes: bool,
     },
 }
 

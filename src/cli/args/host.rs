@@ -75,8 +75,9 @@ pub struct ServeArgs {
     /// to type next, and never listens off loopback
     #[arg(long)]
     pub dev: bool,
-    /// The address to serve on; port 0 takes a free one [default: 127.0.0.1:9443]
-    #[arg(long, value_name = "ADDRESS")]
+    /// The addresses to serve on, with commas between: 127.0.0.1:9443, localhost:9443, or :9443 for
+    /// every interface; port 0 takes a free one [default: 127.0.0.1:9443]
+    #[arg(long, value_name = "ADDRESSES")]
     pub listen: Option<String>,
     /// The server's certificate and its chain, in PEM; TLS takes this and its key
     #[arg(long, value_name = "FILE")]

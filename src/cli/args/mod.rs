@@ -15,7 +15,7 @@ use crate::cli::args::admin::{AuditCommand, KeysCommand, OperatorCommand, Policy
 use crate::cli::args::clients::ClientCommand;
 use crate::cli::args::host::{BackupArgs, InitArgs, RestoreArgs, ServeArgs};
 use crate::cli::args::tokens::TokenCommand;
-use crate::cli::output::Format;
+use crate::cli::format::Format;
 
 /// A token service for a service mesh: OAuth 2.0 client credentials over gRPC.
 #[derive(Debug, Parser)]

@@ -31,8 +31,8 @@ pub struct IssueArgs {
     /// The service that the token is for [default: the only one that fits]
     #[arg(long, value_name = "AUDIENCE", default_value = "", hide_default_value = true)]
     pub audience: String,
-    /// A scope to carry; may be repeated [default: all that are granted]
-    #[arg(long = "scope", value_name = "SCOPE")]
+    /// A scope to carry, or several with commas between; may be repeated [default: all that are granted]
+    #[arg(long = "scope", value_name = "SCOPE[,SCOPE..]", value_delimiter = ',')]
     pub scopes: Vec<String>,
     /// A shorter life than it would have, like 5m
     #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
@@ -55,8 +55,8 @@ pub struct ValidateArgs {
     /// The audience that it must be for [default: any that the caller serves]
     #[arg(long, value_name = "AUDIENCE", default_value = "", hide_default_value = true)]
     pub audience: String,
-    /// A scope that it must carry; may be repeated
-    #[arg(long = "scope", value_name = "SCOPE")]
+    /// A scope that it must carry, or several with commas between; may be repeated
+    #[arg(long = "scope", value_name = "SCOPE[,SCOPE..]", value_delimiter = ',')]
     pub scopes: Vec<String>,
 }
 

@@ -1,12 +1,15 @@
 //! `client`: registered clients.
 
+use std::time::SystemTime;
+
 use serde::Serialize;
 
-use crate::cli::args::clients::{ClientCommand, CreateArgs, SecretArgs};
+use crate::cli::args::clients::{ClientCommand, CreateArgs, ListArgs, SecretArgs};
 use crate::cli::commands::credential_info::{self, CredentialInfo};
 use crate::cli::commands::registered::{self, proto_duration};
 use crate::cli::commands::secrets::{self, Delivery};
 use crate::cli::commands::{PAGE_SIZE, Server, credentials, update};
+use crate::cli::confirm::Confirm;
 use crate::cli::connection::{Connection, request_id};
 use crate::cli::error::Error;
 use crate::cli::escape::escape;
@@ -27,7 +30,10 @@ pub async fn run(
         ClientCommand::Create(args) => create(args, server, output).await,
         ClientCommand::Credential(command) => credentials::run(command, server, output).await,
         ClientCommand::Secret(command) => secrets::run(command, server, output).await,
-        ClientCommand::List => list(&server.connect(output).await?, output).await,
+        ClientCommand::List(args) => {
+            let is_asked_for = |client: &rpc::Client, now| is_asked_for(client, &args, now);
+            list(&server.connect(output).await?, is_asked_for, output).await
+        }
         ClientCommand::Show { id } => {
             let client = registered::read(id, &server.connect(output).await?).await?;
             output.show(&Client::from(client))
@@ -36,8 +42,13 @@ pub async fn run(
             let client = update::update(args, server, output).await?;
             output.show(&Client::from(client))
         }
-        ClientCommand::Delete { id } => {
+        ClientCommand::Delete { id, yes } => {
             let connection = server.connect(output).await?;
+            let confirm = Confirm::unless(yes);
+            if confirm == Confirm::Ask {
+                let (client, now) = registered::read_at(id.clone(), &connection).await?;
+                confirm.ask(&registered::Losing::new(&client, now, "is deleted"))?;
+            }
             let request = DeleteClientRequest {
                 client_id: id.clone(),
                 etag: String::new(),
@@ -107,14 +118,36 @@ async fn register(client: rpc::Client, connection: &Connection) -> Result<rpc::C
     Ok(answer.client.unwrap_or_default())
 }
 
-async fn list(connection: &Connection, output: &mut Output<'_>) -> Result<(), Error> {
+/// Whether a client is one that `client list` was asked for, at a time of the server.
+fn is_asked_for(client: &rpc::Client, args: &ListArgs, now: SystemTime) -> bool {
+    let text = args.filter.as_ref().is_none_or(|text| {
+        client.client_id.contains(text.as_str()) || client.description.contains(text.as_str())
+    });
+    let audience = args.audience.as_ref().is_none_or(|audience| {
+        client.serves.contains(audience)
+            || client.grants.iter().any(|grant| grant.audience == *audience)
+    });
+    let unused = args.unused.is_none_or(|span| {
+        let last = registered::last_use(client).unwrap_or(SystemTime::UNIX_EPOCH);
+        now.duration_since(last).is_ok_and(|since| since >= span)
+    });
+    text && audience && unused
+}
+
+/// Lists the clients of which `is_asked_for` is true, which is told the server's time.
+pub async fn list(
+    connection: &Connection,
+    is_asked_for: impl Fn(&rpc::Client, SystemTime) -> bool,
+    output: &mut Output<'_>,
+) -> Result<(), Error> {
     let mut service = ClientServiceClient::new(connection.clone());
     let mut clients = Vec::new();
     let mut page_token = String::new();
     loop {
         let request = ListClientsRequest { page_size: PAGE_SIZE, page_token };
-        let page = connection.answer(service.list_clients(request).await)?;
-        clients.extend(page.clients.into_iter().map(Client::from));
+        let (page, now) = connection.answer_at(service.list_clients(request).await)?;
+        let asked_for = page.clients.into_iter().filter(|client| is_asked_for(client, now));
+        clients.extend(asked_for.map(Client::from));
         page_token = page.next_page_token;
         if page_token.is_empty() {
             return output.show(&Clients { clients });
@@ -251,7 +284,12 @@ impl View for Client {
             text.push('\n');
             text.push_str(&output::table(["RESOURCE", "AUDIENCE"], &rows));
         }
-        if !self.credentials.is_empty() {
+        if self.credentials.is_empty() {
+            text.push_str(&format!(
+                "\nIt has no credential and gets no tokens; run: countersign client credential add {} --secret\n",
+                escape(&self.client_id)
+            ));
+        } else {
             text.push('\n');
             text.push_str(&credential_info::table(&self.credentials));
         }

@@ -15,6 +15,7 @@ use crate::cli::commands::Server;
 use crate::cli::commands::credential_info::{self, CredentialInfo};
 use crate::cli::commands::registered::{self, proto_duration};
 use crate::cli::commands::secrets::Delivery;
+use crate::cli::confirm::Confirm;
 use crate::cli::connection::request_id;
 use crate::cli::error::Error;
 use crate::cli::escape::escape;
@@ -38,8 +39,20 @@ pub async fn run(
             let credentials = client.credentials.into_iter().map(CredentialInfo::from).collect();
             output.show(&Credentials { credentials })
         }
-        CredentialCommand::Revoke { id, credential_id, tokens } => {
+        CredentialCommand::Revoke { id, credential_id, tokens, yes } => {
             let connection = server.connect(output).await?;
+            let confirm = Confirm::unless(yes);
+            if confirm == Confirm::Ask {
+                let (client, now) = registered::read_at(id.clone(), &connection).await?;
+                let last = client.credentials.len() == 1;
+                if last && client.credentials[0].credential_id == credential_id {
+                    confirm.ask(&registered::Losing::new(
+                        &client,
+                        now,
+                        "loses its only credential",
+                    ))?;
+                }
+            }
             let request = RevokeClientCredentialRequest {
                 client_id: id.clone(),
                 credential_id: credential_id.clone(),

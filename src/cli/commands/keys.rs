@@ -10,6 +10,7 @@ use tonic_types::StatusExt;
 
 use crate::cli::args::admin::KeysCommand;
 use crate::cli::commands::{PAGE_SIZE, Server};
+use crate::cli::confirm::Confirm;
 use crate::cli::connection::{Connection, request_id};
 use crate::cli::error::Error;
 use crate::cli::output::{self, Output, View};
@@ -39,7 +40,15 @@ pub async fn run(
                 verifiers_behind: rotated.verifiers_behind,
             })
         }
-        KeysCommand::Revoke { kid } => {
+        KeysCommand::Revoke { kid, yes } => {
+            let confirm = Confirm::unless(yes);
+            if confirm == Confirm::Ask {
+                let keys = list(&connection, &mut service).await?;
+                let state = keys.keys.iter().find(|key| key.kid == kid).map_or("", |key| key.state);
+                confirm.ask(&format_args!(
+                    "the {state} key {kid} is revoked: every token that it has signed is refused at once"
+                ))?;
+            }
             let request = RevokeKeyRequest { kid, request_id: request_id()? };
             let revoked = connection.answer(service.revoke_key(request).await)?;
             output.show(&Revoked {
@@ -88,12 +97,11 @@ async fn list(
     connection: &Connection,
     service: &mut KeyServiceClient<Connection>,
 ) -> Result<Keys, Error> {
-    let now = SystemTime::now();
     let mut keys = Vec::new();
     let mut page_token = String::new();
     loop {
         let request = ListKeysRequest { page_size: PAGE_SIZE, page_token };
-        let page = connection.answer(service.list_keys(request).await)?;
+        let (page, now) = connection.answer_at(service.list_keys(request).await)?;
         keys.extend(page.keys.into_iter().map(|key| Key::at(key, now)));
         page_token = page.next_page_token;
         if page_token.is_empty() {
@@ -135,7 +143,7 @@ struct Key {
     expire_time: Option<String>,
     revoke_time: Option<String>,
     verifiers_holding: i32,
-    /// Shown to people only. It is counted by the clock of this machine.
+    /// Shown to people only. It is counted by the clock of the server, which made the key.
     #[serde(skip)]
     age: Option<u64>,
 }

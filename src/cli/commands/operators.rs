@@ -1,10 +1,20 @@
-//! `operator create`.
+//! `operator`: clients that hold an administrative scope.
+
+use countersign_mesh::claims::COUNTERSIGN;
 
 use crate::cli::args::admin::OperatorArgs;
 use crate::cli::commands::{Server, clients};
 use crate::cli::error::Error;
 use crate::cli::output::Output;
 use crate::rpc::{Client, Grant};
+
+/// Lists the operators.
+pub async fn list(server: &Server<'_>, output: &mut Output<'_>) -> Result<(), Error> {
+    let connection = server.connect(output).await?;
+    let is_operator =
+        |client: &Client, _| client.grants.iter().any(|grant| grant.audience == COUNTERSIGN);
+    clients::list(&connection, is_operator, output).await
+}
 
 /// Registers an operator and makes its first secret.
 pub async fn create(
@@ -18,7 +28,7 @@ pub async fn create(
     };
     let operator = Client {
         client_id: args.id,
-        grants: vec![Grant { audience: "countersign".to_owned(), scopes }],
+        grants: vec![Grant { audience: COUNTERSIGN.to_owned(), scopes }],
         ..Client::default()
     };
     clients::create_with_secret(operator, args.secret, server, output).await

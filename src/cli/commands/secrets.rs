@@ -13,7 +13,8 @@ use crate::cli::connection::{Connection, request_id};
 use crate::cli::credentials::NewCredentialsFile;
 use crate::cli::error::Error;
 use crate::cli::escape::escape;
-use crate::cli::output::{Format, Output, View};
+use crate::cli::format::Format;
+use crate::cli::output::{Output, View};
 use crate::cli::secret::Secret;
 use crate::rpc::client_credential::Kind as KnownKind;
 use crate::rpc::client_service_client::ClientServiceClient;
@@ -67,9 +68,10 @@ impl Delivery {
     ) -> Result<(), Error> {
         // Read the older secrets before the new one is made: no call that can fail may stand between
         // making it and delivering it.
-        let mut older = registered::read(client_id.to_owned(), connection).await?.credentials;
+        let (client, now) = registered::read_at(client_id.to_owned(), connection).await?;
+        let mut older = client.credentials;
         older.retain(|known| {
-            matches!(known.kind, Some(KnownKind::Secret(_))) && !has_expired(known)
+            matches!(known.kind, Some(KnownKind::Secret(_))) && !has_expired(known, now)
         });
         let mut older: Vec<_> = older.into_iter().map(CredentialInfo::from).collect();
         if let Some(span) = retire_when_idle {
@@ -162,8 +164,8 @@ fn lost(error: Error, client_id: &str, credential_id: &str) -> Error {
 
 /// Whether the secret has expired. The server forgets an expired secret as soon as a new one is made,
 /// so it is not listed.
-fn has_expired(secret: &rpc::ClientCredential) -> bool {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+fn has_expired(secret: &rpc::ClientCredential, now: SystemTime) -> bool {
+    let now = now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
     secret.expire_time.as_ref().is_some_and(|at| u64::try_from(at.seconds).unwrap_or(0) <= now)
 }
 

@@ -15,7 +15,8 @@ use crate::cli::args::tokens::{
 use crate::cli::commands::Server;
 use crate::cli::error::Error;
 use crate::cli::escape::escape;
-use crate::cli::output::{self, Format, Output, View};
+use crate::cli::format::Format;
+use crate::cli::output::{self, Output, View};
 use crate::cli::secret::Secret;
 use crate::rpc::revoke_token_request::Target;
 use crate::rpc::token_service_client::TokenServiceClient;

@@ -70,6 +70,18 @@ fn changed(
     if args.no_serves || !args.serves.is_empty() {
         client.serves = args.serves;
         paths.push("serves");
+    } else if !args.add_serves.is_empty() || !args.remove_serves.is_empty() {
+        if let Some(absent) = args.remove_serves.iter().find(|it| !client.serves.contains(it)) {
+            return Err(Error::failed(
+                format!("client {} does not serve {absent}", client.client_id),
+                format!("look at: countersign client show {}", client.client_id),
+            ));
+        }
+        client.serves.retain(|audience| !args.remove_serves.contains(audience));
+        let new: Vec<_> =
+            args.add_serves.into_iter().filter(|it| !client.serves.contains(it)).collect();
+        client.serves.extend(new);
+        paths.push("serves");
     }
     if args.no_resources || !args.resources.is_empty() {
         client.resources = resources(args.resources, &client.serves)?;
@@ -171,6 +183,15 @@ mod tests {
             update("--no-serves --enable --max-token-ttl default").expect("the update is valid");
         assert_eq!(paths, ["serves", "max_token_ttl", "disabled"]);
         assert!(client.serves.is_empty() && client.max_token_ttl.is_none() && !client.disabled);
+    }
+
+    #[test]
+    fn audiences_are_replaced_extended_or_removed() {
+        let serves = |flags| update(flags).map(|(client, _)| client.serves);
+        assert_eq!(serves("--serves a").expect("valid"), ["a"]);
+        assert_eq!(serves("--add-serves a --add-serves jobs").expect("valid"), ["jobs", "a"]);
+        assert_eq!(serves("--add-serves a --remove-serves jobs").expect("valid"), ["a"]);
+        assert!(matches!(serves("--remove-serves nowhere"), Err(Error::Failed(_))));
     }
 
     #[test]

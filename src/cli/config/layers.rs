@@ -100,9 +100,12 @@ impl<'a> Layers<'a> {
             (Kind::Switch, Value::Boolean(value)) => Ok(value.to_string()),
             (Kind::Count, Value::Integer(value)) => Ok(value.to_string()),
             (
-                Kind::Address | Kind::Path | Kind::Duration | Kind::Choice(_) | Kind::LogFilter,
+                Kind::Addresses | Kind::Path | Kind::Duration | Kind::Choice(_) | Kind::LogFilter,
                 Value::String(value),
             ) => Ok(value.clone()),
+            (Kind::Addresses, Value::Array(values)) if values.iter().all(Value::is_str) => {
+                Ok(values.iter().filter_map(Value::as_str).collect::<Vec<_>>().join(","))
+            }
             (kind, other) => Err(Error::failed(
                 format!(
                     "{} is {} (from {})",

@@ -4,9 +4,11 @@
 //! it, and a test holds the flags of `serve` against it.
 
 pub mod layers;
+mod listen;
 pub mod settings;
 
-use std::net::SocketAddr;
+pub use self::listen::Listen;
+
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -26,7 +28,7 @@ pub struct ServeConfig {
     /// For whom it serves.
     pub mode: Mode,
     /// Where to listen. Off loopback only with TLS, or when plaintext is allowed explicitly.
-    pub listen: SocketAddr,
+    pub listen: Vec<Listen>,
     /// The files for TLS. Without them the server speaks plaintext.
     pub tls: Option<TlsFiles>,
     /// Where the state is.
@@ -234,27 +236,27 @@ fn limits(layers: &Layers<'_>) -> Result<LimitSettings, Error> {
     })
 }
 
-fn listen(layers: &Layers<'_>, mode: Mode, tls: bool) -> Result<SocketAddr, Error> {
+fn listen(layers: &Layers<'_>, mode: Mode, tls: bool) -> Result<Vec<Listen>, Error> {
     let found = layers.find(&settings::LISTEN)?;
-    let address: SocketAddr = found.parse(|text| text.parse().ok())?;
+    let listens = found.parse(Listen::list)?;
     // Parsed before it is needed, so that a malformed value is an error on loopback too.
     let insecure: bool =
         layers.find(&settings::INSECURE_PLAINTEXT)?.parse(|text| text.parse().ok())?;
 
-    if address.ip().to_canonical().is_loopback() {
-        return Ok(address);
-    }
+    let Some(open) = listens.iter().find(|listen| !listen.is_loopback()) else {
+        return Ok(listens);
+    };
     match mode {
         Mode::Dev => Err(Error::usage(
             format!(
-                "serve --dev never leaves loopback, but listen is {address} (from {})",
+                "serve --dev never leaves loopback, but listen is {open} (from {})",
                 found.source
             ),
             "listen on 127.0.0.1, or leave out --dev",
         )),
-        Mode::Production if tls || insecure => Ok(address),
+        Mode::Production if tls || insecure => Ok(listens),
         Mode::Production => Err(found.error(
-            format!("is {address}, off loopback, without TLS"),
+            format!("is {open}, off loopback, without TLS"),
             "give --tls-cert-file and --tls-key-file, or --insecure-plaintext if something else encrypts",
         )),
     }
@@ -333,7 +335,7 @@ mod tests {
     #[test]
     fn the_defaults_are_those_of_the_settings_table() {
         let config = from_file("").expect("defaults are valid");
-        assert_eq!(config.listen.to_string(), settings::LISTEN.default);
+        assert_eq!(config.listen[0].to_string(), settings::LISTEN.default);
         assert_eq!(config.store.data_dir, PathBuf::from("countersign-data"));
         assert!(
             matches!(config.store.kek, Kek::File(path) if path == Path::new("countersign-data/kek"))
@@ -356,7 +358,7 @@ mod tests {
             load(Mode::Production, &[(&settings::LISTEN, "127.0.0.1:3")], &variables, file)
                 .expect("all valid");
         assert_eq!(
-            (config.listen.port(), config.workers.get(), config.log_format),
+            (config.listen[0].addresses[0].port(), config.workers.get(), config.log_format),
             (3, 3, LogFormat::Json)
         );
     }
@@ -449,6 +451,11 @@ mod tests {
             from_file("listen = \"[::1]:9443\"\n").is_ok()
                 && from_file("listen = \"[::]:9443\"\n").is_err()
         );
+        let several = "listen = [\"127.0.0.1:1\", \"localhost:2\"]\n";
+        assert_eq!(from_file(several).expect("both are on loopback").listen.len(), 2);
+        let one_open = from_file("listen = [\"127.0.0.1:1\", \":2\"]\n").expect_err("off loopback");
+        assert!(one_open.contains("listen is :2, off loopback"), "{one_open}");
+        assert!(from_file("listen = [1]\n").is_err() && from_file("listen = []\n").is_err());
 
         let insecure = (&settings::INSECURE_PLAINTEXT, "true");
         let error = load(Mode::Dev, &[insecure], &[("COUNTERSIGN_LISTEN", "0.0.0.0:9443")], "")

@@ -18,8 +18,8 @@ pub struct Setting {
 /// What a setting's value looks like.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// An IP address and a port.
-    Address,
+    /// Addresses with ports, with commas between.
+    Addresses,
     /// A file or directory.
     Path,
     /// A span of time: `15m`, `1h 30m`.
@@ -45,7 +45,10 @@ impl Kind {
     /// The kind in words, for messages and the reference.
     pub fn words(self) -> String {
         match self {
-            Self::Address => "an address and port like `127.0.0.1:9443`".to_owned(),
+            Self::Addresses => {
+                "addresses with ports like `127.0.0.1:9443`, `localhost:9443` or `:9443`, with commas between"
+                    .to_owned()
+            }
             Self::Path => "a path".to_owned(),
             Self::Duration => "a span of time like `15m` or `1h 30m`".to_owned(),
             Self::Switch => "`true` or `false`".to_owned(),
@@ -63,8 +66,8 @@ pub const LISTEN: Setting = Setting {
     key: "listen",
     variable: "COUNTERSIGN_LISTEN",
     default: "127.0.0.1:9443",
-    kind: Kind::Address,
-    doc: "The address to serve on; port 0 takes a free one.",
+    kind: Kind::Addresses,
+    doc: "The addresses to serve on. `localhost` is both of IPv4 and IPv6, no name is every interface, and port 0 takes a free one. In the file it may be an array.",
 };
 /// Where the state is.
 pub const DATA_DIR: Setting = Setting {

@@ -15,6 +15,8 @@ use crate::cli::host::place::Place;
 use crate::client::{GrantRule, Grants, Serves};
 use crate::store::{self, Reservation, StoreError};
 
+/// Where the state is unless someone says otherwise; the command line looks for credentials there.
+const DIRECTORY: &str = "countersign-dev";
 const DEMO: &str = "demo.toml";
 const OPERATOR: &str = "operator.toml";
 
@@ -85,27 +87,47 @@ fn create(
     Ok(())
 }
 
-/// What to type next, each command on a line of its own that can be pasted as it is.
-pub(super) fn commands(place: &Place) -> Result<String, Error> {
-    let absolute = |path: PathBuf| {
-        std::path::absolute(&path).map(|path| shell_word(&path)).map_err(|error| {
-            Error::failed(
-                format!("cannot tell where {} is: {error}", path.display()),
-                "try another directory",
-            )
-        })
+/// What to type next, each command on a line of its own that can be pasted as it is, in another terminal of the
+/// same directory.
+pub(super) fn banner(place: &Place, address: SocketAddr) -> String {
+    let program = shell_word(&program());
+    let directory = place.directory();
+    // The command line finds the default directory by itself.
+    let of = |file: &str| match directory == Path::new(DIRECTORY) {
+        true => String::new(),
+        false => format!(" --credentials {}", shell_word(&directory.join(file))),
     };
-    let program = std::env::current_exe().unwrap_or_else(|_| Path::new("countersign").to_owned());
-    let program = shell_word(&program);
-    let demo = absolute(place.directory().join(DEMO))?;
-    let operator = absolute(place.directory().join(OPERATOR))?;
-    let issue = format!("{program} token issue --credentials {demo}");
-    Ok(format!(
-        "\nIssue a token:\n\
-         $ {issue}\n\n\
-         Issue one and validate it:\n\
-         $ {issue} | {program} token validate --credentials {demo} -\n\n\
-         Rotate the signing keys:\n\
-         $ {program} keys rotate --credentials {operator}\n\n"
-    ))
+    let (demo, operator) = (of(DEMO), of(OPERATOR));
+    let file = shell_word(&directory.join(DEMO));
+    let url = url(address);
+    format!(
+        "State is in {}. In another terminal of this directory:\n\n\
+         Issue a token, and validate one:\n\
+         $ {program} token issue{demo}\n\
+         $ {program} token issue{demo} | {program} token validate{demo} -\n\n\
+         The same with curl:\n\
+         $ secret=$(sed -n 's/^client_secret = \"\\(.*\\)\"/\\1/p' {file})\n\
+         $ curl -s -u \"demo:$secret\" -d grant_type=client_credentials {url}/oauth/token\n\n\
+         Rotate the signing keys, and see what there is to do:\n\
+         $ {program} keys rotate{operator}\n\
+         $ {program} --help\n\n",
+        directory.display()
+    )
+}
+
+/// How to call this program from here: by its name where the shell finds it, else by its path from here.
+fn program() -> PathBuf {
+    let name = Path::new("countersign");
+    let Ok(own) = std::env::current_exe() else { return name.to_owned() };
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let mut found = std::env::split_paths(&path).map(|directory| directory.join(name));
+    if found.any(|file| file.canonicalize().is_ok_and(|file| file == own)) {
+        return name.to_owned();
+    }
+    let here = std::env::current_dir().ok();
+    match here.and_then(|here| own.strip_prefix(here).map(Path::to_owned).ok()) {
+        Some(path) if path.components().count() > 1 => path,
+        Some(path) => Path::new(".").join(path),
+        None => own,
+    }
 }

@@ -4,6 +4,7 @@
 
 mod dev;
 mod errors;
+mod listeners;
 mod open_files;
 mod place;
 mod restore;

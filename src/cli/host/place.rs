@@ -58,6 +58,11 @@ impl Place {
             let written = if path.exists() {
                 Ok(())
             } else {
+                make_directory_of(path).map_err(|error| {
+                    let problem =
+                        format!("cannot create the directory of {}: {error}", path.display());
+                    Error::failed(problem, "name another file with --kek-file")
+                })?;
                 let suffix = getrandom::u64().map_err(no_randomness)?;
                 write_kek(path, suffix, &Kek::generate().map_err(no_randomness)?)
             };
@@ -87,6 +92,16 @@ impl Place {
             )
         })?;
         Ok(kek.with_epoch_dir(self.0.epoch_dir.clone()))
+    }
+}
+
+/// Makes the directory of a key that is to be written, for its owner only, if it is not there.
+fn make_directory_of(path: &Path) -> io::Result<()> {
+    match path.parent() {
+        Some(directory) if directory != Path::new("") && !directory.exists() => {
+            DirBuilder::new().recursive(true).mode(0o700).create(directory)
+        }
+        _ => Ok(()),
     }
 }
 

@@ -26,6 +26,12 @@ pub fn back_up(
     output: &mut Output<'_>,
 ) -> Result<(), Error> {
     let place = Place::new(store);
+    if args.to.exists() {
+        return Err(Error::failed(
+            format!("{} is there already, and was not touched", args.to.display()),
+            "name another file with --to",
+        ));
+    }
     store::back_up(&place.database(), &args.to).map_err(store_error)?;
     output.show(&BackedUp { file: args.to.display().to_string() })
 }

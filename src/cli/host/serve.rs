@@ -16,7 +16,7 @@ use crate::cli::config::{LogFormat, Mode, ServeConfig};
 use crate::cli::error::Error;
 use crate::cli::host::errors::store_error;
 use crate::cli::host::place::Place;
-use crate::cli::host::{dev, open_files};
+use crate::cli::host::{dev, listeners, open_files};
 use crate::cli::output::Output;
 use crate::server::{self, Options, Tls};
 
@@ -28,15 +28,15 @@ pub fn serve(config: ServeConfig, output: &mut Output<'_>) -> Result<(), Error> 
 
 async fn run(config: ServeConfig, output: &mut Output<'_>) -> Result<(), Error> {
     let clock = Clock::system();
-    // Bind the port before touching the state: a second server on the same port fails before it changes
-    // anything.
-    let listener = listen(config.listen).await?;
-    let address = listener.local_addr().map_err(cannot_start)?;
     let tls = config.tls.map(|files| Tls::load(files, clock.now())).transpose();
     let tls = tls.map_err(|error| Error::failed(error.to_string(), "correct the tls settings"))?;
     let place = Place::new(config.store);
-    if config.mode == Mode::Dev {
-        dev::prepare(&place, address, clock.now())?;
+    // What is wrong with the store is told before what is wrong with the port: whoever names another store would
+    // not think of the port. A first store of `--dev` is named after its port, which it needs first.
+    let first = config.mode == Mode::Dev && !place.database().exists();
+    let mut listeners = if first { listeners::bind(&config.listen).await? } else { Vec::new() };
+    if first {
+        dev::prepare(&place, address_of(&listeners)?, clock.now())?;
     }
     let kek = place.read_kek()?;
     let settings = Settings {
@@ -55,17 +55,24 @@ async fn run(config: ServeConfig, output: &mut Output<'_>) -> Result<(), Error> 
             }
         })?;
 
+    if !first {
+        listeners = listeners::bind(&config.listen).await?;
+    }
+    let address = address_of(&listeners)?;
     if config.mode == Mode::Dev {
         dev::point_credentials(&place, address)?;
     }
 
     let mut stop = Stop::new().map_err(cannot_start)?;
     let scheme = if tls.is_some() { "https" } else { "http" };
-    output.text(&format!("Countersign serves on {scheme}://{address}\n"))?;
-    if config.mode == Mode::Dev {
-        output.text(&dev::commands(&place)?)?;
+    for listener in &listeners {
+        let address = listener.local_addr().map_err(cannot_start)?;
+        output.text(&format!("Countersign serves on {scheme}://{address}\n"))?;
+        tracing::info!(%address, "serving");
     }
-    tracing::info!(%address, "serving");
+    if config.mode == Mode::Dev {
+        output.text(&dev::banner(&place, address))?;
+    }
     let stopped = async move {
         stop.asked().await;
         tracing::info!("stopping; a second signal ends at once");
@@ -79,7 +86,7 @@ async fn run(config: ServeConfig, output: &mut Output<'_>) -> Result<(), Error> 
     limits.connections = open_files::connections(limits.connections);
     let options = Options { tls: tls.map(Arc::new), limits };
     let grace = config.shutdown_grace;
-    server::serve_with(listener, Arc::new(authority), clock, options, stopped, grace)
+    server::serve_with(listeners, Arc::new(authority), clock, options, stopped, grace)
         .await
         .map_err(|error| Error::failed(error.to_string(), "see the log"))
 }
@@ -95,17 +102,10 @@ pub(super) fn runtime(workers: NonZeroUsize) -> Result<Runtime, Error> {
     builder.worker_threads(workers.get()).enable_all().build().map_err(cannot_start)
 }
 
-async fn listen(address: SocketAddr) -> Result<TcpListener, Error> {
-    TcpListener::bind(address).await.map_err(|error| match error.kind() {
-        io::ErrorKind::AddrInUse => Error::failed(
-            format!("{address} is in use by another process"),
-            "choose another with --listen",
-        ),
-        _ => Error::failed(
-            format!("cannot listen on {address}: {error}"),
-            "choose another with --listen",
-        ),
-    })
+/// The first address that is listened on: the one to name to people.
+fn address_of(listeners: &[TcpListener]) -> Result<SocketAddr, Error> {
+    let first = listeners.first().ok_or(io::ErrorKind::AddrNotAvailable.into());
+    first.and_then(TcpListener::local_addr).map_err(cannot_start)
 }
 
 /// The signals that ask the process to stop.

@@ -34,8 +34,8 @@ use crate::server::fields::request_id;
 use crate::server::notes::RequestNotes;
 use crate::store::RequestKey;
 
-/// A request taken apart. Of a call that the guard permitted `C` is the proof; a method that is open to
-/// everyone has none.
+/// A request taken apart. `C` is the proof that the guard permitted the call; a method that takes no token has `()`
+/// in its place.
 struct Call<M, C = Permitted> {
     message: M,
     peer: String,
@@ -88,8 +88,8 @@ impl<M, C> Call<M, C> {
 }
 
 impl<M: Message> Call<M> {
-    /// The operator's act that this call is. The same id makes it the same request only with the
-    /// same method and the same content.
+    /// This call as an operator's act. A request id is the same request only with the same method and the same
+    /// content.
     fn act(&self, desk: &Desk, path: &str, id: &str) -> Result<Act, CallError> {
         let operator = Operator::permitted(&self.caller).ok_or(CallError::NotPermitted)?;
         let request = request_id(id)?.map(|id| RequestKey {

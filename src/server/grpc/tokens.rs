@@ -120,7 +120,7 @@ impl Tokens {
                 return Err(InvalidField::new("token", "empty or too long to be a token").into());
             }
             Some(Target::Token(token)) => RevocationTarget::Token(token),
-            // It would be written down, and what is longer may be a misplaced secret.
+            // An id is written down with the revocation. A longer text may be a secret in the wrong place.
             Some(Target::TokenId(id)) if id.len() > TokenId::LEN => {
                 return Err(InvalidField::new("token_id", "longer than any id made here").into());
             }
@@ -135,8 +135,8 @@ impl Tokens {
     }
 }
 
-/// What the client proves itself with. What it sends counts, and only if it sends nothing, the
-/// certificate of its connection, which may be there for another reason.
+/// What the client proves itself with: the credential that it sends. Only if it sends none does the certificate of
+/// its connection count, which may be there for another reason.
 fn credential<'a>(
     message: &'a rpc::IssueTokenRequest,
     certificate: Option<&'a CertificateNames>,
@@ -228,7 +228,7 @@ mod tests {
         assert_eq!(presented(Some(secret()), Some(&names)), Ok("secret"));
         assert_eq!(presented(Some(assertion()), Some(&names)), Ok("assertion"));
         assert_eq!(presented(Some(secret()), None), Ok("secret"));
-        // What was sent is not passed over, wrong as it may be.
+        // A credential that was sent is not passed over because it is wrong.
         let empty = WireCredential::ClientSecret(String::new());
         assert!(presented(Some(empty), Some(&names)).is_err());
         assert!(presented(None, None).is_err());

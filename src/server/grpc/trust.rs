@@ -32,7 +32,7 @@ pub(in crate::server) struct TrustStreams {
     pub(in crate::server) stopped: watch::Receiver<()>,
 }
 
-/// What a verifier has been found to hold when it came.
+/// What a verifier holds when it comes.
 pub(super) struct Hello {
     name: String,
     /// The epoch to go on from; 0 for none.
@@ -60,7 +60,7 @@ impl TrustStreams {
     ) -> Result<Updates, CallError> {
         let authority = &self.desk.authority;
         let client = &call.caller.claims().client_id;
-        // Read before anything of the store is: what changes from now on is noticed.
+        // Subscribed before the store is read, so that no change in between is missed.
         let version = authority.version();
         let told = authority.told(client).ok_or(CallError::ClientGone)?;
         let hello = hello(&mut call.message).await?;
@@ -72,7 +72,7 @@ impl TrustStreams {
                 NotSeated::Store(error) => CallError::Store(error),
             })?;
         let seat = Arc::new(seat);
-        // One part at a time: what a slow reader does not take is not made, and the next delta is larger.
+        // Room for one part: for a slow reader no further part is made, and its next delta is larger instead.
         let (parts, taken) = mpsc::channel(1);
         let (ended, end) = oneshot::channel();
         let session = VerifierStream::new(&self.desk, &call.caller, told, &seat, version, parts);
@@ -104,11 +104,11 @@ async fn hello(
     Ok(hello)
 }
 
-/// The epoch that a verifier goes on from: the one that it has, if it was told of the same audiences
-/// then as it is now. All others begin anew.
+/// The epoch that a verifier goes on from. It is the one that it proves, if it was told of the same audiences then
+/// as it is now. Otherwise it begins anew, from 0.
 ///
 /// # Errors
-/// When the verifier proves that it is ahead of us: what we have would make it forget.
+/// When the verifier proves a later epoch than ours: our state would make it forget revocations.
 fn have_epoch(
     authority: &Authority,
     hello: &rpc::TrustHello,
@@ -124,14 +124,13 @@ fn have_epoch(
     Ok(if known { epoch } else { 0 })
 }
 
-/// What a verifier is sent. When there is a reason to end it, it ends at once, whatever is still to be
-/// sent.
+/// The stream that a verifier is sent. It ends as soon as there is a reason to, whatever is still to be sent.
 pub(in crate::server) struct Updates {
     parts: mpsc::Receiver<rpc::WatchTrustBundleResponse>,
     /// None once it has ended.
     end: Option<oneshot::Receiver<Status>>,
-    /// Streams of a client are counted until they are gone, not until they are over: what a client does
-    /// not read stays with us.
+    /// A client's stream counts until it is gone, and not just until it has ended: what the client does not read stays
+    /// in our memory.
     _seat: Arc<Seat>,
 }
 

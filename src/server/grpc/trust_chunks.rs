@@ -11,8 +11,8 @@ use crate::server::fields::wire_time;
 /// How many revocations go into a part: some 20 KiB.
 const PART: usize = 500;
 
-/// A delta, or a snapshot, on its way: a part at a time. What it is cut from is shared: a hundred slow
-/// readers of a large one cost little more than one.
+/// A delta or a snapshot that is being sent, a part at a time. The parts are cut from one shared value, so that a
+/// hundred slow readers of a large one cost little more than one.
 pub(super) struct Chunks {
     delta: Arc<TrustDelta>,
     /// How many parts have been taken.

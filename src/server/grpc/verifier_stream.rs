@@ -20,14 +20,14 @@ use crate::server::desk::Desk;
 use crate::server::fields::{wire_duration, wire_time};
 use crate::server::grpc::trust_chunks::Chunks;
 
-/// How often a verifier that is up to date is told so.
+/// How often a verifier is told that nothing has changed.
 const HEARTBEAT: Duration = Duration::from_secs(5);
 
-/// How many epochs may be sent and not acknowledged yet. Then the next delta waits, and is larger.
+/// How many epochs may be sent without an acknowledgement. After that the next delta waits and grows.
 const MOST_OWED: usize = 16;
 
-/// How much longer a verifier may take for each part but the first: 100,000 revocations over a slow
-/// line need their time.
+/// How much longer a verifier may take for each part after the first: 100,000 revocations take a while over a slow
+/// line.
 const PART_ALLOWANCE: Duration = Duration::from_secs(1);
 
 pub(super) struct VerifierStream {
@@ -39,9 +39,9 @@ pub(super) struct VerifierStream {
     parts: mpsc::Sender<rpc::WatchTrustBundleResponse>,
     /// The epoch that the verifier has once it has taken all that was sent.
     sent: u64,
-    /// Epochs that were sent and not acknowledged, and until when they must be; oldest first.
+    /// Epochs that were sent and are not acknowledged yet, with their deadlines; oldest first.
     owed: VecDeque<(u64, Instant)>,
-    /// The token's key is revoked: the verifier is to learn of it, and then to come with another.
+    /// Whether the token's key is revoked. The verifier is told of that first, and comes back with another token.
     ends_at: Option<u64>,
 }
 
@@ -101,13 +101,13 @@ impl VerifierStream {
         have_epoch: u64,
     ) -> Status {
         self.sent = have_epoch;
-        // Also when nothing has changed: the answer is what shows that it has this epoch.
+        // Sent even when nothing has changed: only its acknowledgement shows that the verifier has this epoch.
         let mut sending = Some(self.changes());
         let mut heard = Heard::Speaks;
         let parts = self.parts.clone();
         let mut heartbeat = tokio::time::interval(HEARTBEAT);
         heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        // What happened since the guard let it in counts too.
+        // A revocation since the guard let the stream in counts, too.
         self.version.mark_changed();
         loop {
             let due = self.due(sending.as_ref());
@@ -127,7 +127,7 @@ impl VerifierStream {
                             return status;
                         }
                     }
-                    // It says no more, so it is let go unless it owes nothing.
+                    // The verifier will send nothing more. It is let go, unless it owes no acknowledgement.
                     Ok(None) => heard = Heard::HasEnded,
                     Err(status) => return status,
                 },
@@ -149,11 +149,11 @@ impl VerifierStream {
                         sending = None;
                         heartbeat.reset();
                     }
-                    // Whoever reads fast would otherwise keep everyone else waiting.
+                    // Lets other tasks run: a fast reader would otherwise keep this one busy.
                     tokio::task::yield_now().await;
                 }
                 _ = heartbeat.tick(), if sending.is_none() => {
-                    // With no room for it, there is something that has not been read.
+                    // If there is no room for a heartbeat, the verifier has something else to read.
                     if let Ok(permit) = parts.try_reserve() {
                         permit.send(self.message(self.sent, Event::Heartbeat(rpc::TrustHeartbeat {})));
                     }
@@ -166,7 +166,7 @@ impl VerifierStream {
         }
     }
 
-    /// What has happened since what was sent.
+    /// The change from what was sent last to what is published now.
     fn changes(&self) -> Sending {
         let parts = Chunks::new(self.authority.since(self.sent, self.told.serves()));
         let allowance = PART_ALLOWANCE * u32::try_from(parts.count() - 1).unwrap_or(u32::MAX);

@@ -1,4 +1,4 @@
-//! Token buckets in a table of a fixed size: no list that an attacker makes longer.
+//! Token buckets in a table of a fixed size, which no attacker can make grow.
 
 use std::hash::{BuildHasher, Hash, RandomState};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -11,27 +11,27 @@ use crate::server::limits::throttled::Throttled;
 /// How fast a bucket fills, and how much it holds.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Rate {
-    /// From one to the next: a microsecond or more.
+    /// The time between two: a microsecond or more.
     pub(super) every: Duration,
-    /// How many at once.
+    /// How many may be taken at once.
     pub(super) burst: u32,
 }
 
-/// Buckets by hashed key, at first all full.
+/// Buckets by hashed key. All are full at first.
 ///
-/// Each is one number: in the upper bits some of its key's hash, in the lower the time at which it will be
-/// full again, from which follows how much is in it (the generic cell rate algorithm). A hash chooses a few
-/// neighbours; when others are in all of them, the one that is full soonest is forgotten. So a flood of
-/// made-up keys makes the table forget, and never makes it take one key for another, but by a chance
-/// of one in millions that nobody can steer: the hash is keyed.
+/// A bucket is one number. Its upper bits are part of the key's hash, the tag. Its lower bits are the time at which it
+/// will be full again, from which its content follows (the generic cell rate algorithm). A hash chooses a few
+/// neighbouring slots. When other keys have all of them, the one that is full soonest is forgotten. So a flood of
+/// made-up keys makes the table forget. It takes one key for another with a chance of one in millions, which nobody
+/// can steer because the hash is keyed.
 pub(super) struct Buckets {
     slots: Box<[AtomicU64]>,
     hasher: RandomState,
     /// All times are in microseconds since [`EPOCH`].
     every: u64,
-    /// How far ahead of now a bucket may be full again and still hold one.
+    /// How far ahead the time may lie at which a bucket is full again, for it to still hold one.
     reach: u64,
-    /// From then on every bucket is full.
+    /// The latest time at which some bucket becomes full again: from then on all are.
     all_full_at: AtomicU64,
 }
 
@@ -41,13 +41,13 @@ const EPOCH: Timestamp = Timestamp::from_unix(1_704_067_200);
 const TIME_BITS: u32 = 50;
 const TIME: u64 = (1 << TIME_BITS) - 1;
 
-/// No bucket takes longer to fill: more than a year.
+/// The longest time that a bucket takes to fill: more than a year.
 const LONGEST: u64 = 1 << 45;
 
 /// How many slots one hash chooses among.
 const NEIGHBOURS: usize = 4;
 
-/// How often a change is tried while others change the same slot. Not counting one is no harm.
+/// How often a change is tried again while others change the same slot. Not counting one does no harm.
 const TRIES: usize = 4;
 
 impl Buckets {
@@ -94,7 +94,7 @@ impl Buckets {
                 soonest.unwrap_or_default()
             });
             let full_at = if own.is_some() { seen[at] & TIME } else { now };
-            // What is taken at once by many never empties it for longer than one does.
+            // Bounded, so that many who take at once never empty it for longer than one would.
             let full_at = (full_at + self.every).min(now + self.reach + self.every) & TIME;
             let changed = set[at].compare_exchange(
                 seen[at],
@@ -109,8 +109,8 @@ impl Buckets {
         }
     }
 
-    /// When the bucket with this tag will be full again, if it is in this slot. A time too far ahead is
-    /// from before the clock was set back, and says nothing any more.
+    /// When the bucket with this tag will be full again, if this slot holds it. A time too far ahead was written before
+    /// the clock was set back, and counts for nothing.
     fn full_at(&self, slot: u64, tag: u64, now: u64) -> Option<u64> {
         let full_at = slot & TIME;
         let possible = now..=now + self.reach + self.every;
@@ -153,7 +153,7 @@ mod tests {
         assert_eq!(wait(NOW + Duration::from_secs(9)), 1);
         assert_eq!(buckets.check(&"other", NOW), Ok(()));
 
-        // What is taken from an empty one makes nobody wait for longer.
+        // Taking from an empty bucket makes nobody wait longer.
         (0..1000).for_each(|_| buckets.take(&"key", NOW));
         assert_eq!(wait(NOW), 10);
         assert_eq!(buckets.check(&"key", NOW + Duration::from_secs(10)), Ok(()));

@@ -2,38 +2,38 @@
 //!
 //! # Failed authentications
 //!
-//! Secrets have 256 random bits, so nobody guesses one, throttled or not. What is limited is what
-//! failures cost everyone else: hashes and signatures that are verified, lines in the logs. Three things
-//! follow from asking who can do what to whom:
+//! Secrets have 256 random bits, so that nobody guesses one, throttled or not. The limits bound what failures cost
+//! everyone else: verified hashes and signatures, and lines in the logs. Who can do what to whom leads to three rules:
 //!
-//! - A bucket belongs to an *address and a claimed client id*. Were it the id alone, anyone could lock
-//!   a client out by failing in its name; from another address they cannot. IPv6 addresses count by
+//! - A bucket belongs to an *address and a claimed client id*. If it belonged to the id alone, anyone could lock a
+//!   client out by failing in its name. From another address they cannot. IPv6 addresses count by
 //!   their /64, which is what one host gets.
 //! - Another, wider one belongs to the *address alone*, so that changing names does not help.
 //! - While a bucket is empty, an attempt is answered *before any work*, whether or not there is such a client
-//!   and whether or not the credential is right. Were the right one let through, the answer to a throttled
-//!   attempt would still tell wrong from right, and would still cost the work.
+//!   and whether or not the credential is right. If the right one were let through, the answer to a
+//!   throttled attempt would still tell right from wrong, and would still cost the work.
 //!
-//! The price: who shares an address with an attacker, or with a neighbour that has an outdated secret, waits
-//! with it, three seconds an attempt for the one client, and tokens that it has go on. Addresses that a
-//! proxy hides are one address: there, let the proxy limit and switch this off (`limits.failures`).
-//! Headers in which a proxy names the peer are not believed: anyone can send them.
+//! The price: a client that shares its address with an attacker, or with a neighbour that has an outdated secret, waits
+//! as they do, three seconds for each attempt. Tokens that it has stay good. All clients behind a proxy have one
+//! address: there, let the proxy limit, and switch this off (`limits.failures`). Headers in which a proxy names the
+//! peer are not believed, because anyone can send them.
 //!
 //! # Tokens
 //!
 //! Issued tokens count for the client that proved who it is, never for one that is merely named, for
-//! the same reason. The limit comes after the proof; what it saves is a client's neighbours, who verify.
+//! the same reason. The limit comes after the proof; it protects the services that would verify the
+//! client's tokens.
 //!
 //! # Shares
 //!
-//! Of the requests under way and of the connections one address has three quarters at most (`shares`), so that
-//! someone who sends bodies a byte at a time, or nothing at all, does not shut everyone else out. It takes two
-//! addresses to do that; against those the bounds in time remain.
+//! One address has at most three quarters of the requests under way, and of the connections (`shares`). So a peer that
+//! sends bodies a byte at a time, or nothing at all, does not shut everyone else out. With two addresses it could;
+//! against those, the bounds in time remain.
 //!
 //! # Memory
 //!
-//! Everything is counted in tables of a fixed size (`buckets`). Where there is no failure there is nothing
-//! to look up: one load of an atomic.
+//! Everything is counted in tables of a fixed size (`buckets`). While nothing has failed, looking up costs one load of
+//! an atomic.
 
 mod buckets;
 mod overload;
@@ -66,8 +66,7 @@ const BUCKETS: usize = 64 * 1024;
 pub struct LimitSettings {
     /// Whether failed authentications are throttled.
     pub failures: bool,
-    /// How many tokens a second one client gets, ten times as many at once. As many as it asks for if
-    /// not given.
+    /// How many tokens a second one client gets, and ten times as many at once; `None` for no limit.
     pub tokens_per_client: Option<NonZeroU32>,
     /// How many requests may be without an answer at once, three quarters of them from one address. One
     /// over that is refused.
@@ -107,8 +106,8 @@ impl Limits {
         Self { failures, tokens }
     }
 
-    /// Whether an attempt to authenticate is to be looked at. Asked before any work, and answered the
-    /// same for every client id, known or not.
+    /// Whether an attempt to authenticate goes on. This is asked before any work, and the answer is the same for every
+    /// client id, known or not.
     pub(super) fn check_failures(
         &self,
         peer: Option<IpAddr>,
@@ -139,12 +138,12 @@ impl Limits {
     }
 }
 
-/// Where attempts come from, as far as it tells hosts apart.
+/// Where attempts come from, as precisely as it tells hosts apart.
 #[derive(Hash, PartialEq, Eq, Clone, Copy)]
 enum Origin {
     Unknown,
     V4([u8; 4]),
-    /// The first 64 bits: who has one address has the others.
+    /// The first 64 bits: whoever has one address below them has all the others.
     V6([u8; 8]),
 }
 

@@ -1,5 +1,5 @@
-//! Too many requests at once: the one over the limit is refused right away instead of waiting with all
-//! the others, and one that brings no answer about is given up.
+//! Too many requests at once. The one over the limit is refused right away, and does not wait with all the others. One
+//! that gets no answer in time is given up.
 
 use std::collections::HashMap;
 use std::future::{Future, Ready, ready};
@@ -29,20 +29,20 @@ use crate::server::oauth;
 /// When to try again.
 const RETRY: Duration = Duration::from_secs(1);
 
-/// How long a request may be without the head of its answer: a body that comes a byte at a time has its
-/// place for no longer.
+/// How long a request may be without the head of its answer. A body that comes a byte at a time holds its place for no
+/// longer.
 const LONGEST: Duration = Duration::from_secs(120);
 
-/// Whether the server lives is answered in any case: who asks would end it otherwise.
+/// Whether a path is that of a health check. Those are answered in any case: a supervisor would end the server
+/// otherwise.
 fn is_health(path: &str) -> bool {
-    // Over plain HTTP it may stand below the path of the issuer.
+    // Over plain HTTP the path may begin with that of the issuer.
     path.starts_with("/grpc.health.v1.Health/")
         || path.ends_with("/health/live")
         || path.ends_with("/health/ready")
 }
 
-/// Bounds the requests that are under way until the head of their answer: what streams afterwards does
-/// not count.
+/// Bounds the requests under way. A request counts until the head of its answer; what streams afterwards does not.
 #[derive(Clone)]
 pub(in crate::server) struct Overload {
     under_way: Arc<AtomicUsize>,

@@ -1,7 +1,7 @@
-//! How much of what there is one address may have at a time: never all of it.
+//! The share of something that one address may have at a time, which is never all of it.
 //!
-//! Counted in a table of a fixed size, by a keyed hash. Two addresses that meet in a place of it share a
-//! share, which nobody can steer.
+//! Shares are counted in a table of a fixed size, by a keyed hash. Two addresses that fall into one slot have one share
+//! between them. Nobody can steer which.
 
 use std::hash::{BuildHasher, RandomState};
 use std::net::IpAddr;
@@ -13,7 +13,7 @@ use crate::server::limits::Origin;
 /// How many addresses are told apart.
 const SLOTS: usize = 4096;
 
-/// What addresses have of something that there is only so much of.
+/// The shares of all addresses in something that is limited.
 #[derive(Clone)]
 pub(in crate::server) struct Shares(Arc<Table>);
 
@@ -24,8 +24,8 @@ struct Table {
 }
 
 impl Shares {
-    /// Three quarters for one address, of so many there are: what a proxy needs that hides all others,
-    /// and what an attacker leaves to them.
+    /// Three quarters of `most` for one address: enough for a proxy that hides all clients, and little enough that an
+    /// attacker leaves something to the others.
     pub(in crate::server) fn of(all: usize) -> Self {
         let taken = (0..SLOTS).map(|_| AtomicUsize::new(0)).collect();
         Self(Arc::new(Table { taken, hasher: RandomState::new(), most: all - all / 4 }))

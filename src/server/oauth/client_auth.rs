@@ -15,7 +15,7 @@ use crate::server::oauth::request::Post;
 /// The one kind of assertion (RFC 7523 §2.2).
 const JWT_BEARER: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
 
-/// What a client presents. Whether it is true is not known yet.
+/// What a client presents. Nothing of it is verified yet.
 pub(super) enum Presented<'a> {
     /// An id and a secret in the `Authorization` header.
     Basic(BasicCredentials),
@@ -112,7 +112,7 @@ impl<'a> Presented<'a> {
 }
 
 impl<'a> Presented<'a> {
-    /// The attempt that a request is.
+    /// The request as an attempt to authenticate.
     ///
     /// # Errors
     /// When what is presented cannot be anyone's.
@@ -123,10 +123,10 @@ impl<'a> Presented<'a> {
     }
 }
 
-/// Believes the client that a request is from.
+/// Authenticates the client that sends a request.
 ///
 /// # Errors
-/// When it proves nothing, or not well.
+/// When it presents nothing, or nothing that proves who it is.
 pub(super) fn authenticate(desk: &Desk, post: &Post) -> Result<Proven, OAuthError> {
     Ok(presented(&post.headers, &post.form)?.attempt(post)?.authenticate(desk)?)
 }

@@ -15,13 +15,13 @@ use crate::server::notes::RequestNotes;
 use crate::server::oauth::answer::json;
 use crate::server::oauth::form::FormError;
 
-/// When to come again, in seconds, after what passes by itself.
+/// When to try again, in seconds, after a failure that passes by itself.
 const RETRY_AFTER: HeaderValue = HeaderValue::from_static("5");
 
 /// An overload passes sooner.
 const RETRY_AFTER_OVERLOAD: HeaderValue = HeaderValue::from_static("1");
 
-/// What is asked for (RFC 7617 §2).
+/// The way to authenticate that a 401 names (RFC 7617 §2).
 const CHALLENGE: HeaderValue = HeaderValue::from_static("Basic realm=\"countersign\"");
 
 /// Everything that a request to an OAuth endpoint can fail with.
@@ -78,7 +78,7 @@ impl From<ActError> for OAuthError {
     }
 }
 
-/// What the sender is told, and for the log what it is not.
+/// What the sender is told, and what only the log is.
 struct ErrorAnswer {
     status: StatusCode,
     error: &'static str,
@@ -162,7 +162,7 @@ impl OAuthError {
             StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS => {
                 headers.insert(header::RETRY_AFTER, retry_after);
             }
-            // What is left of the body is not worth reading.
+            // The rest of the body is not read, so that the connection cannot be used again.
             StatusCode::PAYLOAD_TOO_LARGE | StatusCode::REQUEST_TIMEOUT => {
                 headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
             }
@@ -200,10 +200,10 @@ fn not_issued(error: &IssueError) -> ErrorAnswer {
     }
 }
 
-/// Also of a resource that nobody has: who asks learns nothing of others' resources.
+/// The same for a resource that nobody has, so that nobody learns about the resources of others.
 pub(super) const NOT_GRANTED: &str = "the client has no grant for the audience or resource";
 
-/// One answer, whatever the reason.
+/// One answer for every reason.
 fn rejected(detail: &'static str) -> ErrorAnswer {
     ErrorAnswer {
         detail,

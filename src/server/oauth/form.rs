@@ -77,7 +77,7 @@ impl Form {
             let equals = pair.iter().position(|byte| *byte == b'=');
             let (name, value) = equals.map_or((pair, &[][..]), |at| (&pair[..at], &pair[at + 1..]));
             let (name, value) = (decode(name)?, decode(value)?);
-            // Also when it is empty: which of two is meant, the next parser may see differently.
+            // Even when one of them is empty: another parser may take the other for the one that is meant.
             if name.as_str() != "resource" && parameters.iter().any(|known| known.name == name) {
                 return Err(FormError::Repeated);
             }
@@ -97,7 +97,7 @@ impl Form {
         named.map(|parameter| parameter.value.as_str()).filter(|value| !value.is_empty())
     }
 
-    /// Whether a parameter stands there, be it empty.
+    /// Whether a parameter is there, empty or not.
     pub(super) fn mentions(&self, name: &str) -> bool {
         self.0.iter().any(|parameter| parameter.name.as_str() == name)
     }
@@ -114,7 +114,7 @@ impl fmt::Debug for Form {
 /// # Errors
 /// When it is not well encoded, not UTF-8, or holds a NUL.
 pub(super) fn decode(encoded: &[u8]) -> Result<Zeroizing<String>, FormError> {
-    // Never longer than it was, so it does not move and leave a copy behind.
+    // Decoding never makes a text longer, so that the buffer does not move and leave a copy of a secret behind.
     let mut decoded = Zeroizing::new(Vec::with_capacity(encoded.len()));
     let mut bytes = encoded.iter();
     while let Some(byte) = bytes.next() {

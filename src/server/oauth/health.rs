@@ -1,4 +1,4 @@
-//! Whether it is up, for whoever starts and watches processes.
+//! Whether the server is up, for whatever starts and watches processes.
 
 use axum::extract::State;
 use axum::response::Response;
@@ -63,7 +63,7 @@ mod tests {
         Desk { authority: Arc::new(authority), clock, limits }
     }
 
-    /// Over the wire nobody gets so far: a server that stops takes no more connections.
+    /// Not tested over the wire: a server that stops takes no more connections.
     #[tokio::test]
     async fn a_server_that_stops_is_live_and_not_ready() {
         let directory = tempfile::tempdir().expect("a temporary directory");

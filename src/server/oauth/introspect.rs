@@ -7,8 +7,8 @@ use crate::server::desk::Desk;
 use crate::server::oauth::errors::OAuthError;
 use crate::server::oauth::request::Post;
 
-/// RFC 7662 §2.2. Of a token that is not active, or that is not for an audience of the caller,
-/// nothing more is said than that.
+/// The answer of RFC 7662 §2.2. It says nothing but `active: false` of a token that is not active, or that is for no
+/// audience of the caller.
 #[derive(Serialize)]
 #[serde(untagged)]
 pub(super) enum Answer {

@@ -1,4 +1,4 @@
-//! What there is, and where (RFC 8414): only what works.
+//! The server's metadata (RFC 8414): what there is and where. It names only what works.
 
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
@@ -13,7 +13,7 @@ use crate::server::oauth::endpoints::Endpoints;
 const AUTH_METHODS: [&str; 4] =
     ["client_secret_basic", "client_secret_post", "private_key_jwt", "tls_client_auth"];
 
-/// What an assertion can be signed with: two names of the same (RFC 8037, RFC 9864).
+/// The algorithm of assertions, by both of its names (RFC 8037, RFC 9864).
 const ALGORITHMS: [&str; 2] = ["EdDSA", "Ed25519"];
 
 const MAX_AGE: HeaderValue = HeaderValue::from_static("public, max-age=300");
@@ -27,7 +27,7 @@ struct Metadata<'a> {
     introspection_endpoint: String,
     revocation_endpoint: String,
     grant_types_supported: [&'static str; 1],
-    /// It must be there, and there is no authorization endpoint.
+    /// Required, and empty, because there is no authorization endpoint.
     response_types_supported: [&'static str; 0],
     token_endpoint_auth_methods_supported: &'a [&'static str],
     introspection_endpoint_auth_methods_supported: &'a [&'static str],
@@ -76,8 +76,8 @@ pub(in crate::server) fn path_of(issuer: &Issuer) -> String {
     path.trim_end_matches('/').to_owned()
 }
 
-/// An issuer can have a path. Then everything is found below it, and the metadata also where RFC 8414
-/// §3.1 puts it: its own path before the issuer's. Gives the address that is meant.
+/// The address that a request means. If the issuer has a path, everything is also found below it. The metadata is also
+/// found where RFC 8414 §3.1 puts it: with its own path before the issuer's.
 pub(in crate::server) fn without_path(uri: &Uri, issuer_path: &str) -> Option<Uri> {
     if issuer_path.is_empty() {
         return None;

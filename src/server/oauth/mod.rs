@@ -1,4 +1,4 @@
-//! OAuth 2.0 over plain HTTP: for whatever speaks that, and does not link this crate.
+//! OAuth 2.0 over plain HTTP, for everything that speaks it already.
 //!
 //! A request is read within bounds into a form, the client is authenticated, the authority is asked,
 //! and what it says becomes JSON. There is no CORS: a browser has no business with client secrets.
@@ -10,6 +10,7 @@ mod endpoints;
 mod errors;
 mod form;
 mod health;
+mod home;
 mod introspect;
 mod jwks;
 mod metadata;
@@ -39,8 +40,9 @@ use crate::server::oauth::errors::OAuthError;
 use crate::server::oauth::request::Post;
 
 /// All routes there are: what `openapi.json` describes.
-fn table() -> [(&'static str, MethodRouter<Endpoints>); 12] {
+fn table() -> [(&'static str, MethodRouter<Endpoints>); 13] {
     [
+        (HOME, get(home::page)),
         ("/oauth/token", post(token)),
         ("/oauth2/token", post(token)),
         ("/oauth/introspect", post(introspect)),
@@ -56,10 +58,18 @@ fn table() -> [(&'static str, MethodRouter<Endpoints>); 12] {
     ]
 }
 
-/// The routes, ready to serve.
+/// The page at the root, for people.
+pub(super) fn home() -> Router {
+    Router::new().route(HOME, get(home::page))
+}
+
+const HOME: &str = "/";
+
+/// The routes but for the root, ready to serve.
 pub(super) fn routes(endpoints: Endpoints) -> Router {
     table()
         .into_iter()
+        .filter(|(path, _)| *path != HOME)
         .fold(Router::new(), |router, (path, methods)| router.route(path, methods))
         .with_state(endpoints)
 }
@@ -90,12 +100,12 @@ async fn revoke(State(Endpoints { desk, .. }): State<Endpoints>, request: Reques
     end(&notes, answer.await.map(|()| (StatusCode::OK, UNCACHED).into_response()))
 }
 
-/// What a request over plain HTTP is told when there is no place for it.
+/// The answer to a request over plain HTTP in an overload.
 pub(super) fn overloaded() -> Response {
     OAuthError::Overloaded.into_response(&RequestNotes::default())
 }
 
-/// What it is told when it is given up.
+/// The answer to a request over plain HTTP that is given up.
 pub(super) fn too_long() -> Response {
     let error = OAuthError::Unavailable("the answer took too long; try again later");
     error.into_response(&RequestNotes::default())

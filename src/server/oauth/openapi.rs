@@ -3,7 +3,7 @@
 use axum::response::{IntoResponse, Response};
 use http::{HeaderValue, header};
 
-/// Written by hand, and held against every answer that a test gets.
+/// The document is written by hand. Tests check every answer that they get against it.
 const DOCUMENT: &str = include_str!("openapi.json");
 
 pub(super) async fn document() -> Response {

@@ -80,7 +80,7 @@ impl Post {
     }
 }
 
-/// Whether the body says that it is a form: once, in any case, with any parameters.
+/// Whether exactly one `Content-Type` says that the body is a form. Letter case and parameters do not matter.
 fn is_form(headers: &HeaderMap) -> bool {
     let mut types = headers.get_all(header::CONTENT_TYPE).iter();
     let (Some(only), None) = (types.next(), types.next()) else { return false };
@@ -88,7 +88,7 @@ fn is_form(headers: &HeaderMap) -> bool {
     essence.trim_ascii().eq_ignore_ascii_case(b"application/x-www-form-urlencoded")
 }
 
-/// Whether the body says that it is compressed. Read as it is, it would be something else than was meant.
+/// Whether the body says that it is compressed. We decompress nothing, and would misread it.
 fn is_encoded(headers: &HeaderMap) -> bool {
     let mut codings = headers.get_all(header::CONTENT_ENCODING).iter();
     codings.any(|coding| !coding.as_bytes().trim_ascii().eq_ignore_ascii_case(b"identity"))
@@ -102,13 +102,13 @@ fn refuse_in_query(uri: &Uri) -> Result<(), OAuthError> {
     Ok(())
 }
 
-/// Reads a body, and never more of it than there may be.
+/// Reads a body, and never more than [`MAX_BODY`] of it.
 async fn bounded(mut body: Body) -> Result<Zeroizing<Vec<u8>>, OAuthError> {
     let said = body.size_hint();
     if said.lower() > MAX_BODY as u64 {
         return Err(OAuthError::TooLarge);
     }
-    // As large as it can become, so that it does not move and leave a copy behind.
+    // Allocated at its full size, so that it does not move and leave a copy of a secret behind.
     let most = said.upper().and_then(|most| usize::try_from(most).ok());
     let mut bytes = Zeroizing::new(Vec::with_capacity(most.unwrap_or(MAX_BODY).min(MAX_BODY)));
     while let Some(frame) = body.frame().await {

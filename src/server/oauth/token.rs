@@ -27,8 +27,8 @@ pub(super) async fn issue(desk: &Desk, post: &Post) -> Result<Answer, OAuthError
         Some(_) => return Err(OAuthError::GrantType),
         None => return Err(OAuthError::Invalid("grant_type is missing")),
     }
-    // What resources mean is nothing to tell just anyone: whatever is wrong with what it asks for,
-    // first the client proves who it is.
+    // Nobody but a client may learn what a resource stands for. So the client authenticates first, whatever is wrong
+    // with what it asks for.
     let token = match token_request(&desk.authority, &post.form) {
         Ok(token) => token,
         Err(error) => {

@@ -105,7 +105,7 @@ async fn everyone_who_is_not_believed_gets_the_same_bytes() {
 }
 
 #[tokio::test]
-async fn one_way_at_a_time() {
+async fn a_client_that_authenticates_in_two_ways_at_once_is_refused() {
     let server = TestServer::start().await;
     let secret = order(&server).await;
     let basic = basic("order", &secret);

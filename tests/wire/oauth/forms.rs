@@ -103,7 +103,7 @@ async fn a_body_of_16_kib_is_the_largest() {
 }
 
 #[tokio::test]
-async fn a_body_is_what_it_looks_like() {
+async fn a_body_with_a_content_encoding_is_refused() {
     let server = TestServer::start().await;
     let order = basic("order", &order(&server).await);
     let post = |coding: &str| {
@@ -255,7 +255,7 @@ async fn credentials_do_not_stand_in_the_address() {
 }
 
 #[test]
-fn whatever_comes_nothing_breaks() {
+fn any_body_gets_an_answer_of_the_protocol() {
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
     let server = runtime.block_on(TestServer::start());
     let (order, address) =

@@ -40,7 +40,7 @@ async fn a_client_revokes_its_own_token_for_good() {
 }
 
 #[tokio::test]
-async fn what_is_not_active_needs_no_revoking() {
+async fn revoking_a_token_that_is_not_active_succeeds() {
     let server = TestServer::start().await;
     let secret = order(&server).await;
     let order = basic("order", &secret);

@@ -111,7 +111,7 @@ async fn what_resources_mean_is_told_only_to_those_who_prove_who_they_are() {
 }
 
 #[tokio::test]
-async fn countersign_is_never_inferred() {
+async fn a_request_without_an_audience_never_means_countersign() {
     let server = TestServer::start().await;
     let operator = basic("operator", &server.operator_secret);
     assert_error(&token(&server, &operator, "").await, 400, "invalid_target");
@@ -141,7 +141,7 @@ async fn who_has_no_grant_for_countersign_asks_for_a_wrong_target() {
 }
 
 #[tokio::test]
-async fn resources_follow_their_client() {
+async fn a_resource_means_what_clients_name_it_for_now() {
     let (server, order) = start().await;
     let operator = server.operator().await;
     let ask = || token(&server, &order, "&resource=https://both.test/");

@@ -66,7 +66,7 @@ async fn every_other_certificate_is_a_wrong_credential() {
 }
 
 #[tokio::test]
-async fn what_is_sent_counts_before_the_certificate() {
+async fn a_credential_in_the_request_counts_before_the_certificate() {
     let mutual = Mutual::start().await;
     let own = mutual.client_ca.certify("backup.example");
     let secret = mutual.server.new_secret("backup").await;

@@ -38,6 +38,10 @@
 //! | Countersign is down | goes out with the token at hand until that expires |
 //! | the callee says that the token is expired or revoked, or its key unknown | is made once more with another token, if its request is small (64 KiB) and went out as a whole |
 //!
+//! A call that gets no token has an `ErrorInfo` (`google.rpc`) in its status: the issuer's reason, such as
+//! `AUDIENCE_DENIED`, or `TOKEN_REFUSED` or `TOKEN_UNAVAILABLE` where it gives none, and in the metadata the
+//! `audience` and the `scopes` that the call needed.
+//!
 //! A token is replaced for a callee once in five seconds at most, so a callee that refuses everything
 //! cannot drive issuance. Everything stops when the last clone of the session, and the last client
 //! made with it, is dropped.
@@ -225,7 +229,7 @@ pub(crate) mod link;
 mod live;
 pub(crate) mod reach;
 mod tokens;
-mod trust;
+pub(crate) mod trust;
 
 pub use self::builder::SessionBuilder;
 pub use self::calls::{AuthInterceptor, Authenticated};

@@ -1,7 +1,8 @@
 //! The strict codec: text to parts and back. No cryptography here.
 //!
-//! Strict means one spelling for one token: canonical base64url without padding, no JSON member
-//! twice at any depth, an exact `typ`, and no header that would have us look elsewhere for a key.
+//! Strict means that nothing is a token which no issuer of ours makes: canonical base64url without padding,
+//! no JSON member twice at any depth, a header of `alg`, `kid` and `typ` alone, a subject that is the client, and a
+//! life within [`MAX_TOKEN_LIFE`]. Claims that we do not know are allowed: a later version may add some.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -11,7 +12,9 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::de::{DeserializeOwned, Error, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 
-use crate::claims::{Audience, Claims, ClientId, Issuer, ScopeSet, Timestamp, TokenId};
+use crate::claims::{
+    Audience, Claims, ClientId, Issuer, MAX_TOKEN_LIFE, ScopeSet, Timestamp, TokenId,
+};
 
 /// The longest token that is read at all, in bytes. The longest that can be minted is shorter.
 pub const MAX_LEN: usize = 8192;
@@ -31,10 +34,12 @@ pub enum FormatError {
     BadAlgorithm,
     /// `typ` is not `at+jwt` (RFC 9068 §2.1), or of an assertion not one of its types.
     BadType,
-    /// The header names critical extensions, or brings or points to a key of its own.
+    /// The header has another member than `alg`, `kid` and `typ`; of an assertion, one that names critical
+    /// extensions, or that brings a key or points to one.
     ForbiddenHeader,
     /// The payload is not one JSON object with the claims of RFC 9068 §2.2 (of an assertion, those of
-    /// RFC 7523 §3), each unique and well-typed.
+    /// RFC 7523 §3), each unique and well-typed. Or they are those of a token that no issuer of ours makes: `sub`
+    /// is not `client_id`, or the token's life is none or longer than 24 hours.
     BadClaims,
     /// The signature is not 64 bytes.
     BadSignature,
@@ -72,6 +77,9 @@ impl<'a> Compact<'a> {
     /// The header of a token of ours.
     pub(super) fn header(&self) -> Result<TokenHeader<'_>, FormatError> {
         let header = self.jose_header()?;
+        if header.others {
+            return Err(FormatError::ForbiddenHeader);
+        }
         if header.typ.ok_or(FormatError::BadHeader)? != "at+jwt" {
             return Err(FormatError::BadType);
         }
@@ -112,6 +120,8 @@ pub(super) struct Header<'a> {
     /// The name of the key.
     pub(super) kid: Option<Cow<'a, str>>,
     forbidden: bool,
+    /// Whether it has members that we do not know.
+    others: bool,
 }
 
 /// The claims, and `nbf`: the one registered claim that we never write, but that bounds the token's
@@ -146,7 +156,8 @@ impl<'de: 'a, 'a> Deserialize<'de> for Header<'a> {
                         }
                     }
                 }
-                Ok(Header { alg: required(alg, "alg")?, typ, kid, forbidden })
+                let others = !others.0.is_empty();
+                Ok(Header { alg: required(alg, "alg")?, typ, kid, forbidden, others })
             }
         }
         deserializer.deserialize_map(HeaderVisitor)
@@ -183,20 +194,27 @@ impl<'de> Deserialize<'de> for TimedClaims {
                         }
                     }
                 }
-                required(subject, "sub")?;
-                Ok(TimedClaims {
-                    claims: Claims {
-                        issuer: required(issuer, "iss")?,
-                        client_id: required(client_id, "client_id")?,
-                        audience: required(audience, "aud")?,
-                        // RFC 9068 §2.2.3: a token without scope carries none.
-                        scopes: scopes.unwrap_or_default(),
-                        issued_at: required(issued_at, "iat")?,
-                        expires_at: required(expires_at, "exp")?,
-                        token_id: required(token_id, "jti")?,
-                    },
-                    not_before,
-                })
+                let subject = required(subject, "sub")?;
+                let claims = Claims {
+                    issuer: required(issuer, "iss")?,
+                    client_id: required(client_id, "client_id")?,
+                    audience: required(audience, "aud")?,
+                    // RFC 9068 §2.2.3: a token without scope carries none.
+                    scopes: scopes.unwrap_or_default(),
+                    issued_at: required(issued_at, "iat")?,
+                    expires_at: required(expires_at, "exp")?,
+                    token_id: required(token_id, "jti")?,
+                };
+                // There is never a user, so that the subject is the client itself (RFC 9068 §2.2).
+                if subject != claims.client_id.as_str() {
+                    return Err(A::Error::custom("`sub` is not `client_id`"));
+                }
+                // A retired key is kept for as long as a token can live, and not longer.
+                let life = claims.expires_at.since(claims.issued_at);
+                if life.is_zero() || life > MAX_TOKEN_LIFE {
+                    return Err(A::Error::custom("no token lives so long"));
+                }
+                Ok(TimedClaims { claims, not_before })
             }
         }
         deserializer.deserialize_map(ClaimsVisitor)

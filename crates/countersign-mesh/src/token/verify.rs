@@ -230,7 +230,7 @@ mod tests {
                 "{header}"
             );
         }
-        for name in ["crit", "jku", "jwk", "x5u", "x5c"] {
+        for name in ["crit", "jku", "jwk", "x5u", "x5c", "zip", "b64", "cty", "x5t", "x", "Alg"] {
             let header = HEADER.replace('{', &format!(r#"{{"{name}":[],"#));
             assert_eq!(
                 check(&signed(&header, CLAIMS)),
@@ -238,7 +238,15 @@ mod tests {
                 "{name}",
             );
         }
-        assert!(check(&signed(&HEADER.replace('{', r#"{"x":[{"y":1,"z":1}],"#), CLAIMS)).is_ok());
+        let values = ["null", "true", "[{\"y\":1,\"z\":1}]", "{}", "\"\""];
+        for value in values {
+            let header = HEADER.replace('{', &format!(r#"{{"x":{value},"#));
+            assert_eq!(
+                check(&signed(&header, CLAIMS)),
+                Err(Rejection::Malformed(FormatError::ForbiddenHeader)),
+                "{value}"
+            );
+        }
     }
 
     #[test]
@@ -260,6 +268,13 @@ mod tests {
             ("\"inventory\"", "[\"inventory\"]"),
             ("stock:read", "stock:read "),
             ("\"order\"", "null"),
+            // A subject that is not the client, and lives that no token has.
+            ("\"sub\":\"order\"", "\"sub\":\"alice\""),
+            ("1800000900", "1800000000"),
+            ("1800000900", "1799999999"),
+            ("1800000900", "1800086401"),
+            ("1800000900", "18446744073709551615"),
+            ("\"iat\":1800000000", "\"iat\":0"),
         ] {
             let claims = CLAIMS.replacen(from, to, 1);
             assert_eq!(
@@ -326,8 +341,8 @@ mod tests {
         let later = signed(HEADER, &CLAIMS.replace('{', r#"{"nbf":1800000100,"#));
         assert!(check_at(&later, NOW + 70).is_ok());
         assert_eq!(check_at(&later, NOW + 69), Err(Rejection::NotYetValid));
-        let forever = signed(HEADER, &CLAIMS.replace("1800000900", "18446744073709551615"));
-        assert!(check(&forever).is_ok(), "no overflow");
+        let longest = signed(HEADER, &CLAIMS.replace("1800000900", "1800086400"));
+        assert!(check(&longest).is_ok(), "a day is the longest life");
     }
 
     proptest! {

@@ -86,7 +86,7 @@ where
         Some(token) => token,
         None => match source.token(deadline.at).await {
             Ok(token) => token,
-            Err(error) => return Ok(Status::from(error).into_http()),
+            Err(error) => return Ok(source.status(error).into_http()),
         },
     };
     let (mut parts, body) = request.into_parts();

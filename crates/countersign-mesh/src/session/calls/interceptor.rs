@@ -27,7 +27,7 @@ impl Interceptor for AuthInterceptor {
             .ok_or_else(|| Status::internal("the call does not say which method it is of"))?;
         let path = format!("/{}/{}", method.service(), method.method());
         if let Some(source) = self.0.source(&path)? {
-            let token = source.at_hand()?;
+            let token = source.at_hand().map_err(|error| source.status(error))?;
             let mut value = MetadataValue::try_from(token.header().as_bytes())
                 .map_err(|_| Status::internal("a token is ASCII"))?;
             value.set_sensitive(true);

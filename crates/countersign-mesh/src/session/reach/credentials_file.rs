@@ -156,7 +156,7 @@ impl CredentialsFile {
     }
 }
 
-/// The text of a file that holds a secret: see [`secret_file`](crate::secret_file) for who may read it.
+/// The text of a file that holds a secret: `secret_file` says who may read it.
 ///
 /// # Errors
 /// When it cannot be read, or others can read it too.

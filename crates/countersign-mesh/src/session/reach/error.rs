@@ -6,7 +6,6 @@ use std::{fmt, io};
 use crate::keys::InvalidKeyFile;
 
 /// Why there is no session.
-#[derive(Debug)]
 pub enum SessionError {
     /// The credentials are missing or cannot be used.
     Credentials(CredentialsError),
@@ -66,10 +65,32 @@ impl fmt::Display for SessionError {
     }
 }
 
-impl std::error::Error for SessionError {}
+impl std::error::Error for SessionError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Credentials(error) => error.source(),
+            Self::Unreadable(_, error) => Some(error),
+            Self::BadUrl(_)
+            | Self::Plaintext(_)
+            | Self::BadCertificate
+            | Self::BadClientCertificate
+            | Self::CertificateInPlaintext
+            | Self::NoAuthorities
+            | Self::BadIssuer
+            | Self::BadWhenStale
+            | Self::TrustFileWithoutIssuer => None,
+        }
+    }
+}
+
+/// The same as `Display`: a `main` that returns this error prints its `Debug`.
+impl fmt::Debug for SessionError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
 
 /// Why credentials cannot be used.
-#[derive(Debug)]
 pub enum CredentialsError {
     /// A variable that is needed is not set.
     Missing(&'static str),
@@ -130,7 +151,31 @@ impl fmt::Display for CredentialsError {
     }
 }
 
-impl std::error::Error for CredentialsError {}
+impl std::error::Error for CredentialsError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Unreadable(_, error) => Some(error),
+            Self::BadKey(_, error) => Some(error),
+            Self::BadFile(_, problem) => Some(problem),
+            Self::Missing(_)
+            | Self::Contradictory(..)
+            | Self::BadClientId
+            | Self::OpenToOthers(..)
+            | Self::Empty(_)
+            | Self::SecretAndKey
+            | Self::KeyWithoutIssuer
+            | Self::CertificateWithoutKey
+            | Self::NoRandomness => None,
+        }
+    }
+}
+
+/// The same as `Display`: a `main` that returns this error prints its `Debug`.
+impl fmt::Debug for CredentialsError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
 
 /// Why a file is no credentials file. None of its text is repeated: it may be a secret.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -148,6 +193,8 @@ pub enum CredentialsFileProblem {
     /// The value of a key is no name of the kind that it should be.
     BadName(&'static str),
 }
+
+impl std::error::Error for CredentialsFileProblem {}
 
 impl fmt::Display for CredentialsFileProblem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

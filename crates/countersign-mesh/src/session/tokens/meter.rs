@@ -19,6 +19,16 @@ impl Meter {
         ])
     }
 
+    /// What the tokens are for: an audience, or the host of an OAuth endpoint.
+    pub(crate) fn audience(&self) -> &str {
+        self.0[0].value()
+    }
+
+    /// The scopes of the tokens.
+    pub(crate) fn scopes(&self) -> &str {
+        self.0[1].value()
+    }
+
     pub(crate) fn refreshed(&self, runway: Duration) {
         counter!("countersign_token_refreshes_total", self.0.iter()).increment(1);
         self.runway(runway);

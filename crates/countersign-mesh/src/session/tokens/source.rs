@@ -1,14 +1,17 @@
 //! One token that keeps itself fresh.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
-use tonic::Status;
+use tonic::{Code, Status};
+use tonic_types::{ErrorDetails, StatusExt};
 
 use crate::claims::ScopeSet;
+use crate::guard::ERROR_DOMAIN;
 use crate::session::reach::jitter::Jitter;
 use crate::session::tokens::bearer_token::BearerToken;
 use crate::session::tokens::current::{Current, Forced, NoToken, Wishes};
@@ -16,6 +19,10 @@ use crate::session::tokens::endpoint::Endpoint;
 use crate::session::tokens::meter::Meter;
 use crate::session::tokens::oauth::OAuthEndpoint;
 use crate::session::tokens::refresh::keep_fresh;
+
+/// The reasons of a call that gets no token, where the issuer gives none of its own.
+const TOKEN_REFUSED: &str = "TOKEN_REFUSED";
+const TOKEN_UNAVAILABLE: &str = "TOKEN_UNAVAILABLE";
 
 /// How often a token may be replaced because a callee refused it, at most.
 const FORCED_AT_MOST_EVERY: Duration = Duration::from_secs(5);
@@ -105,6 +112,24 @@ impl TokenSource {
     /// What there is to say without waiting: a token, or why there is none yet.
     pub(crate) fn at_hand(&self) -> Result<BearerToken, NoToken> {
         self.answer().unwrap_or_else(|| Err(self.current.borrow().not_in_time()))
+    }
+
+    /// What a call ends with that gets no token: UNAUTHENTICATED or UNAVAILABLE, with an `ErrorInfo` that names what
+    /// the token was for. Its reason is the issuer's own.
+    pub(crate) fn status(&self, error: NoToken) -> Status {
+        let (audience, scopes) = (self.meter.audience(), self.meter.scopes());
+        let (code, otherwise, issuers) = match &error {
+            // Whatever code the issuer chose: for this call it means that the caller cannot authenticate.
+            NoToken::Refused(status) => (Code::Unauthenticated, TOKEN_REFUSED, status),
+            NoToken::Unavailable(status) => (status.code(), TOKEN_UNAVAILABLE, status),
+        };
+        let info = issuers.get_details_error_info().filter(|info| info.domain == ERROR_DOMAIN);
+        let reason = info.map_or_else(|| otherwise.to_owned(), |info| info.reason);
+        let metadata = [("audience", audience), ("scopes", scopes)]
+            .map(|(key, value)| (key.to_owned(), value.to_owned()));
+        let details = ErrorDetails::with_error_info(reason, ERROR_DOMAIN, HashMap::from(metadata));
+        let message = format!("{error} (audience {audience}, scopes {scopes:?})");
+        Status::with_error_details(code, message, details)
     }
 
     fn answer(&self) -> Option<Result<BearerToken, NoToken>> {

@@ -26,10 +26,10 @@ const MAX_PROOF: usize = 1024;
 const MAX_PARTS: usize = 10_000;
 
 /// Why messages make no sense.
-pub(crate) type Nonsense = &'static str;
+pub type Nonsense = &'static str;
 
 /// What one or more messages come to.
-pub(crate) enum Update {
+pub enum Update {
     /// Everything, to replace what is held.
     Snapshot(TrustDelta),
     /// What changed.
@@ -48,7 +48,7 @@ enum Kind {
 
 /// The parts so far of what is being sent.
 #[derive(Default)]
-pub(crate) struct Gathering(Option<Gathered>);
+pub struct Gathering(Option<Gathered>);
 
 struct Gathered {
     kind: Kind,
@@ -63,7 +63,7 @@ impl Gathering {
     }
 
     /// Adds what a message brings.
-    pub(crate) fn add(&mut self, epoch: u64, event: Option<Event>) -> Result<Update, Nonsense> {
+    pub fn add(&mut self, epoch: u64, event: Option<Event>) -> Result<Update, Nonsense> {
         let (kind, from, content, last) = match event {
             Some(Event::Snapshot(part)) => (Kind::Snapshot, 0, part.content, part.last),
             Some(Event::Delta(part)) => (Kind::Delta, part.from_epoch, part.content, part.last),

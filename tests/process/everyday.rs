@@ -1,0 +1,158 @@
+//! What people type every day: lists that are filtered, questions before something is lost, hints that fit.
+
+use std::fs;
+
+use serde_json::Value;
+
+use crate::support::{Finished, PROGRAM, Sandbox, Server, finish};
+
+const OPERATOR: &str = "countersign-dev/operator.toml";
+
+fn start() -> (Sandbox, Server) {
+    let sandbox = Sandbox::new();
+    let server = sandbox.dev();
+    for create in [
+        &["client", "create", "inventory", "--serves", "inventory", "--no-secret"][..],
+        &["client", "create", "order", "--grant", "inventory=stock:read", "--out", "order.toml"],
+        &["client", "create", "cron", "--description", "nightly backup", "--no-secret"],
+        &[
+            "operator",
+            "create",
+            "auditor",
+            "--scope",
+            "audit:read,keys:read",
+            "--out",
+            "auditor.toml",
+        ],
+    ] {
+        sandbox.run(create).ok();
+    }
+    (sandbox, server)
+}
+
+fn names(answer: &Value) -> Vec<String> {
+    let clients = answer["clients"].as_array().expect("a list");
+    clients.iter().map(|client| client["client_id"].as_str().expect("an id").to_owned()).collect()
+}
+
+#[test]
+fn clients_are_listed_by_text_audience_and_last_use() {
+    let (sandbox, server) = start();
+    let list =
+        |flags: &[&str]| names(&sandbox.json(OPERATOR, &[&["client", "list"], flags].concat()));
+    assert_eq!(list(&["--filter", "backup"]), ["cron"]);
+    assert_eq!(list(&["--audience", "inventory"]), ["inventory", "order"]);
+    assert_eq!(list(&["--filter", "or", "--audience", "inventory"]), ["inventory", "order"]);
+    assert!(list(&["--unused", "1d"]).contains(&"order".to_owned()), "never used");
+    assert!(!list(&["--unused", "1d"]).contains(&"operator".to_owned()), "used right now");
+    let operators = names(&sandbox.json(OPERATOR, &["operator", "list"]));
+    assert_eq!(operators, ["auditor", "operator"]);
+    let auditor = sandbox.json(OPERATOR, &["client", "get", "auditor"]);
+    assert_eq!(auditor["grants"][0]["scopes"], serde_json::json!(["audit:read", "keys:read"]));
+    server.stop();
+}
+
+#[test]
+fn audit_events_are_listed_by_actor_action_target_and_time() {
+    let (sandbox, server) = start();
+    let list = |flags: &[&str]| {
+        let answer = sandbox.json("auditor.toml", &[&["audit", "list"], flags].concat());
+        let events = answer["events"].as_array().expect("a list").clone();
+        events.iter().map(|it| format!("{} {}", it["action"], it["target"])).collect::<Vec<_>>()
+    };
+    assert_eq!(list(&["--target", "cron"]), [r#""client.create" "cron""#]);
+    let made = list(&["--actor", "operator", "--action", "client.create"]);
+    assert!(
+        made.len() >= 4 && made.iter().all(|event| event.contains("client.create")),
+        "{made:?}"
+    );
+    assert_eq!(list(&["--action", "client.create", "--limit", "2"]).len(), 2);
+    assert_eq!(list(&["--actor", "nobody"]), [""; 0]);
+    assert_eq!(list(&["--since", "1h"]), list(&[]));
+    server.stop();
+}
+
+#[test]
+fn audiences_and_scopes_are_given_in_the_same_ways() {
+    let (sandbox, server) = start();
+    let update = |flags: &[&str]| {
+        sandbox.json(OPERATOR, &[&["client", "update", "inventory"], flags].concat())["serves"]
+            .clone()
+    };
+    assert_eq!(update(&["--add-serves", "stock"]), serde_json::json!(["inventory", "stock"]));
+    assert_eq!(update(&["--remove-serves", "stock"]), serde_json::json!(["inventory"]));
+    let both = ["client", "update", "order", "--grant", "inventory=stock:read,stock:write"];
+    sandbox.run(&both).ok();
+    let issued =
+        sandbox.json("order.toml", &["token", "issue", "--scope", "stock:read,stock:write"]);
+    assert_eq!(issued["scope"], "stock:read stock:write");
+    server.stop();
+}
+
+/// Types a command at a terminal, and an answer to what it asks.
+fn at_a_terminal(sandbox: &Sandbox, command: &str, answer: &str) -> Finished {
+    let command = format!("{PROGRAM} {command}");
+    finish(sandbox.program("script").args(["-qec", &command, "/dev/null"]), answer)
+}
+
+#[test]
+fn a_person_is_asked_before_something_is_lost_and_a_script_is_not() {
+    let (sandbox, server) = start();
+    if std::process::Command::new("script").arg("--version").output().is_err() {
+        assert!(std::env::var_os("COUNTERSIGN_CI").is_none(), "CI has no script(1)");
+        return;
+    }
+    sandbox.run(&["token", "issue", "--credentials", "order.toml"]).ok();
+    let asked = at_a_terminal(&sandbox, "client delete order", "n\n");
+    assert_eq!(asked.code, Some(1), "{asked:?}");
+    assert!(asked.stdout.contains("client order is deleted: 1 grant, last used"), "{asked:?}");
+    assert!(asked.stdout.contains("Go on? [y/N]") && asked.stdout.contains("nothing was changed"));
+
+    let active = sandbox.json(OPERATOR, &["keys", "list"])["keys"][1]["kid"].clone();
+    let active = active.as_str().expect("a kid");
+    let asked = at_a_terminal(&sandbox, &format!("keys revoke {active}"), "\n");
+    assert!(asked.stdout.contains(&format!("the active key {active} is revoked")), "{asked:?}");
+    assert_eq!(asked.code, Some(1), "{asked:?}");
+
+    let only = sandbox.json(OPERATOR, &["client", "show", "order"])["credentials"][0].clone();
+    let only = only["credential_id"].as_str().expect("an id");
+    let revoke = format!("client credential revoke order {only}");
+    let asked = at_a_terminal(&sandbox, &revoke, "y\n");
+    assert!(asked.stdout.contains("client order loses its only credential"), "{asked:?}");
+    assert_eq!(asked.code, Some(0), "{asked:?}");
+    let shown = sandbox.run(&["client", "show", "order"]).ok();
+    assert!(
+        shown.contains("It has no credential and gets no tokens; run: countersign client"),
+        "{shown}"
+    );
+
+    assert_eq!(at_a_terminal(&sandbox, "client delete order --yes", "").code, Some(0));
+    sandbox.run(&["client", "delete", "cron"]).ok();
+    server.stop();
+}
+
+#[test]
+fn hints_name_what_there_is_to_do() {
+    let (sandbox, server) = start();
+    fs::write(sandbox.path("copy.db"), "something else").expect("the file can be written");
+    let backup = ["backup", "--data-dir", "countersign-dev", "--to", "copy.db"];
+    let line = sandbox.run(&backup).failed(1);
+    assert!(
+        line.contains("copy.db is there already, and was not touched; name another file"),
+        "{line}"
+    );
+    assert_eq!(sandbox.text("copy.db"), "something else");
+
+    let last =
+        sandbox.run(&["client", "update", "operator", "--disable", "--credentials", OPERATOR]);
+    let line = last.failed(3);
+    assert!(line.trim_end().ends_with("; make another one first"), "one hint, not two: {line}");
+    let line = sandbox.run(&["token", "issue", "--credentials", OPERATOR]).failed(3);
+    assert!(line.contains("name it, also if it is countersign"), "{line}");
+
+    let init =
+        ["init", "--issuer", "https://a.test", "--data-dir", "d", "--kek-file", "new/deep/kek"];
+    sandbox.run(&init).ok();
+    assert_eq!((sandbox.mode("new/deep"), sandbox.mode("new/deep/kek")), (0o700, 0o600));
+    server.stop();
+}
