@@ -1,8 +1,11 @@
-//! The audit log: a chain of HMACs. A row that was rewritten, removed, or cut off at the end shows.
+//! The audit log: a chain of HMACs that shows when a row was rewritten, removed or cut off at the end.
 //!
-//! Each row's MAC covers the row and the MAC before it. Two anchors under the same key name the first row that is
-//! still kept, and the last. Nobody can make an anchor without the KEK. Whoever can write to the database can still
-//! put back an *old* state as a whole. Only a head that was exported and kept elsewhere shows that.
+//! The MAC of a row covers the row and the MAC of the row before it. Two anchors in `meta` name the ends: the last
+//! row that retention has removed, and the newest row. They have MACs under the same key, which is derived from
+//! the KEK, so nobody without the KEK can make one.
+//!
+//! Whoever can write to the database can still put back an *old* state as a whole, with its anchors. Only a head
+//! that was exported elsewhere shows that.
 
 use std::fmt;
 
@@ -13,38 +16,39 @@ use zeroize::Zeroizing;
 
 use crate::store::kek::{Kek, hmac_sha256};
 
-/// Something that an operator did, or that was refused. Never holds a secret or a token.
+/// Something that an operator did, or that was refused. It never contains a secret or a token.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AuditEvent {
-    /// When.
+    /// When it happened.
     pub at: Timestamp,
-    /// Who: a client id, `host`, or `unknown:` and a hash.
+    /// Who did it: a client id, `host`, or `unknown:` and a hash.
     pub actor: String,
-    /// What: `client.create`, `keys.rotate`, ...
+    /// What was done: `client.create`, `keys.rotate`, ...
     pub action: String,
-    /// To what: a client id, a `kid`, ...
+    /// What it was done to: a client id, a `kid`, ...
     pub target: String,
-    /// `ok`, or the reason of the refusal.
+    /// `ok`, or the reason for the refusal.
     pub outcome: String,
-    /// From where: an address, or empty for the host itself.
+    /// The peer's address; empty for the host itself.
     pub peer: String,
-    /// How many times it happened: equal refusals are counted together.
+    /// How many times it happened. Equal refusals are counted in one event.
     pub count: u64,
-    /// More about it, in words.
+    /// More about it, as text.
     pub detail: String,
 }
 
 /// An event and its place in the chain.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AuditRow {
-    /// From 1, without gaps.
+    /// The number of the row. Numbers start at 1 and have no gaps.
     pub sequence: u64,
     /// The event.
     pub event: AuditEvent,
     mac: [u8; 32],
 }
 
-/// The end of the chain at some time. Kept elsewhere, it shows later that nothing was cut or put back.
+/// The end of the chain at some time. Whoever keeps it elsewhere can later check that no row up to it was
+/// changed, and that no older state was put back.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct AuditHead {
@@ -54,10 +58,10 @@ pub struct AuditHead {
     pub mac: String,
 }
 
-/// A chain that holds.
+/// The result of verifying a chain that holds.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AuditReport {
-    /// The first row that is kept.
+    /// The sequence of the first row that is still kept.
     pub first: u64,
     /// The end of the chain.
     pub head: AuditHead,
@@ -66,17 +70,17 @@ pub struct AuditReport {
 /// Where a chain does not hold.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ChainError {
-    /// This row is not what was written, or does not follow the one before.
+    /// This row was changed, or does not follow from the row before it.
     BadRow(u64),
     /// This row is missing.
     MissingRow(u64),
-    /// The chain ends here, and once was longer.
+    /// The chain once continued after this row.
     CutAfter(u64),
     /// An anchor is missing or was not made with this KEK.
     BadAnchor,
-    /// The exported head names a row that is gone or has changed.
+    /// The exported head names a row that is missing or was changed.
     HeadMismatch(u64),
-    /// The exported head names a row that retention has removed, so that it cannot be compared.
+    /// The exported head names a row that retention has removed, so it cannot be compared any more.
     HeadExpired(u64),
 }
 
@@ -101,7 +105,7 @@ impl fmt::Display for ChainError {
 
 impl std::error::Error for ChainError {}
 
-/// Where the chain goes on: its key, and the last row.
+/// The end that new rows are added to: the key of the chain, and its last row.
 pub(super) struct Chain {
     key: Zeroizing<[u8; 32]>,
     last: Link,
@@ -121,11 +125,11 @@ impl Link {
 
 const START: Link = Link { sequence: 0, mac: [0; 32] };
 
-/// A MAC that no row has. A row that follows it follows nothing.
+/// A MAC that no row has. A row that follows it does not verify.
 const BROKEN: [u8; 32] = [0xff; 32];
 
 impl Chain {
-    /// A chain without rows.
+    /// Begins the chain of a new store, without rows.
     pub(super) fn begin(connection: &Connection, kek: &Kek) -> rusqlite::Result<Self> {
         let chain = Self { key: chain_key(kek), last: START };
         chain.write_anchor(connection, "audit_start", START)?;
@@ -133,9 +137,12 @@ impl Chain {
         Ok(chain)
     }
 
-    /// The chain as it is stored. Damage is found by [`verify`], not here: a damaged log must not keep the service from
-    /// starting. It must not be covered up either. So the next row follows what the anchor names, even if rows were
-    /// cut off since; if the anchor does not hold, it follows nothing.
+    /// Continues the chain of an existing store, without verifying it: a damaged log must not keep the service
+    /// from starting. [`verify`] finds the damage.
+    ///
+    /// Nor does it mend the chain, which would hide the damage. The next row follows the row that the anchor
+    /// names, even if rows were cut off since. If the anchor is missing, forged or behind the rows, the next row
+    /// follows nothing and does not verify.
     pub(super) fn resume(connection: &Connection, kek: &Kek) -> rusqlite::Result<Self> {
         let key = chain_key(kek);
         let last_row = connection
@@ -150,7 +157,7 @@ impl Chain {
         Ok(Self { key, last })
     }
 
-    /// Adds an event, within the transaction that it belongs to. If that fails, [`Chain::rewind`].
+    /// Adds an event, within the transaction of the act. If that transaction fails, call [`Chain::rewind`].
     pub(super) fn append(
         &mut self,
         connection: &Connection,
@@ -179,8 +186,10 @@ impl Chain {
         self.write_anchor(connection, "audit_head", self.last)
     }
 
-    /// Forgets rows from before a time. The anchor of the start moves past them, but only past rows whose MACs hold: the
-    /// anchor vouches for them, and a row that someone dated back must not be removed by us.
+    /// Deletes rows that are older than a time, from the start of the log, and moves the start anchor past them.
+    ///
+    /// It stops at the first row that does not verify. Moving the anchor vouches for the rows before it, and
+    /// someone may have backdated a row to have it deleted.
     pub(super) fn prune(
         &mut self,
         connection: &Connection,
@@ -206,7 +215,7 @@ impl Chain {
         self.write_anchor(connection, "audit_start", last)
     }
 
-    /// Where the chain stands, for [`Chain::rewind`].
+    /// The current end of the chain, for [`Chain::rewind`].
     pub(super) fn mark(&self) -> ChainMark {
         ChainMark(self.last)
     }
@@ -216,7 +225,7 @@ impl Chain {
         (self.last != mark.0).then(|| self.last.head())
     }
 
-    /// Goes back to a mark, after a transaction that was not committed.
+    /// Goes back to a mark, after a transaction failed.
     pub(super) fn rewind(&mut self, mark: ChainMark) {
         self.last = mark.0;
     }
@@ -242,7 +251,7 @@ impl Chain {
 #[derive(Clone, Copy)]
 pub(super) struct ChainMark(Link);
 
-/// A page of events, newest first, from before a sequence.
+/// A page of events, newest first, with sequences less than `before`.
 pub(super) fn list(
     connection: &Connection,
     before: Option<u64>,
@@ -257,7 +266,7 @@ pub(super) fn list(
         .collect()
 }
 
-/// Proves the whole chain, and that an exported head is in it.
+/// Verifies the whole chain, and that it contains an exported head.
 pub(super) fn verify(
     connection: &Connection,
     kek: &Kek,
@@ -295,11 +304,11 @@ pub(super) fn verify(
     Ok(Ok(AuditReport { first: start.sequence + 1, head: last.head() }))
 }
 
-/// All rows in their order.
+/// Selects all rows, oldest first.
 const ROWS: &str = "SELECT sequence, at, actor, action, target, outcome, peer, count, detail, mac
                     FROM audit ORDER BY sequence";
 
-/// The next link, if this row is what was written after the last one.
+/// Verifies that a row is the one that was written after `last`, and returns its link.
 fn follow(key: &[u8; 32], last: Link, row: &AuditRow) -> Result<Link, ChainError> {
     if row.sequence != last.sequence + 1 {
         return Err(ChainError::MissingRow(last.sequence + 1));
@@ -327,7 +336,7 @@ fn read_row(row: &Row<'_>) -> rusqlite::Result<AuditRow> {
             count: row.get::<_, i64>(7)? as u64,
             detail: row.get(8)?,
         },
-        // A value of another length is no MAC. It becomes the one that no row has.
+        // Bytes of another length are no MAC. They become one that never verifies.
         mac: row.get::<_, Vec<u8>>(9)?.try_into().unwrap_or(BROKEN),
     })
 }
@@ -352,6 +361,7 @@ fn chain_key(kek: &Kek) -> Zeroizing<[u8; 32]> {
     kek.derive("countersign audit chain v1")
 }
 
+/// The MAC of a row. It includes the MAC of the previous row, which makes the rows a chain.
 fn row_mac(key: &[u8; 32], previous: &[u8; 32], sequence: u64, event: &AuditEvent) -> [u8; 32] {
     let AuditEvent { at, actor, action, target, outcome, peer, count, detail } = event;
     let mut bytes = Vec::with_capacity(256);
@@ -359,7 +369,8 @@ fn row_mac(key: &[u8; 32], previous: &[u8; 32], sequence: u64, event: &AuditEven
     for number in [sequence, at.as_unix(), *count] {
         bytes.extend_from_slice(&number.to_be_bytes());
     }
-    // Each text is preceded by its length, so that no character can move from one text to the next.
+    // Each text comes after its length. Otherwise moving characters from one field to the next would not change
+    // the MAC.
     for text in [actor, action, target, outcome, peer, detail] {
         bytes.extend_from_slice(&(text.len() as u64).to_be_bytes());
         bytes.extend_from_slice(text.as_bytes());

@@ -1,4 +1,4 @@
-//! Requests to the writer, and their outcomes.
+//! What a caller passes to the writer, and what it gets back.
 
 use countersign_mesh::claims::ClientId;
 
@@ -6,38 +6,38 @@ use crate::store::audit::AuditEvent;
 use crate::store::sqlite::error::StoreError;
 use crate::store::state::Change;
 
-/// A decision.
+/// What a decision returns to the writer.
 pub struct Decision<T> {
-    /// The changes; there may be none.
+    /// The changes to make, in this order. There may be none.
     pub changes: Vec<Change>,
-    /// The audit events that are written with them.
+    /// The audit events to commit with the changes.
     pub events: Vec<AuditEvent>,
-    /// What to answer once it is durable.
+    /// The answer to return once the changes are durable.
     pub answer: T,
 }
 
-/// Makes a request idempotent.
+/// Identifies a request, so that sending it again has no further effect.
 #[derive(Debug, Clone)]
 pub struct RequestKey {
-    /// Who asks.
+    /// The client that makes the request.
     pub actor: ClientId,
     /// The id that the actor gave the request.
     pub id: String,
-    /// A fingerprint of the request's content.
+    /// A fingerprint of the request's content. It shows when the id is used for another request.
     pub fingerprint: [u8; 32],
 }
 
-/// The outcome of a request.
+/// The answer to a request, and whether it was carried out now.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Committed<T> {
-    /// It was done now.
+    /// The request was carried out now.
     Now(T),
-    /// It had been done before, with this answer.
+    /// The request had been carried out before, with this answer.
     Before(T),
 }
 
 impl<T> Committed<T> {
-    /// The answer, from now or from before.
+    /// The answer, whether it was given now or before.
     pub fn into_answer(self) -> T {
         match self {
             Self::Now(answer) | Self::Before(answer) => answer,
@@ -48,20 +48,20 @@ impl<T> Committed<T> {
 /// Why a change was not made. Nothing was changed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum CommitError<E> {
-    /// It was decided against.
+    /// The decision was to refuse.
     Refused(E),
-    /// The store cannot do it.
+    /// The store could not be read or written.
     Store(StoreError),
 }
 
-/// Why a change that a request with an id asked for was not made. Nothing was changed.
+/// Why a change requested with a [`RequestKey`] was not made. Nothing was changed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum RequestError<E> {
-    /// It was decided against.
+    /// The decision was to refuse.
     Refused(E),
-    /// The actor has used the request's id for another request.
+    /// The actor used the same id for a request with other content.
     RequestIdReused,
-    /// The store cannot do it.
+    /// The store could not be read or written.
     Store(StoreError),
 }
 

@@ -1,14 +1,16 @@
-//! The schema, and how a database comes to it: one transaction a step, numbered by `user_version`.
+//! The schema, and the steps that migrate a database to it. Each step is one transaction; `PRAGMA user_version`
+//! counts the steps that are done.
 
 use rusqlite::{Connection, TransactionBehavior};
 
-/// Marks the file as ours (`PRAGMA application_id`): "CSGN".
+/// The `PRAGMA application_id` that marks the file as a Countersign store: "CSGN" in ASCII.
 pub(super) const APPLICATION_ID: i32 = 0x4353_474e;
 
-/// The version that this program writes.
+/// The version of the schema that this program reads and writes.
 pub(super) const VERSION: i32 = STEPS.len() as i32;
 
-/// Step `n` brings version `n` to `n + 1`. Steps are never edited, only added.
+/// The step at index `n` migrates version `n` to `n + 1`. Steps are never edited, only added: stores exist that
+/// went through them.
 const STEPS: [&str; 3] = ["
     CREATE TABLE meta (name TEXT PRIMARY KEY, value BLOB NOT NULL) STRICT, WITHOUT ROWID;
 
@@ -145,7 +147,7 @@ const STEPS: [&str; 3] = ["
     DROP TABLE client_certificates;
 "];
 
-/// Brings a database of an older version, or an empty one, to this one.
+/// Migrates an empty database, or one of an older version, to [`VERSION`].
 pub(super) fn migrate(connection: &mut Connection, from: i32) -> rusqlite::Result<()> {
     for (version, step) in (from + 1..).zip(STEPS.iter().skip(from as usize)) {
         let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;

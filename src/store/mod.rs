@@ -1,29 +1,49 @@
-//! What Countersign remembers, in SQLite: clients, keys, revocations, requests and the audit log.
+//! What Countersign remembers, in SQLite: clients, keys, revocations, answered requests and the audit log.
+//!
+//! A [`Store`] is one database with one writer. A [`State`] is what was last committed, whole and in memory.
+//! Readers take a [`State`] and never wait for the disk; only the audit log is read from SQLite.
+//!
+//! # How a change is made
 //!
 //! ```text
-//! readers ◀── State (in memory, shared) ◀── publish ◀─┐
-//!                                                      │
-//! commit(decide) ──▶ queue ──▶ writer thread: decide ─▶ rows + audit row ─▶ COMMIT ─▶ mark ─▶ answer
+//! Store::commit ─▶ queue ─▶ BEGIN ─▶ decide ─▶ write rows + audit event ─▶ COMMIT ─▶ mark ─▶ publish ─▶ answer
+//!                             └── up to 256 queued jobs in one transaction ──┘
 //! ```
 //!
-//! 1. [`Store::open`] takes the lock beside the database, checks whose it is, migrates it, and reads all of it into a
-//!    [`State`]. Readers take the state that was published last, and touch no disk.
-//! 2. [`Store::commit`] hands a decision to the one writer thread. The decision runs on the latest state, and returns the
-//!    [`Change`]s, the [`AuditEvent`]s and the answer.
-//! 3. The writer applies the changes to rows and to the state, and adds the events to the audit chain, in one transaction.
-//!    Jobs that queued up meanwhile share it.
-//! 4. After the commit it raises the mark of the highest epoch, publishes the state, and gives the answers; in this order.
+//! 1. The caller passes a closure to [`Store::commit`]. The writer runs it on the latest [`State`], while nobody
+//!    else can change it. The closure returns a [`Decision`]: the [`Change`]s, their [`AuditEvent`]s and the
+//!    answer. Or it refuses.
+//! 2. The writer writes the changes and their events in one SQLite transaction. Jobs that queued during the
+//!    last commit share a transaction, and so one wait for the disk.
+//! 3. After the commit, the writer raises the high-water mark (`mark`): a file beside the [`Kek`] with the highest
+//!    epoch that anyone can have been told. Then it publishes the new state, and then it answers.
 //!
-//! # What holds
+//! [`Store::commit_once`] also remembers the answer under a [`RequestKey`] for a day. A request that is sent
+//! again gets the first answer and changes nothing.
 //!
-//! - An answer means that the change is durable and published. A failed batch changed nothing.
-//! - A change and its audit event are committed together, or not at all.
-//! - Private keys are sealed under the [`Kek`], which is not in the database. Without it a row cannot be swapped, added or
-//!   forged unnoticed.
-//! - An old copy that was put back is noticed, by a mark beside the KEK, and by verifiers that prove a later epoch.
+//! # How a store comes and goes
 //!
-//! The room knows nothing of who may do what: decisions come from the `authority`. It has no second engine, no cache and
-//! no pool: one connection writes, and another reads the audit log.
+//! [`reserve`] locks the place of a new store and [`create`] fills it. [`Store::open`] checks the database, migrates
+//! it, and reads it whole; [`OpenedStore::start`] then starts the writer. [`back_up`] copies a store while it is in
+//! use. [`restore`] puts a backup in place and begins a new generation of epochs. [`verify_audit`] proves the audit
+//! log.
+//!
+//! # Invariants
+//!
+//! - One process at a time has the store open for writing. The lock file exists before the database does.
+//! - A change and its audit events are committed together or not at all.
+//! - A change is on disk (`synchronous=FULL`) before it is published, and published before it is answered.
+//! - Epochs never go backwards. A database that is behind its mark does not open ([`StoreError::PutBack`]).
+//! - Private keys are sealed with the KEK, which is never in the database. Whoever can write to the database but
+//!   lacks the KEK can neither add a key nor rewrite the audit log without being noticed.
+//! - A failed transaction changes neither the state nor the audit chain, and every job in it gets the error.
+//!
+//! # What it does not do
+//!
+//! It decides nothing: `authority` and `policy` do. It stores no client's secret, only its hash. It does not
+//! repair a damaged database or mend a broken audit chain; it reports them. It has no connection pool: one
+//! connection writes, and another reads the audit log. It does not replicate, and has no way back to an older
+//! version of the schema.
 
 mod audit;
 mod commit;

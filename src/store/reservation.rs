@@ -1,4 +1,4 @@
-//! The lock beside the database. It lets one process in at a time, even before there is a database.
+//! The lock file beside the database. It lets in one process at a time, and exists before the database does.
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::os::unix::fs::OpenOptionsExt;
@@ -6,19 +6,20 @@ use std::path::{Path, PathBuf};
 
 use crate::store::sqlite::error::StoreError;
 
-/// The place of a store that does not exist yet. While this value lives, no other process makes or opens a store there.
-/// So the files that belong to the store can be made before it.
+/// A locked place for a store that does not exist yet. While this value lives, no other process can create
+/// or open a store there. So the caller can write the files that belong to the store first.
 #[derive(Debug)]
 pub struct Reservation {
     path: PathBuf,
     _lock: File,
 }
 
-/// Reserves the place for a new store. The directory must be there.
+/// Reserves the place for a new store. The directory must exist.
 ///
 /// # Errors
-/// When there is a store already, another process is at it, or the disk does not take the lock file.
+/// When there is a store already, another process holds the lock, or the lock file cannot be written.
 pub fn reserve(path: &Path) -> Result<Reservation, StoreError> {
+    // The lock comes first: otherwise another process could create the store after the check.
     let lock = lock(path)?;
     if path.exists() {
         return Err(StoreError::AlreadyExists(path.to_owned()));
@@ -32,7 +33,10 @@ impl Reservation {
     }
 }
 
-/// Takes the lock. Two writers, each with a state of its own in memory, would give their readers outdated answers.
+/// Takes the lock of a store, for one process at a time. Two processes would each serve a state in memory that
+/// lacks the other's changes.
+///
+/// The operating system frees the lock when the process ends, however it ends. The file stays.
 pub(super) fn lock(path: &Path) -> Result<File, StoreError> {
     let path = path.with_extension("lock");
     let unavailable =
@@ -45,7 +49,7 @@ pub(super) fn lock(path: &Path) -> Result<File, StoreError> {
     }
 }
 
-/// Options that create a file which only its owner may read, from the first moment on.
+/// Options to open files with. A new file has mode 0600 from the start, so nobody else can open it in between.
 pub(super) fn private_options() -> OpenOptions {
     let mut options = OpenOptions::new();
     options.read(true).write(true);

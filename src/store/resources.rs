@@ -1,4 +1,4 @@
-//! Which audience a URI means, over all clients.
+//! The index from resource URIs (RFC 8707) to audiences, over all clients.
 
 use std::sync::Arc;
 
@@ -7,28 +7,28 @@ use countersign_mesh::internals::CowMap;
 
 use crate::client::{Client, ResourceAlias, ResourceUri};
 
-/// The index of all clients' resources. Cheap to clone.
+/// Says which audience a resource URI stands for. Cheap to clone.
 ///
-/// Several clients may serve an audience, and each may name its URIs. A URI that means different
-/// audiences to different clients means none.
+/// Several clients may serve the same audience, and each may register URIs for it. If clients register one URI
+/// for different audiences, the URI stands for none.
 #[derive(Debug, Clone, Default)]
 pub struct ResourceIndex(CowMap<ResourceUri, Arc<[(ClientId, Audience)]>>);
 
 impl ResourceIndex {
-    /// The index of these clients.
+    /// Builds the index of some clients.
     pub fn of<'a>(clients: impl Iterator<Item = &'a Client>) -> Self {
         let mut index = Self::default();
         clients.for_each(|client| index.replace(None, Some(client)));
         index
     }
 
-    /// The one audience that a URI means.
+    /// The audience that a URI stands for. `None` if no client registers the URI, or clients disagree about it.
     pub fn audience(&self, uri: &ResourceUri) -> Option<&Audience> {
         let (first, others) = self.0.get(uri)?.split_first()?;
         others.iter().all(|(_, audience)| *audience == first.1).then_some(&first.1)
     }
 
-    /// Follows a change of a client; `None` for one that does not exist, before or after.
+    /// Updates the index after a client changed. `before` is `None` for a new client, `after` for a removed one.
     pub(super) fn replace(&mut self, before: Option<&Client>, after: Option<&Client>) {
         let aliases = |client: Option<&Client>| -> Vec<ResourceAlias> {
             client.map_or(&[][..], |client| client.settings.resources.as_slice()).to_vec()
@@ -74,13 +74,14 @@ mod tests {
             uri: uri.parse().expect("a URI"),
             audience: audience.parse().expect("an audience"),
         });
-        let resources = Resources::try_from(aliases.collect::<Vec<_>>()).expect("each once");
+        let resources =
+            Resources::try_from(aliases.collect::<Vec<_>>()).expect("each URI occurs once");
         let settings = ClientSettings { resources, ..ClientSettings::default() };
         Client::new(id.parse().expect("a valid id"), settings, Timestamp::from_unix(1))
     }
 
     #[test]
-    fn a_uri_means_an_audience_as_long_as_all_who_name_it_agree() {
+    fn a_uri_stands_for_an_audience_while_all_clients_that_register_it_agree() {
         let uri: ResourceUri = "https://shop.test/".parse().expect("a URI");
         let means = |index: &ResourceIndex| index.audience(&uri).map(ToString::to_string);
         let one = client("one", &[(uri.as_str(), "shop")]);
@@ -90,12 +91,12 @@ mod tests {
         let mut index = ResourceIndex::of([&one, &other].into_iter());
         assert_eq!(means(&index).as_deref(), Some("shop"));
         index.replace(None, Some(&stranger));
-        assert_eq!(means(&index), None, "they do not agree");
+        assert_eq!(means(&index), None, "the clients disagree");
         index.replace(Some(&one), None);
         index.replace(Some(&other), Some(&client("other", &[])));
         assert_eq!(means(&index).as_deref(), Some("till"));
         index.replace(Some(&stranger), None);
         assert_eq!(means(&index), None);
-        assert_eq!(index.0.iter().count(), 0, "nothing is left behind");
+        assert_eq!(index.0.iter().count(), 0, "no empty entries are left");
     }
 }

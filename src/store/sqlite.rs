@@ -1,4 +1,4 @@
-//! The database. It is checked when it is opened, read whole at the start, and then only written.
+//! The database file. It is checked when it is opened, read whole once, and then only written to.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -30,18 +30,18 @@ mod rows;
 pub use self::error::StoreError;
 pub use self::restore::{Restored, back_up, restore};
 
-/// The epoch of a new store. Epochs are numbers of 53 bits, so that JSON carries them: a generation,
-/// which a restored backup begins, and 32 bits that count within it.
+/// The epoch of a new store. An epoch is a number of 53 bits, so that JSON can carry it. Its low 32 bits count
+/// changes; the bits above are the generation. Each restore of a backup begins a new generation.
 const FIRST_EPOCH: u64 = 1;
 
-/// How long a repeated request gets the same answer.
+/// How long a request that is sent again gets the same answer.
 const REQUEST_LIFE: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// The name of a row in `meta` that exists only after an orderly stop. Its value is the time from which on every use of
-/// a credential is in the store.
+/// The name of a note in `meta` that exists only after an orderly stop. Its value is a time: every use of a
+/// credential since then is in the store.
 const CLEAN_STOP: &str = "clean_stop";
 
-/// The one connection that writes, and what goes with it.
+/// The one connection that writes, with what it needs to write.
 pub(super) struct Database {
     pub(super) connection: Connection,
     pub(super) chain: Chain,
@@ -49,14 +49,14 @@ pub(super) struct Database {
     kek: Kek,
     store_id: [u8; 16],
     mark: Option<Mark>,
-    /// Held for as long as the database is open: one process at a time.
+    /// Held for as long as the database is open, so that no other process opens it.
     _lock: File,
 }
 
 /// Creates a store with its keys, its first clients and its first audit event, in one transaction.
 ///
 /// # Errors
-/// When the disk does not take it.
+/// When a file cannot be written. The store does not exist then.
 pub fn create(
     reservation: &Reservation,
     kek: &Kek,
@@ -68,14 +68,15 @@ pub fn create(
     let mut store_id = [0; 16];
     getrandom::fill(&mut store_id)?;
     let path = reservation.path();
-    // Built under another name and renamed when it is complete, so that there is never half a store.
+    // The database is built under another name and renamed once it is complete, so that a crash never leaves
+    // half a store.
     let unavailable =
         |error: std::io::Error| StoreError::Unavailable(format!("{}: {error}", path.display()));
     let building = path.with_extension("new");
     for left_over in ["new", "new-wal", "new-shm"] {
         let _ = fs::remove_file(path.with_extension(left_over));
     }
-    // 0600 from the start; SQLite gives its journals the mode of the database.
+    // The file has mode 0600 from the start. SQLite gives its journals the mode of the database.
     private_options().create_new(true).open(&building).map_err(unavailable)?;
 
     let mut connection = connect(&building, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
@@ -97,21 +98,23 @@ pub fn create(
     Chain::begin(&transaction, kek)?.append(&transaction, event)?;
     transaction.pragma_update(None, "application_id", migrations::APPLICATION_ID)?;
     transaction.commit()?;
-    // Closing moves everything from the journal into the database.
+    // Closing the last connection moves everything from the write-ahead log to the database, so that renaming
+    // one file is enough.
     connection.close().map_err(|(_, error)| StoreError::from(error))?;
     fs::rename(&building, path).map_err(unavailable)?;
     let named = sync_name(path).map_err(unavailable);
     let mark = |file: PathBuf| Mark::create(&file, kek, &store_id, FIRST_EPOCH).map(drop);
     named.and_then(|()| kek.epoch_file(&store_id).map_or(Ok(()), mark)).inspect_err(|_| {
-        // On this error the caller removes the credentials files. A store without them must not stay.
+        // The caller deletes the first operator's credentials when this fails. Without them the store would be
+        // of no use, and it would stand in the way of the next attempt.
         let _ = fs::remove_file(path);
     })
 }
 
-/// Proves the audit log of a store that may be in use, and that an exported head is in it.
+/// Verifies the audit log of a store that may be in use, and that it contains an exported head.
 ///
 /// # Errors
-/// The outer error when the store cannot be read, the inner one when the chain does not hold.
+/// The outer error means that the store cannot be read; the inner one, that the chain does not hold.
 pub fn verify_audit(
     path: &Path,
     kek: &Kek,
@@ -119,18 +122,19 @@ pub fn verify_audit(
 ) -> Result<Result<AuditReport, ChainError>, StoreError> {
     let (mut connection, _) = connect_to_ours(path)?;
     check_kek(&connection, kek)?;
-    // One transaction, because a server may go on writing meanwhile.
+    // A transaction reads one moment of the log, while a server may go on writing to it.
     Ok(audit::verify(&*connection.transaction()?, kek, exported)?)
 }
 
 impl Database {
-    /// Opens a store for writing, brings it to this version, and reads all of it.
+    /// Opens a store for writing, migrates it to this version, and reads all of it.
     pub(super) fn open(path: &Path, kek: Kek) -> Result<(Self, State), StoreError> {
         let (mut connection, version) = connect_to_ours(path)?;
         let lock = lock(path)?;
         let store_id = check_kek(&connection, &kek)?;
         let mark = Mark::of_store(&kek, &store_id)?;
         let epoch = load::counter(&connection, "epoch")?;
+        // The KEK and the mark are checked before the migration, so that a store that they refuse stays as it is.
         if let Some(mark) = mark.as_ref().map(Mark::epoch).filter(|mark| epoch < *mark) {
             return Err(StoreError::PutBack { epoch, mark });
         }
@@ -144,8 +148,8 @@ impl Database {
         Ok((database, state))
     }
 
-    /// Makes the mark if there is none, and raises it if it is behind. It is behind when the last process ended between
-    /// the commit and the mark.
+    /// Creates the mark if there is none, and raises it if it is behind the store. It is behind if the last
+    /// process ended after a commit and before it raised the mark.
     fn keep_mark(&mut self, epoch: u64) -> Result<(), StoreError> {
         match (&mut self.mark, self.kek.epoch_file(&self.store_id)) {
             (Some(mark), _) => mark.raise(epoch).map_err(|error| {
@@ -163,9 +167,10 @@ impl Database {
         }
     }
 
-    /// Keeps the highest epoch that anyone may be told, before anyone is. When that fails, the epoch is published all the
-    /// same: a revocation that nobody hears of is worse than an old copy that nobody notices. Keeping it is tried again
-    /// with every batch, at least once a minute.
+    /// Raises the mark to an epoch, before anyone is told of that epoch.
+    ///
+    /// A failure is logged and counted, and the epoch is published all the same: a revocation that nobody hears
+    /// of is worse than an old copy that nobody notices. Every batch tries again, so at least once a minute.
     pub(super) fn raise_mark(&mut self, epoch: u64) {
         if let Some(mark) = &mut self.mark
             && let Err(error) = mark.raise(epoch)
@@ -179,18 +184,19 @@ impl Database {
         }
     }
 
-    /// A key for proofs of epochs, and the id of the store that they are about.
+    /// The key for proofs of epochs, and the store id that each proof covers.
     pub(super) fn proof_key(&self) -> (Zeroizing<[u8; 32]>, [u8; 16]) {
         (self.kek.derive("countersign epoch proof v1"), self.store_id)
     }
 
-    /// The time from which on every use of a credential is in the store. It is now if the last process that noted uses
-    /// ended before it wrote them down. Removes the note of an orderly stop, so that from now on an end without
-    /// [`Change::StopInOrder`] counts as one that lost uses.
+    /// Returns the time since when every use of a credential is in the store. Uses are noted in memory first,
+    /// so a process that ends without [`Change::StopInOrder`] may lose some; then that time is `now`.
+    ///
+    /// It removes the note of the last orderly stop. So if this process crashes, the next one finds no note.
     pub(super) fn begin_noting_uses(&mut self, now: Timestamp) -> Result<Timestamp, StoreError> {
         match load::uses_known_since(&self.connection)? {
             Some(since) => {
-                // A store that cannot be written serves all the same. Each maintenance tries again.
+                // A server whose store is read-only still serves. Each maintenance tries again to remove the note.
                 if let Err(error) = rows::remove_clean_stop(&self.connection) {
                     tracing::warn!(%error, "the store still has the note that the last stop was in order");
                 }
@@ -200,12 +206,12 @@ impl Database {
         }
     }
 
-    /// A connection of its own for reading the audit log.
+    /// A second connection, for reading the audit log while the writer writes.
     pub(super) fn reader(&self) -> Result<Connection, StoreError> {
         Ok(connect(&self.path, OpenFlags::SQLITE_OPEN_READ_WRITE)?)
     }
 
-    /// Writes one change down, within a transaction of this connection.
+    /// Writes the rows of one change, within the open transaction of this connection.
     pub(super) fn write(
         &mut self,
         change: &Change,
@@ -228,7 +234,8 @@ impl Database {
                     ring,
                 )?;
             }
-            // The revocation together with what was known of this token before.
+            // The state has merged this revocation with an earlier one of the same token. The merged one is
+            // written.
             Change::RevokeToken { id, .. } => {
                 if let Some(revocation) = after.revocations.token(id) {
                     rows::revoke_token(connection, id, revocation)?;
@@ -256,17 +263,17 @@ impl Database {
         Ok(())
     }
 
-    /// Writes epoch and revision, after the changes.
+    /// Writes the epoch and the revision. Called once for all changes of a decision, after them.
     pub(super) fn write_counters(&self, state: &State) -> Result<(), StoreError> {
         Ok(rows::write_counters(&self.connection, state.epoch, state.revision)?)
     }
 
-    /// Adds an event to the audit log, within the transaction of the act that it tells of.
+    /// Adds an event to the audit log, in the transaction of the act that the event describes.
     pub(super) fn record(&mut self, event: &AuditEvent) -> Result<(), StoreError> {
         Ok(self.chain.append(&self.connection, event)?)
     }
 
-    /// What a request was answered, with the fingerprint of what was asked.
+    /// The fingerprint of a request that was answered before, and its answer in JSON.
     pub(super) fn answered(
         &self,
         request: &RequestKey,
@@ -274,7 +281,7 @@ impl Database {
         Ok(rows::answered(&self.connection, request)?)
     }
 
-    /// Remembers what a request was answered.
+    /// Remembers the answer to a request.
     pub(super) fn remember_answer(
         &self,
         request: &RequestKey,
@@ -285,13 +292,15 @@ impl Database {
     }
 }
 
-/// Opens what is a Countersign database of a version that we know, and has not touched it yet.
+/// Opens a Countersign database of a version that this program knows, and returns that version. A file that is
+/// something else, or newer, is not changed.
 fn connect_to_ours(path: &Path) -> Result<(Connection, i32), StoreError> {
     if !path.exists() {
         return Err(StoreError::NotFound(path.to_owned()));
     }
     let probe = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
-    // Opening must not clean up a journal that another process has left.
+    // By default, closing the last connection checkpoints the write-ahead log. The probe must not do that: the
+    // log may be what another process left, and the file may turn out not to be ours.
     let mut journal = path.as_os_str().to_owned();
     journal.push("-wal");
     let has_journal = fs::metadata(journal).is_ok_and(|file| file.len() > 0);
@@ -317,10 +326,10 @@ fn connect(path: &Path, flags: OpenFlags) -> rusqlite::Result<Connection> {
     let connection = Connection::open_with_flags(path, flags | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
     connection.busy_timeout(Duration::from_secs(2))?;
     connection.pragma_update(None, "journal_mode", "WAL")?;
-    // FULL: an acknowledged change survives a power cut, and not only a crash of the process.
+    // With FULL, an acknowledged change survives a power cut; with NORMAL, only a crash of the process.
     connection.pragma_update(None, "synchronous", "FULL")?;
     connection.pragma_update(None, "foreign_keys", true)?;
-    // Removed rows are overwritten, among them the sealed private keys of keys that have ended.
+    // Deleted rows are overwritten with zeros, such as the sealed private keys of keys that sign no more.
     connection.pragma_update(None, "secure_delete", true)?;
     Ok(connection)
 }
@@ -342,24 +351,27 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_removed_is_not_left_in_free_pages() {
+    fn deleted_rows_do_not_stay_in_free_pages() {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let path = directory.path().join("db");
         let sealed = [0xa5; 3000];
-        let on_disk =
-            || fs::read(&path).expect("it is there").windows(64).any(|w| w == &sealed[..64]);
+        let on_disk = || {
+            fs::read(&path).expect("the database exists").windows(64).any(|w| w == &sealed[..64])
+        };
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE;
-        let open = || connect(&path, flags).expect("it opens");
+        let open = || connect(&path, flags).expect("the database opens");
 
         let connection = open();
-        connection.execute_batch("CREATE TABLE keys (sealed BLOB)").expect("it is empty");
-        connection.execute("INSERT INTO keys VALUES (?1)", [&sealed[..]]).expect("there is room");
-        connection.close().expect("it closes");
+        connection
+            .execute_batch("CREATE TABLE keys (sealed BLOB)")
+            .expect("the database has no table");
+        connection.execute("INSERT INTO keys VALUES (?1)", [&sealed[..]]).expect("the row fits");
+        connection.close().expect("nothing else uses it");
         assert!(on_disk());
 
         let connection = open();
-        connection.execute("DELETE FROM keys", []).expect("it is ours");
-        connection.close().expect("it closes");
+        connection.execute("DELETE FROM keys", []).expect("the table can be written");
+        connection.close().expect("nothing else uses it");
         assert!(!on_disk());
     }
 }

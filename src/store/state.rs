@@ -1,4 +1,4 @@
-//! The committed state, in memory. Every reader reads this.
+//! The committed state, in memory. All readers read it instead of the database.
 
 use std::sync::Arc;
 
@@ -10,10 +10,10 @@ use crate::client::{Client, CredentialId};
 use crate::ring::{KeyRing, Listeners};
 use crate::store::ResourceIndex;
 
-/// One committed state. Its parts are shared, so that a clone is cheap.
+/// One committed state. It is cheap to clone, since clones share its parts.
 #[derive(Debug, Clone)]
 pub struct State {
-    /// Who issues tokens here; fixed for the store's life.
+    /// The issuer of this store's tokens. It never changes.
     pub issuer: Issuer,
     /// Grows with every change of keys or revocations.
     pub epoch: u64,
@@ -21,17 +21,17 @@ pub struct State {
     pub revision: u64,
     /// The registered clients.
     pub clients: CowMap<ClientId, Arc<Client>>,
-    /// The audiences that their resources stand for.
+    /// Which audience each of the clients' resource URIs stands for.
     pub resources: ResourceIndex,
     /// The signing keys.
     pub ring: Arc<KeyRing>,
-    /// Whether anyone ever listened, on the stream or by polling.
+    /// Whether anyone has ever received keys over the trust stream, or fetched the JWKS.
     pub listeners: Listeners,
-    /// What is revoked.
+    /// The revoked tokens, clients and keys.
     pub revocations: Revocations,
 }
 
-/// One change. The store writes it down, then the state applies it.
+/// One thing to change. The writer writes its rows and applies it to the [`State`].
 #[derive(Debug, Clone)]
 pub enum Change {
     /// Registers a client, or replaces it with all of its credentials. Its revision is set by the store.
@@ -42,40 +42,40 @@ pub enum Change {
     ReplaceRing(Arc<KeyRing>),
     /// Revokes a token until it would have expired.
     RevokeToken {
-        /// Which one.
+        /// The token's id (`jti`).
         id: TokenId,
-        /// The time at which it has expired for every verifier.
+        /// When the token has expired by every clock.
         until: Timestamp,
-        /// Its audience; `None` when only its id is known.
+        /// The token's audience; `None` when only its id is known.
         audience: Option<Audience>,
     },
-    /// Revokes what was issued to a client.
+    /// Revokes the tokens that were issued to a client before a time.
     RevokeClient {
-        /// Which one.
+        /// The client.
         id: ClientId,
-        /// Tokens issued before this time are revoked.
+        /// Tokens issued before this are revoked.
         before: Timestamp,
-        /// The time at which all of them have expired for every verifier.
+        /// When all of them have expired by every clock.
         until: Timestamp,
         /// The audiences that they can be for.
         audiences: Arc<[Audience]>,
     },
     /// Notes when a credential was last used.
     TouchCredential(ClientId, CredentialId, Timestamp),
-    /// Notes that someone listens. Nothing resets it.
+    /// Notes that someone listens. What is once set stays set.
     NoteListeners(Listeners),
-    /// Notes that the process stops in order, and that all uses of credentials since a time are written down.
+    /// Notes that the process stops in order, with all uses of credentials since a time written.
     StopInOrder {
-        /// Since when.
+        /// That time.
         uses_known_since: Timestamp,
     },
-    /// Changes nothing. Committing it shows that the store can be written.
+    /// Changes nothing. It is committed to find out whether the store can be written.
     Nothing,
-    /// Forgets revocations and requests that no longer matter, and audit events from before a time.
+    /// Deletes what is too old to matter: revocations, answered requests and audit events.
     Expire {
-        /// The time.
+        /// The current time.
         now: Timestamp,
-        /// Audit events from before this are past retention.
+        /// Audit events older than this are past retention.
         audit_before: Timestamp,
     },
 }
@@ -86,7 +86,7 @@ impl State {
         self.revision + 1
     }
 
-    /// The state after a change. Nothing else says what a change does.
+    /// Returns the state after a change. What a change does to the state is defined here and nowhere else.
     pub(super) fn after(&self, change: &Change) -> Self {
         let mut state = self.clone();
         state.apply(change.clone());
@@ -126,7 +126,7 @@ impl State {
                 self.listeners.streamed |= more.streamed;
                 self.listeners.polled |= more.polled;
             }
-            // Nothing to do: the time was first noted in the credential itself.
+            // The clients in this state already have the time of use: it was set there, in memory, first.
             Change::TouchCredential(..) | Change::StopInOrder { .. } | Change::Nothing => {}
             Change::Expire { now, .. } => {
                 if self.revocations.has_expired(now) {

@@ -1,4 +1,4 @@
-//! The one writer: decides, writes, commits, publishes, answers; in this order.
+//! The one writer. For each batch of jobs it decides, writes, commits, publishes and answers, in this order.
 
 use std::convert::Infallible;
 use std::path::Path;
@@ -19,10 +19,10 @@ use crate::store::sqlite::Database;
 use crate::store::sqlite::error::StoreError;
 use crate::store::state::{Change, State};
 
-/// How many queued jobs are committed together at the most.
+/// The maximum number of queued jobs that are committed together.
 const BATCH: usize = 256;
 
-/// An open store. Dropping it waits for what is queued.
+/// An open store that takes changes. Dropping it waits until the queued jobs are done.
 pub struct Store {
     writer: Writer,
     reader: Arc<Mutex<Connection>>,
@@ -31,19 +31,19 @@ pub struct Store {
     store_id: [u8; 16],
 }
 
-/// Whose thread writes.
+/// Which thread writes to the database.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Writes {
-    /// A thread of its own, so that no thread that serves requests waits on the disk.
+    /// A thread of the store's own, so that threads that serve requests do not wait for the disk.
     #[default]
     Aside,
-    /// The thread of the caller, which waits on the disk. This is for simulations: with another thread, simulated time
-    /// would pass for as long as the machine happens to take.
+    /// The caller's thread, which waits for the disk. Simulations need this: their simulated time would go on
+    /// while another thread writes, by an amount that depends on the machine.
     InPlace,
 }
 
 enum Writer {
-    /// Both exist until the store is dropped.
+    /// Both are `Some` until the writer is dropped.
     Aside {
         jobs: Option<mpsc::Sender<Job>>,
         thread: Option<JoinHandle<()>>,
@@ -51,21 +51,22 @@ enum Writer {
     InPlace(Box<Mutex<Writing>>),
 }
 
-/// A job for the writer. It gets the batch to work in, or the reason why there is none. It returns what to do once the
-/// batch has been committed or has failed.
+/// A job for the writer. It gets the batch to work in, or the reason why there is none. It returns a
+/// [`Completion`].
 type Job = Box<dyn FnOnce(Result<&mut Batch<'_>, StoreError>) -> Completion + Send>;
+/// What to do after a job's batch was committed or failed: it gets the outcome and answers the caller.
 type Completion = Box<dyn FnOnce(Result<(), StoreError>) + Send>;
 
-/// A transaction under way, and the state that it leads to when it is committed.
+/// An open transaction, and the state as it will be once it is committed.
 struct Batch<'a> {
     database: &'a mut Database,
     clock: &'a Clock,
     state: State,
-    /// Set once something could not be written. Nothing of the batch is committed then.
+    /// Set once a write has failed. Then nothing of the batch is committed.
     failed: Option<StoreError>,
 }
 
-/// A store that has been read, and takes no changes yet.
+/// A store that has been opened and read, and takes no changes yet.
 pub struct OpenedStore {
     database: Database,
     state: State,
@@ -73,13 +74,13 @@ pub struct OpenedStore {
 }
 
 impl OpenedStore {
-    /// What is in it.
+    /// The state that was read.
     pub fn state(&self) -> &State {
         &self.state
     }
 
-    /// Begins to note uses of credentials. Returns the time from which on all of them are in the store. After an end that
-    /// was not in order that is `now`, because the uses in memory were lost.
+    /// Begins to note uses of credentials. Returns the time since when all uses are in the store. That is `now` if
+    /// the last process did not stop in order, since the uses in its memory are lost.
     ///
     /// # Errors
     /// When the store cannot be read.
@@ -87,11 +88,11 @@ impl OpenedStore {
         self.database.begin_noting_uses(now)
     }
 
-    /// Starts to take changes, at the times that `clock` tells. `publish` is called with each state that is committed, before
-    /// whoever caused it gets an answer.
+    /// Starts the writer. `clock` tells the time of each decision. The writer calls `publish` with each committed
+    /// state, before it answers the callers whose changes are in it.
     ///
     /// # Errors
-    /// When there is no thread or no second connection to be had.
+    /// When the writer's thread or the second connection cannot be created.
     pub fn start(
         self,
         clock: Clock,
@@ -111,7 +112,7 @@ impl OpenedStore {
 }
 
 impl Store {
-    /// Opens a store, brings it to this version, and reads all of it.
+    /// Opens a store, migrates it to this version, and reads all of it.
     ///
     /// # Errors
     /// See [`StoreError`]; nothing has been changed then.
@@ -121,10 +122,10 @@ impl Store {
         Ok(OpenedStore { database, state, pseudonym_key })
     }
 
-    /// Decides on the latest state, and writes the decision. Answers once it is durable and published.
+    /// Decides on the latest state and makes the changes. Returns once they are durable and published.
     ///
-    /// `decide` runs on the writer's thread. It may have waited in the queue, so it is told the time at which it runs.
-    /// Nobody else changes the state meanwhile.
+    /// `decide` runs in the writer, so nobody else changes the state before the commit. It gets the state and the
+    /// time when it runs, which is later than this call if the job had to queue.
     ///
     /// # Errors
     /// See [`CommitError`]; nothing has been changed then.
@@ -139,8 +140,8 @@ impl Store {
         self.run(move |batch| batch.execute(decide)).await
     }
 
-    /// Like [`Store::commit`], but a request that was answered before gets the same answer again and
-    /// changes nothing.
+    /// Like [`Store::commit`], but a request that was answered before gets the same answer again and changes
+    /// nothing.
     ///
     /// # Errors
     /// See [`RequestError`]; nothing has been changed then.
@@ -156,10 +157,10 @@ impl Store {
         self.run(move |batch| batch.execute_once(&request, decide)).await
     }
 
-    /// Waits until the store has been reached for writing, and changes nothing.
+    /// Commits an empty change, to find out whether the store can be written.
     ///
     /// # Errors
-    /// When it cannot be written.
+    /// When the store cannot be written.
     pub async fn reach(&self) -> Result<(), StoreError> {
         let nothing = |_: &State, _| {
             let changes = vec![Change::Nothing];
@@ -187,8 +188,10 @@ impl Store {
                 Err(error) => Err(E::from(error)),
             };
             Box::new(move |committed| {
-                // A caller that has gone away gets no answer, and its change stands. If the batch failed, a refusal does
-                // not count either: it may have been decided on a state that another job of the batch was to make.
+                // Sending fails if the caller has gone away. The change stands all the same.
+                //
+                // A failed batch also replaces a refusal by the error: the refusal may rest on a change by an
+                // earlier job of the batch that was not committed.
                 let _ = answer.send(match committed {
                     Ok(()) => outcome,
                     Err(error) => Err(E::from(error)),
@@ -198,8 +201,8 @@ impl Store {
         answered.await.unwrap_or_else(|_| Err(E::from(stopped())))
     }
 
-    /// A page of audit events, newest first, from before a sequence. Waits on the disk: not for a
-    /// thread that serves others.
+    /// A page of audit events, newest first, with sequences less than `before`. It reads the database on a
+    /// blocking thread.
     ///
     /// # Errors
     /// When the store cannot be read.
@@ -216,15 +219,15 @@ impl Store {
         tokio::task::spawn_blocking(read).await.unwrap_or_else(|_| Err(stopped()))
     }
 
-    /// A pseudonym for a name that no client has. The audit log holds it in place of the name, which may be a secret in
-    /// the wrong place. The same name gets the same pseudonym. Without the KEK nobody can tell which name it was.
+    /// A pseudonym for a name that no client has, for the audit log: the name may be a secret that was pasted in
+    /// the wrong place. The same name gets the same pseudonym. Without the KEK nobody can find out the name.
     pub fn pseudonym(&self, name: &str) -> String {
         let mac = hmac_sha256(&self.pseudonym_key, &[name.as_bytes()]);
         let digits: String = mac[..8].iter().map(|byte| format!("{byte:02x}")).collect();
         format!("unknown:{digits}")
     }
 
-    /// A proof that this store had an epoch. Nobody can make one without the KEK.
+    /// A proof that this store had an epoch. Nobody without the KEK can make one.
     pub fn epoch_proof(&self, epoch: u64) -> [u8; 16] {
         let mac = hmac_sha256(&self.proof_key, &[&self.store_id, &epoch.to_be_bytes()]);
         let mut short = [0; 16];
@@ -232,8 +235,9 @@ impl Store {
         short
     }
 
-    /// A keyed fingerprint of audiences.
+    /// A proof of a list of audiences. It differs for another list, and nobody without the KEK can make one.
     pub fn audiences_proof(&self, audiences: &[Audience]) -> [u8; 16] {
+        // The zero byte ends each name, so that two lists never give the same bytes.
         let names = audiences.iter().flat_map(|audience| [audience.as_str().as_bytes(), &[0]]);
         let parts: Vec<&[u8]> =
             [&self.store_id[..], b"audiences"].into_iter().chain(names).collect();
@@ -243,8 +247,8 @@ impl Store {
         short
     }
 
-    /// Notes that an epoch was published which the store does not have, over restarts too, and in the audit log. Does not
-    /// wait for that.
+    /// Notes that an epoch was published that the store does not have: raises the mark to it, so that restarts
+    /// refuse the store too, and adds an audit event. It returns before that is done.
     pub fn note_published(&self, epoch: u64, event: AuditEvent) {
         self.submit(Box::new(move |batch| {
             if let Ok(batch) = batch {
@@ -268,7 +272,7 @@ impl Store {
             Writer::Aside { jobs: None, .. } => job(Err(stopped()))(Err(stopped())),
             Writer::InPlace(writing) => match writing.lock() {
                 Ok(mut writing) => writing.commit(std::iter::once(job)),
-                // The same as after a panic of the thread.
+                // A poisoned lock means that an earlier commit panicked. With `Aside`, the thread would be gone.
                 Err(_) => job(Err(stopped()))(Err(stopped())),
             },
         }
@@ -291,9 +295,10 @@ impl Writer {
 impl Drop for Writer {
     fn drop(&mut self) {
         let Self::Aside { jobs, thread } = self else { return };
+        // The thread ends when the queue is closed and empty, so the sender is dropped before the join.
         drop(jobs.take());
         if let Some(thread) = thread.take() {
-            // A panic there has been reported by its own thread.
+            // If the thread panicked, the panic has already been reported there.
             let _ = thread.join();
         }
     }
@@ -303,13 +308,14 @@ fn stopped() -> StoreError {
     StoreError::Unavailable("it has been closed".to_owned())
 }
 
+/// The writer's thread. Jobs that queued while a batch was committed make up the next one.
 fn run(mut writing: Writing, queue: mpsc::Receiver<Job>) {
     while let Ok(first) = queue.recv() {
         writing.commit(std::iter::once(first).chain(queue.try_iter().take(BATCH - 1)));
     }
 }
 
-/// All that the writer has.
+/// Everything that the writer works with.
 struct Writing {
     database: Database,
     clock: Clock,
@@ -325,10 +331,12 @@ impl Writing {
         match committed {
             Ok(new) => {
                 *state = new;
+                // After the commit: a mark ahead of the store would keep it from opening after a crash. Before
+                // publishing: nobody is told of an epoch above the mark.
                 database.raise_mark(state.epoch);
                 publish(state);
                 if let Some(head) = database.chain.head_since(mark) {
-                    // Logs are kept elsewhere. There this line shows later whether the audit log was cut back.
+                    // Logs are usually kept elsewhere. There the head can show later that the audit log was cut.
                     tracing::info!(sequence = head.sequence, mac = head.mac, "audit head");
                 }
                 completions.into_iter().for_each(|complete| complete(Ok(())));
@@ -342,13 +350,15 @@ impl Writing {
     }
 }
 
-/// Runs jobs in one transaction. When it cannot begin, or cannot be committed, none of them counts.
+/// Runs jobs in one transaction. If it cannot begin or cannot be committed, no job has any effect.
 fn commit_batch(
     database: &mut Database,
     clock: &Clock,
     state: &State,
     jobs: impl Iterator<Item = Job>,
 ) -> (Vec<Completion>, Result<State, StoreError>) {
+    // IMMEDIATE takes SQLite's write lock now. A deferred transaction would take it at its first write, and might
+    // fail after the jobs have decided.
     if let Err(error) = database.connection.execute_batch("BEGIN IMMEDIATE") {
         let error = StoreError::from(error);
         return (jobs.map(|job| job(Err(error.clone()))).collect(), Err(error));
@@ -366,7 +376,7 @@ fn commit_batch(
         Some(error) => Err(error),
     };
     if committed.is_err() && !database.connection.is_autocommit() {
-        // SQLite may have rolled back by itself already, when the disk was full or failed.
+        // After some errors, such as a full disk, SQLite has already rolled back by itself.
         let _ = database.connection.execute_batch("ROLLBACK");
     }
     (completions, committed.map(|()| state))
@@ -408,6 +418,7 @@ impl Batch<'_> {
     fn write(&mut self, changes: Vec<Change>, events: &[AuditEvent]) -> Result<(), StoreError> {
         let anything = !changes.is_empty();
         for change in changes {
+            // The rows are written from the state after the change, which has the new epoch or revision.
             let after = self.state.after(&change);
             self.database.write(&change, &self.state, &after)?;
             self.state = after;
@@ -418,6 +429,7 @@ impl Batch<'_> {
         events.iter().try_for_each(|event| self.database.record(event))
     }
 
+    /// Dooms the batch: part of a decision may have been written, so none of the batch may be committed.
     fn fail(&mut self, error: StoreError) -> StoreError {
         self.failed = Some(error.clone());
         error

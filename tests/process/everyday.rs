@@ -201,7 +201,7 @@ fn tables_fit_the_terminal_and_are_whole_in_a_pipe() {
 #[test]
 fn hints_name_what_there_is_to_do() {
     let (sandbox, server) = start();
-    fs::write(sandbox.path("copy.db"), "something else").expect("it is ours");
+    fs::write(sandbox.path("copy.db"), "something else").expect("the file can be written");
     let backup = ["backup", "--data-dir", "countersign-dev", "--to", "copy.db"];
     let line = sandbox.run(&backup).failed(1);
     assert!(

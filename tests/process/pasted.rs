@@ -8,15 +8,15 @@ use std::process::Command;
 
 use crate::support::{Finished, PROGRAM, Sandbox, finish};
 
-/// Types lines into a shell of the sandbox.
+/// Runs lines in a shell, in the sandbox.
 fn paste(sandbox: &Sandbox, lines: &[&str]) -> Finished {
     finish(sandbox.program("sh").args(["-c", &lines.join("\n")]), "")
 }
 
 #[test]
-fn the_printed_commands_work_beside_the_server_now_and_after_a_restart() {
+fn the_printed_commands_work_in_the_servers_directory_and_after_a_restart() {
     let sandbox = Sandbox::new();
-    // A shell's own characters in a path are no trouble.
+    // The printed commands must quote characters that are special to a shell.
     for data_dir in ["countersign-dev", "it's \"a\" $HOME", "countersign-dev"] {
         let mut server = sandbox.serve(&["--dev", "--data-dir", data_dir]);
         let commands = server.commands(6);

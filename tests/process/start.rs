@@ -322,28 +322,28 @@ fn a_kek_from_the_environment_is_not_written_to_a_file() {
 }
 
 #[test]
-fn a_missing_store_is_told_before_a_port_that_is_in_use() {
+fn a_missing_store_is_reported_before_a_port_that_is_in_use() {
     let sandbox = Sandbox::new();
     let taken = TcpListener::bind("127.0.0.1:0").expect("loopback is there");
-    let address = taken.local_addr().expect("it is bound").to_string();
+    let address = taken.local_addr().expect("the socket is bound").to_string();
     let serve = ["serve", "--data-dir", "elsewhere", "--listen", &address];
     let line = sandbox.run(&serve).failed(1);
     assert!(line.contains("elsewhere") && line.contains("countersign init"), "{line}");
-    // A store that another process has is told first, too.
+    // A store that is in use is also reported before the port.
     let server = sandbox.dev();
     let second = sandbox.run(&["serve", "--data-dir", DEV, "--listen", &address]).failed(1);
     assert!(second.contains("another process has the store"), "{second}");
     server.stop();
-    // What is left is the port.
+    // With the store free, the port is reported.
     let line = sandbox.run(&["serve", "--data-dir", DEV, "--listen", &address]).failed(1);
     assert!(line.contains("is in use by another process"), "{line}");
 }
 
 #[test]
-fn several_addresses_are_served_and_each_is_told() {
+fn several_addresses_are_served_and_each_is_printed() {
     let sandbox = Sandbox::new();
     fs::write(sandbox.path("c.toml"), "listen = [\"127.0.0.1:0\", \"localhost:0\"]\n")
-        .expect("ours");
+        .expect("the file can be written");
     let mut command = sandbox.program(PROGRAM);
     let mut server = Server::start(command.args(["serve", "--dev", "--config", "c.toml"]));
     let second = server.wait_for_output("Countersign serves on ");
@@ -351,7 +351,7 @@ fn several_addresses_are_served_and_each_is_told() {
     assert_ne!(urls[0], urls[1]);
     for url in &urls {
         let text = sandbox.text(OPERATOR).replace(&urls[0], url);
-        fs::write(sandbox.path("o.toml"), text).expect("it is ours");
+        fs::write(sandbox.path("o.toml"), text).expect("the file can be written");
         sandbox.set_mode("o.toml", 0o600);
         sandbox.run(&["keys", "list", "--credentials", "o.toml"]).ok();
     }

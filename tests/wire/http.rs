@@ -44,7 +44,7 @@ async fn the_public_keys_are_served_as_a_jwk_set_with_an_etag() {
 }
 
 #[tokio::test]
-async fn whoever_opens_the_address_is_told_what_it_is() {
+async fn the_root_page_says_what_the_server_is_and_links_its_documents() {
     let server = TestServer::start().await;
     let (head, body) = get(&server, "/", "").await;
     assert!(head.starts_with("http/1.1 200") && head.contains("text/plain"), "{head}");
@@ -57,7 +57,7 @@ async fn whoever_opens_the_address_is_told_what_it_is() {
 }
 
 #[tokio::test]
-async fn what_is_neither_a_route_nor_grpc_is_not_found() {
+async fn a_path_that_is_neither_a_route_nor_grpc_is_not_found() {
     let server = TestServer::start().await;
     for path in ["/.well-known/", "/nowhere", "/countersign.v1.TokenService/IssueToken"] {
         let (head, _) = get(&server, path, "").await;

@@ -106,7 +106,7 @@ async fn keys_are_listed_page_by_page() {
     };
     let all = list(0, "").await.expect("a page");
     assert_eq!((all.keys.len(), all.next_page_token.as_str()), (5, ""));
-    // Whoever computes ages does so by the clock of the server.
+    // The commands compute ages by the server's clock, which they read from this header.
     let request = bearing(&operator.token, rpc::ListKeysRequest::default());
     let answer = server.keys().list_keys(request).await.expect("a page");
     assert!(answer.metadata().contains_key("date"), "{answer:?}");

@@ -42,8 +42,8 @@ async fn a_call_carries_a_token_with_the_scopes_that_its_method_demands() {
     let refused = KeyServiceClient::new(transport).list_keys(rpc::ListKeysRequest::default()).await;
     let status = refused.expect_err("the client may not have keys:read");
     assert_eq!(status.code(), Code::Unauthenticated, "{status:?}");
-    // Whose fault it is and which grant is missing, without a look at any log.
-    let info = status.get_details_error_info().expect("it says why");
+    // The error itself says who refused the call and which grant is missing.
+    let info = status.get_details_error_info().expect("the error has a reason");
     assert_eq!(
         (info.reason.as_str(), info.domain.as_str()),
         ("AUDIENCE_DENIED", "countersign.dev")

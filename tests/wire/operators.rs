@@ -181,7 +181,7 @@ async fn the_last_operator_can_be_neither_deleted_nor_disabled() {
 
 #[tokio::test]
 async fn one_of_two_operators_can_be_deleted() {
-    // Each in its own way, on a server of its own.
+    // Each way of removing one is tried on a server of its own.
     async fn goes<F: Future<Output = Result<(), Status>>>(
         way: impl FnOnce(TestServer, Caller) -> F,
     ) {

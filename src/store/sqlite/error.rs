@@ -1,11 +1,11 @@
-//! Why the store fails.
+//! The errors of the store.
 
 use std::fmt;
 use std::path::PathBuf;
 
 use rusqlite::ErrorCode;
 
-/// Why the store fails.
+/// Why the store cannot do what it should.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum StoreError {
     /// There is no database at this path.
@@ -23,28 +23,28 @@ pub enum StoreError {
         /// The newest version known here.
         known: i32,
     },
-    /// Its keys are sealed with another KEK.
+    /// The store's keys are sealed with another KEK.
     WrongKek,
-    /// A sealed key does not open, or is not the private half of its public key.
+    /// The sealed private key of this `kid` does not open, or does not match its public key.
     BadSealedKey(String),
-    /// The signing keys, with their states and times, are not those that were written here.
+    /// The signing keys, or their states or times, were changed by someone without the KEK.
     BadKeyRing,
-    /// It is behind the highest epoch that anyone was told: an old copy that was put back.
+    /// The store is behind the highest epoch that anyone was told: it is an old copy that was put back.
     PutBack {
         /// The epoch of the store.
         epoch: u64,
-        /// The highest that anyone was told.
+        /// The highest epoch that anyone was told.
         mark: u64,
     },
-    /// The file with the highest epoch is another store's.
+    /// The file with the highest epoch belongs to another store.
     MarkOfAnother(PathBuf),
-    /// The file with the highest epoch is not what was written there.
+    /// The file with the highest epoch is damaged, or was changed by someone without the KEK.
     BadMark(PathBuf),
-    /// The file with the highest epoch cannot be read or written.
+    /// The file with the highest epoch cannot be read or written, for this reason.
     MarkUnavailable(PathBuf, String),
-    /// Its content contradicts itself.
+    /// The database holds something that cannot be right.
     Corrupt(String),
-    /// It cannot be read or written now: locked, full, read-only, or the disk fails.
+    /// The store cannot be read or written now: it is locked or read-only, or the disk is full or fails.
     Unavailable(String),
 }
 
@@ -103,7 +103,7 @@ impl std::error::Error for StoreError {}
 impl From<rusqlite::Error> for StoreError {
     fn from(error: rusqlite::Error) -> Self {
         match error.sqlite_error_code() {
-            // The last kind is SQL that does not fit the schema, such as a missing table.
+            // `Unknown` is SQLITE_ERROR: the SQL does not fit the schema, for example because a table is missing.
             Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase | ErrorCode::Unknown) => {
                 Self::Corrupt(error.to_string())
             }

@@ -15,20 +15,20 @@ use crate::client::{
 use crate::ring::{ActiveKey, NextKey, RetiredKey, RevokedKey};
 use crate::store::ResourceIndex;
 
-/// One named value.
+/// The value of a name in `meta`.
 pub(super) fn meta(connection: &Connection, name: &str) -> rusqlite::Result<Option<Vec<u8>>> {
     connection
         .query_row("SELECT value FROM meta WHERE name = ?1", [name], |row| row.get(0))
         .optional()
 }
 
-/// One of the numbers that grow with every change.
+/// A counter in `meta`: the epoch or the revision.
 pub(super) fn counter(connection: &Connection, name: &str) -> Result<u64, StoreError> {
     let bytes = meta(connection, name)?.and_then(|bytes| bytes.try_into().ok());
     bytes.map(u64::from_be_bytes).ok_or_else(|| corrupt(name))
 }
 
-/// All of it.
+/// Reads the whole state.
 pub(super) fn state(
     connection: &Connection,
     kek: &Kek,
@@ -54,14 +54,15 @@ pub(super) fn state(
     })
 }
 
-/// The time from which on every use of a credential is in the store, if the last process that noted uses stopped in
-/// order.
+/// The time since when every use of a credential is in the store. `None` unless the last process that noted
+/// uses stopped in order.
 pub(super) fn uses_known_since(connection: &Connection) -> rusqlite::Result<Option<Timestamp>> {
     let bytes = meta(connection, CLEAN_STOP)?.and_then(|bytes| bytes.try_into().ok());
     Ok(bytes.map(|bytes| Timestamp::from_unix(u64::from_be_bytes(bytes))))
 }
 
-/// Who has listened. Versions without a trust stream noted nothing; their JWK Set may have been polled.
+/// Reads whether anyone has ever listened. Stores from versions before the trust stream have no such note, but
+/// their JWKS may have been polled.
 fn listeners(connection: &Connection) -> Result<Listeners, StoreError> {
     match meta(connection, "listeners")?.as_deref() {
         None => Ok(Listeners { streamed: false, polled: true }),
@@ -112,7 +113,7 @@ fn clients(connection: &Connection) -> Result<CowMap<ClientId, Arc<Client>>, Sto
                 created_at,
             )
         };
-        // Both come in the order of the client ids, so one pass over each is enough.
+        // Both queries are ordered by client id, so one pass over each is enough.
         while let Some(row) = stored.filter(|row| is_of(row, id)) {
             client.credentials.push(Arc::new(credential(row)?));
             stored = credentials.next()?;
@@ -123,7 +124,7 @@ fn clients(connection: &Connection) -> Result<CowMap<ClientId, Arc<Client>>, Sto
     Ok(clients)
 }
 
-/// Whether a row with a client's id in front is of this client.
+/// Whether the first column of a row is this client's id.
 fn is_of(row: &Row<'_>, client_id: &str) -> bool {
     row.get_ref(0).is_ok_and(|id| id.as_str() == Ok(client_id))
 }
@@ -135,7 +136,8 @@ fn credential(row: &Row<'_>) -> Result<Credential, StoreError> {
     let content = row.get_ref(3)?.as_blob().map_err(|_| bad())?;
     let kind = row.get_ref(2)?.as_str().map_err(|_| bad())?;
     let kind = CredentialKind::from_content(kind, content).ok_or_else(bad)?;
-    // The id of a secret may have another form: older versions gave the first secrets of a store a number.
+    // The id of a key or a certificate name follows from its content. The id of a secret is arbitrary: older
+    // versions numbered the first secrets of a store.
     let is_named = matches!(kind, CredentialKind::Secret(_)) || kind.ids().any(|own| own == id);
     if !is_named {
         return Err(bad());
@@ -150,7 +152,7 @@ fn credential(row: &Row<'_>) -> Result<Credential, StoreError> {
     })
 }
 
-/// Parses JSON, each different text once: many clients have the same grants, and share them.
+/// Parses JSON, and each distinct text only once. Many clients have the same grants, which then share memory.
 struct Shared<J, T> {
     known: std::collections::HashMap<Box<str>, T>,
     _json: std::marker::PhantomData<J>,
@@ -221,7 +223,8 @@ fn ring(connection: &Connection, kek: &Kek, store_id: &[u8]) -> Result<KeyRing, 
     let active = active.ok_or_else(|| corrupt("the active key"))?;
     let next = next.ok_or_else(|| corrupt("the next key"))?;
     let ring = KeyRing::from_parts(active, next, retired, revoked);
-    // Anyone could insert a row without a sealed key, and a retired key of theirs would verify tokens.
+    // The rows of retired keys have nothing sealed. Without this MAC, whoever can write to the database could add
+    // a retired key of their own, and tokens that they signed would verify.
     if meta(connection, "ring")?.as_deref() != Some(&kek.ring_mac(store_id, &ring)[..]) {
         return Err(StoreError::BadKeyRing);
     }
@@ -271,7 +274,7 @@ fn former_audiences(
     json: rusqlite::types::FromSqlResult<&str>,
 ) -> Result<ThinVec<(Audience, Timestamp)>, StoreError> {
     let json = json.map_err(|_| corrupt("former_audiences"))?;
-    // Hardly any client has resources.
+    // Hardly any client has former audiences, so this skips the parser for nearly all of them.
     if json == "[]" {
         return Ok(ThinVec::new());
     }

@@ -1,14 +1,15 @@
-//! Copies of a store: made while it is in use, and put back.
+//! Backups: copies of a store that are made while it is in use, and their restoring.
 
 use super::*;
 use crate::client::ClientInfo;
 use crate::store::commit::CommitError;
 
-/// How many bits of an epoch count within a generation.
+/// How many of the low bits of an epoch count changes. The bits above them are the generation.
 const GENERATION_SHIFT: u32 = 32;
 
-/// A generation is at least the number of hours since 1970. So when the same backup is restored again, and nothing is
-/// left of the first time, no epoch of the first time is used twice. Enough for two centuries.
+/// A new generation is at least the number of hours since 1970. A backup may be restored a second time on a
+/// machine that knows nothing of the first time; this way it does not use the epochs of the first time again.
+/// The 21 bits of a generation last for two centuries.
 const HOUR: u64 = 60 * 60;
 
 /// A store that was put in place from a backup.
@@ -18,27 +19,28 @@ pub struct Restored {
     pub backup_epoch: u64,
     /// The first epoch of the new generation.
     pub epoch: u64,
-    /// Where the store that was there before is kept.
+    /// Where the previous store is kept; `None` if there was none.
     pub aside: Option<PathBuf>,
     /// The clients as they are now, in the order of their ids.
     pub clients: Vec<ClientInfo>,
 }
 
-/// Copies a store, which may be in use, to a file that must not exist yet. The copy is of one moment, needs the same KEK,
-/// and is readable by its owner only.
+/// Copies a store, which may be in use, to a file that must not exist yet. The copy is of one moment, needs the
+/// same KEK, and can be read only by its owner.
 ///
 /// # Errors
-/// When the store cannot be read, or the disk does not take the copy. Nothing is left of it then.
+/// When the store cannot be read, or the copy cannot be written. An incomplete copy is removed.
 pub fn back_up(path: &Path, to: &Path) -> Result<(), StoreError> {
     let (connection, _) = connect_to_ours(path)?;
     let unavailable = |error: std::io::Error| unavailable(to, &error);
+    // VACUUM INTO accepts an empty file. Creating it first gives it mode 0600, and never overwrites a file.
     let file = private_options().create_new(true).open(to).map_err(unavailable)?;
     let text = to
         .to_str()
         .ok_or_else(|| StoreError::Unavailable(format!("{} is not a name in UTF-8", to.display())));
     let copied = text.and_then(|text| {
         connection.execute("VACUUM INTO ?1", [text])?;
-        // The journal mode that stores have, so that opening the copy does not change it.
+        // This sets the journal mode to WAL, as stores have it. Otherwise opening the copy later would write to it.
         connect(to, OpenFlags::SQLITE_OPEN_READ_WRITE)?.close().map_err(|(_, error)| error)?;
         file.sync_all().and_then(|()| sync_name(to)).map_err(unavailable)
     });
@@ -47,16 +49,18 @@ pub fn back_up(path: &Path, to: &Path) -> Result<(), StoreError> {
     })
 }
 
-/// Puts a backup in the place of a store that no process has open. Without a backup it does the same for a raw copy that
-/// is in the place already. The store that was there is kept beside it.
+/// Puts a backup in the place of a store that no process has open. Without `from`, it restores the database
+/// that is in the place already, as after a copy by hand. The previous store is kept beside the new one.
 ///
-/// First the backup is proven: it is of this store and KEK, and its pages and its audit log hold. Then, in a copy of it,
-/// a generation of epochs begins that is above every epoch ever published. It begins with the ring and the audit event
-/// that `renew` gives for the state and the highest epoch known.
+/// 1. The backup is copied, and the copy is checked: its KEK, its pages, its audit log, its signing keys, and that
+///    it is of the same store as the one in the place.
+/// 2. `renew` gets the state and the highest epoch known, and returns the new ring and the audit event.
+/// 3. In the copy, a new generation begins, above every epoch known to have been published.
+/// 4. The copy is renamed to its place, and then the mark is raised.
 ///
 /// # Errors
-/// When the backup does not hold, `renew` refuses it, or the disk fails. The store is unchanged then, unless only the
-/// mark could not be kept.
+/// When a check fails, `renew` refuses, or a file cannot be written. The previous store stays in its place then,
+/// unless only the mark could not be written.
 pub fn restore<E>(
     path: &Path,
     kek: Kek,
@@ -76,6 +80,8 @@ pub fn restore<E>(
         .and_then(|()| build(&building, path, kek, lock, now, renew))
         .and_then(|(mut database, mut restored)| {
             database.finish().map_err(CommitError::Store)?;
+            // The mark is raised last. If it came first and the rename failed, the previous store would be behind
+            // its mark and would not open.
             restored.aside = replace(path, &building).map_err(CommitError::Store)?;
             database.keep_mark(restored.epoch).map_err(CommitError::Store)?;
             Ok(restored)
@@ -99,7 +105,8 @@ fn build<E>(
 
     let (ring, event) = renew(&state, highest).map_err(CommitError::Refused)?;
     let change = Change::ReplaceRing(Arc::new(ring));
-    // Nobody knows who has listened since the backup. Rotations wait as if someone had.
+    // Nobody knows who has listened since the backup. Both are set, so that rotations wait for verifiers and
+    // pollers.
     let listeners = Listeners { streamed: true, polled: true };
     let noted = Change::NoteListeners(listeners);
     let generation = ((highest >> GENERATION_SHIFT) + 1).max(now.as_unix() / HOUR);
@@ -107,7 +114,7 @@ fn build<E>(
     let after = State { epoch, ..state.after(&change).after(&noted) };
     let written = database.connection.execute_batch("BEGIN IMMEDIATE").map_err(StoreError::from);
     written
-        // The backup lacks the uses since it was made.
+        // The backup lacks the uses of credentials since it was made, so the idle time counts anew.
         .and_then(|()| Ok(rows::remove_clean_stop(&database.connection)?))
         .and_then(|()| database.write(&change, &state, &after))
         .and_then(|()| database.write(&noted, &state, &after))
@@ -123,7 +130,7 @@ fn build<E>(
     Ok((database, restored))
 }
 
-/// Opens a copy of a store and proves that it holds.
+/// Opens a copy of a store and checks all of it.
 fn read_proven(path: &Path, kek: Kek, lock: File) -> Result<(Database, State), StoreError> {
     let (mut connection, version) = connect_to_ours(path)?;
     let store_id = check_kek(&connection, &kek)?;
@@ -142,7 +149,10 @@ fn read_proven(path: &Path, kek: Kek, lock: File) -> Result<(Database, State), S
 }
 
 impl Database {
-    /// The epoch of the store that is in the place now; 0 when there is none that can be read.
+    /// The epoch of the store that is in the place now; 0 if there is none, or it cannot be read.
+    ///
+    /// # Errors
+    /// When the store in the place is another store, which must not be replaced.
     fn present_epoch(&self, path: &Path) -> Result<u64, StoreError> {
         let Ok((connection, _)) = connect_to_ours(path) else { return Ok(0) };
         match load::meta(&connection, "store_id") {
@@ -151,16 +161,20 @@ impl Database {
         }
     }
 
-    /// Moves everything from the journal into the database, and closes it. The lock stays.
+    /// Moves everything from the write-ahead log to the database file and closes it. The lock stays held.
     fn finish(&mut self) -> Result<(), StoreError> {
         self.connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))?;
+        // The placeholder lets the connection be closed while `self` goes on holding the lock and the mark.
         let connection = std::mem::replace(&mut self.connection, Connection::open_in_memory()?);
         connection.close().map_err(|(_, error)| StoreError::from(error))
     }
 }
 
-/// Gives a database the name of another, which is kept under a new name. Whenever this is interrupted, the name leads to
-/// one of the two, or to a store that is refused as put back.
+/// Renames a new database to `path`, and keeps the previous one under another name, which it returns.
+///
+/// If the process is killed in between, `path` is either of the two, or the previous one without its write-ahead
+/// log. The mark shows that the latter is behind, and it is refused as put back. On a file system without hard
+/// links there may also be nothing at `path`.
 fn replace(path: &Path, building: &Path) -> Result<Option<PathBuf>, StoreError> {
     let unavailable = |error: std::io::Error| unavailable(path, &error);
     let aside = if path.exists() {
@@ -168,12 +182,13 @@ fn replace(path: &Path, building: &Path) -> Result<Option<PathBuf>, StoreError> 
             .map(|n| beside(path, &format!(".before-restore-{n}")))
             .find(|aside| !aside.exists())
             .expect("there are more numbers than files");
-        // The journal goes first: the new database must never be found with the journal of the old one.
+        // The write-ahead log is moved first. SQLite must never apply it to the new database.
         let journal = beside(path, "-wal");
         if journal.exists() {
             fs::rename(&journal, beside(&aside, "-wal")).map_err(unavailable)?;
         }
         let _ = fs::remove_file(beside(path, "-shm"));
+        // A hard link leaves the previous database in its place until the rename replaces it.
         fs::hard_link(path, &aside).or_else(|_| fs::rename(path, &aside)).map_err(unavailable)?;
         Some(aside)
     } else {
@@ -183,7 +198,7 @@ fn replace(path: &Path, building: &Path) -> Result<Option<PathBuf>, StoreError> 
     Ok(aside)
 }
 
-/// Copies a database that nobody has open, with what is still in its journal.
+/// Copies a database that no process has open, with its write-ahead log if there is one.
 fn copy_database(from: &Path, to: &Path) -> Result<(), StoreError> {
     let copy = |from: &Path, to: &Path| {
         let mut copy = private_options().create_new(true).open(to)?;
@@ -204,7 +219,7 @@ fn remove_database(path: &Path) {
     }
 }
 
-/// The name of a file with more at its end.
+/// A path with more characters at the end of its file name.
 fn beside(path: &Path, more: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(more);

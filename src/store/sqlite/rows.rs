@@ -1,4 +1,4 @@
-//! From changes to rows.
+//! The SQL that writes changes as rows. Each function runs in the writer's open transaction.
 
 use countersign_mesh::claims::{Kid, TokenId};
 use countersign_mesh::trust::{ClientRevocation, TokenRevocation};
@@ -61,7 +61,8 @@ pub(super) fn put_client(connection: &Connection, client: &Client) -> rusqlite::
             seconds(client.updated_at),
             client.revision as i64,
             serde_json::to_string(&settings.resources).expect("resources are always JSON"),
-            serde_json::to_string(&client.former_audiences).expect("names and times are JSON"),
+            serde_json::to_string(&client.former_audiences)
+                .expect("names and times are always JSON"),
         ])?;
     put_credentials(connection, client)
 }
@@ -98,7 +99,7 @@ pub(super) fn remove_client(connection: &Connection, id: &ClientId) -> rusqlite:
         .map(|_| ())
 }
 
-/// Writes the keys that differ from those of `before`.
+/// Writes the keys that differ from those of `before`, and the MAC over the whole ring.
 pub(super) fn replace_ring(
     connection: &Connection,
     kek: &Kek,
@@ -108,7 +109,8 @@ pub(super) fn replace_ring(
 ) -> Result<(), StoreError> {
     let before = before.map(by_kid).unwrap_or_default();
     let after = by_kid(ring);
-    // Removals first, so that there are never two active keys, not even within the transaction.
+    // Old rows are deleted first. A unique index allows one active key and one next key, even within the
+    // transaction.
     for kid in before.iter().filter(|(kid, row)| after.get(*kid) != Some(*row)).map(|(kid, _)| kid)
     {
         connection.prepare_cached("DELETE FROM keys WHERE kid = ?1")?.execute([kid.as_str()])?;
