@@ -129,8 +129,11 @@ pub fn verify_audit(
 impl Database {
     /// Opens a store for writing, migrates it to this version, and reads all of it.
     pub(super) fn open(path: &Path, kek: Kek) -> Result<(Self, State), StoreError> {
-        let (mut connection, version) = connect_to_ours(path)?;
+        // Looked at before the lock is made: no lock file appears beside what is no store of ours.
+        drop(connect_to_ours(path)?);
         let lock = lock(path)?;
+        // Only now is the version ours to act on: another process may have migrated the store meanwhile.
+        let (mut connection, version) = connect_to_ours(path)?;
         let store_id = check_kek(&connection, &kek)?;
         let mark = Mark::of_store(&kek, &store_id)?;
         let epoch = load::counter(&connection, "epoch")?;

@@ -115,7 +115,7 @@ impl Store {
     /// Opens a store, migrates it to this version, and reads all of it.
     ///
     /// # Errors
-    /// See [`StoreError`]; nothing has been changed then.
+    /// See [`StoreError`]; the store is as it was then, unless it was of an older version and migrated before its damage was found.
     pub fn open(path: &Path, kek: Kek) -> Result<OpenedStore, StoreError> {
         let pseudonym_key = kek.derive("countersign audit names v1");
         let (database, state) = Database::open(path, kek)?;

@@ -189,13 +189,32 @@ fn replace(path: &Path, building: &Path) -> Result<Option<PathBuf>, StoreError> 
         }
         let _ = fs::remove_file(beside(path, "-shm"));
         // A hard link leaves the previous database in its place until the rename replaces it.
-        fs::hard_link(path, &aside).or_else(|_| fs::rename(path, &aside)).map_err(unavailable)?;
+        let linked = fs::hard_link(path, &aside).or_else(|_| fs::rename(path, &aside));
+        linked.inspect_err(|_| put_aside_back(path, &aside)).map_err(unavailable)?;
         Some(aside)
     } else {
         None
     };
-    fs::rename(building, path).and_then(|()| sync_name(path)).map_err(unavailable)?;
+    if let Err(error) = fs::rename(building, path) {
+        if let Some(aside) = &aside {
+            put_aside_back(path, aside);
+        }
+        return Err(unavailable(error));
+    }
+    sync_name(path).map_err(unavailable)?;
     Ok(aside)
+}
+
+/// Undoes what [`replace`] has moved when it fails: the previous database needs its write-ahead log, which has its last
+/// commits. What cannot be undone is left as it is; the error of `replace` is the one to tell.
+fn put_aside_back(path: &Path, aside: &Path) {
+    if path.exists() {
+        // The name beside is a hard link to the same file.
+        let _ = fs::remove_file(aside);
+    } else {
+        let _ = fs::rename(aside, path);
+    }
+    let _ = fs::rename(beside(aside, "-wal"), beside(path, "-wal"));
 }
 
 /// Copies a database that no process has open, with its write-ahead log if there is one.
@@ -228,4 +247,24 @@ fn beside(path: &Path, more: &str) -> PathBuf {
 
 fn unavailable(path: &Path, error: &std::io::Error) -> StoreError {
     StoreError::Unavailable(format!("{}: {error}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_replacement_that_fails_leaves_the_previous_store_with_its_log() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("store.db");
+        for (name, text) in [("", "database"), ("-wal", "last commits")] {
+            fs::write(beside(&path, name), text).expect("the directory is ours");
+        }
+        // There is no new database to rename.
+        replace(&path, &dir.path().join("absent")).expect_err("nothing replaces it");
+        let text = |name: &str| fs::read_to_string(beside(&path, name)).expect("it is there");
+        assert_eq!((text("").as_str(), text("-wal").as_str()), ("database", "last commits"));
+        let left = fs::read_dir(dir.path()).expect("it can be listed").count();
+        assert_eq!(left, 2, "nothing is left beside");
+    }
 }
