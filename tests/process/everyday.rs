@@ -199,6 +199,20 @@ fn tables_fit_the_terminal_and_are_whole_in_a_pipe() {
 }
 
 #[test]
+fn a_life_that_was_cut_is_told() {
+    let sandbox = Sandbox::new();
+    let server = sandbox.dev();
+    let cut = sandbox.run(&["token", "issue", "--ttl", "2h"]);
+    assert!(
+        cut.stderr.contains("2h was asked for, and 15m is the most that the client may"),
+        "{cut:?}"
+    );
+    let whole = sandbox.run(&["token", "issue", "--ttl", "5m"]);
+    assert!(whole.code == Some(0) && !whole.stderr.contains("was asked for"), "{whole:?}");
+    server.stop();
+}
+
+#[test]
 fn hints_name_what_there_is_to_do() {
     let (sandbox, server) = start();
     fs::write(sandbox.path("copy.db"), "something else").expect("the file can be written");

@@ -47,6 +47,15 @@ async fn issue(args: IssueArgs, server: &Server<'_>, output: &mut Output<'_>) ->
     if output.format() == Format::Human {
         output.remark(&token.remark())?;
     }
+    // A second less than asked for is the clock between two seconds.
+    let shorter = args.ttl.zip(token.expires_in).filter(|(ttl, given)| given + 1 < ttl.as_secs());
+    if let Some((ttl, given)) = shorter {
+        output.remark(&format!(
+            "{} was asked for, and {} is the most that the client may have; an operator sets it with client update --max-token-ttl",
+            output::span(ttl.as_secs()),
+            output::span(given)
+        ))?;
+    }
     output.show(&token)
 }
 

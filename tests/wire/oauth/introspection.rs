@@ -67,7 +67,7 @@ async fn all_else_is_inactive_in_the_same_words() {
     let answer = introspect(&server, &basic("inventory", &inventory), &good).await;
     assert_eq!(answer.json()["active"], true);
 
-    server.advance(930);
+    server.advance(900);
     let answer = introspect(&server, &basic("inventory", &inventory), &expired).await;
     assert_eq!(answer.body, r#"{"active":false}"#);
 }
