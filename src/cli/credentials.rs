@@ -15,6 +15,7 @@ use countersign_mesh::session::{
     CredentialsError, CredentialsFileProblem, SessionBuilder, SessionError,
 };
 
+use crate::cli::contexts::Contexts;
 use crate::cli::environment::Environment;
 use crate::cli::error::Error;
 use crate::cli::toml_file;
@@ -28,7 +29,7 @@ pub struct Credentials {
     pub url: String,
     /// Where they were found, for messages.
     pub origin: String,
-    /// Whether nobody named them: `serve --dev` has written them into this directory.
+    /// Whether nobody named them: `serve --dev` has written them into this directory, or they are the current context's.
     pub unasked: bool,
     /// The file with the certificate authorities that vouch for the server; `None` for the system's.
     ca_file: Option<PathBuf>,
@@ -54,6 +55,7 @@ impl DevClient {
 }
 
 const CREDENTIALS: &str = "COUNTERSIGN_CREDENTIALS";
+const CONTEXT: &str = "COUNTERSIGN_CONTEXT";
 const URL: &str = "COUNTERSIGN_URL";
 const CLIENT_ID: &str = "COUNTERSIGN_CLIENT_ID";
 const CLIENT_SECRET: &str = "COUNTERSIGN_CLIENT_SECRET";
@@ -97,6 +99,9 @@ impl Credentials {
             }
             return Self::of_file(&path, environment);
         }
+        if let Some(name) = environment.text(CONTEXT)? {
+            return Self::of_file(Contexts::read(environment)?.file(&name)?, environment);
+        }
         if let Some(credentials) = Self::of_environment(environment)? {
             return Ok(credentials);
         }
@@ -104,7 +109,16 @@ impl Credentials {
         if dev.exists() {
             return Ok(Self { unasked: true, ..Self::of_file(&dev, environment)? });
         }
-        let nowhere = match default_path(environment) {
+        let contexts = match environment.configuration("contexts.toml") {
+            Some(path) if path.exists() => Contexts::read(environment)?,
+            _ => Contexts::default(),
+        };
+        if let Some((name, path)) = contexts.current() {
+            let found = Self::of_file(path, environment)?;
+            let origin = format!("{} (context {name})", found.origin);
+            return Ok(Self { unasked: true, origin, ..found });
+        }
+        let nowhere = match environment.configuration("credentials.toml") {
             Some(path) if path.exists() => return Self::of_file(&path, environment),
             Some(path) => format!("and there is no {}", path.display()),
             None => "nor HOME".to_owned(),
@@ -211,7 +225,7 @@ fn unusable(error: &SessionError, url: &str, origin: &str, ca_file: Option<&Path
 }
 
 /// What is wrong with what the client proves itself with, and what to do.
-fn explain(error: &CredentialsError) -> Error {
+pub fn explain(error: &CredentialsError) -> Error {
     let next = match error {
         CredentialsError::OpenToOthers(path, mode) => {
             return Error::failed(
@@ -277,13 +291,6 @@ fn no_authorities(path: &Path, why: &dyn std::fmt::Display) -> Error {
 /// Refuses a private key that others can read: with it they can act as the client.
 fn keep_private(key: &Path) -> Result<(), Error> {
     read_private(key).map(drop).map_err(|error| explain(&error))
-}
-
-fn default_path(environment: &Environment) -> Option<PathBuf> {
-    let directory = environment
-        .path("XDG_CONFIG_HOME")
-        .or_else(|| environment.path("HOME").map(|home| home.join(".config")))?;
-    Some(directory.join("countersign/credentials.toml"))
 }
 
 /// The path as one word of a shell command.

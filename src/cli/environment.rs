@@ -46,6 +46,14 @@ impl Environment {
         self.value(name).map(PathBuf::from)
     }
 
+    /// A file of this program in the configuration directory (XDG Base Directory Specification); `None` without HOME.
+    pub fn configuration(&self, file: &str) -> Option<PathBuf> {
+        let directory = self
+            .path("XDG_CONFIG_HOME")
+            .or_else(|| self.path("HOME").map(|home| home.join(".config")))?;
+        Some(directory.join("countersign").join(file))
+    }
+
     fn value(&self, name: &str) -> Option<OsString> {
         (self.variable)(name).filter(|value| !value.is_empty())
     }

@@ -27,6 +27,7 @@ mod commands;
 mod config;
 mod confirm;
 mod connection;
+mod contexts;
 mod credentials;
 mod environment;
 mod error;
@@ -149,6 +150,7 @@ fn dispatch(cli: Cli, edge: &mut Edge<'_>) -> Result<(), Error> {
         Command::Audit(AuditCommand::Head(args)) => {
             host::export_audit_head(store(&args.store, environment)?, output)
         }
+        Command::Context(command) => commands::contexts::run(command, environment, output),
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "countersign", &mut script);

@@ -199,6 +199,48 @@ fn tables_fit_the_terminal_and_are_whole_in_a_pipe() {
 }
 
 #[test]
+fn a_context_is_a_name_for_a_credentials_file() {
+    let (sandbox, server) = start();
+    let context = |args: &[&str]| sandbox.run(&[&["context"], args].concat());
+    assert!(context(&["list"]).ok().contains("there is no context"));
+    let absent = context(&["add", "prod", "absent.toml"]).failed(1);
+    assert!(absent.contains("cannot read absent.toml"), "{absent}");
+    context(&["add", "prod", OPERATOR]).ok();
+    context(&["add", "staging", "auditor.toml"]).ok();
+    let listed = context(&["list"]).ok();
+    assert!(listed.contains(&server.url) && listed.contains("*  prod"), "{listed}");
+
+    let audit = ["audit", "list", "--limit", "1"];
+    let as_named = |name: &str| sandbox.run(&[&audit[..], &["--context", name]].concat());
+    assert_eq!(as_named("staging").code, Some(0));
+    assert!(
+        as_named("stagign")
+            .failed(1)
+            .contains("there is no context stagign; did you mean staging?")
+    );
+    sandbox
+        .run(&["client", "list", "--context", "staging"])
+        .code
+        .filter(|code| *code == 3)
+        .expect("no scope");
+    // Elsewhere, where no development server is.
+    fs::create_dir(sandbox.path("elsewhere")).expect("it is not there yet");
+    let elsewhere = |args: &[&str], name: Option<&str>| {
+        let mut command = sandbox.program(PROGRAM);
+        command.args(args).current_dir(sandbox.path("elsewhere"));
+        finish(command.envs(name.map(|name| ("COUNTERSIGN_CONTEXT", name))), "")
+    };
+    let current = elsewhere(&["client", "list"], None);
+    assert!(current.code == Some(0) && current.stderr.contains("(context prod)"), "{current:?}");
+    assert_eq!(elsewhere(&["client", "list"], Some("staging")).code, Some(3));
+    context(&["use", "staging"]).ok();
+    assert_eq!(elsewhere(&["client", "list"], None).code, Some(3));
+    context(&["remove", "staging"]).ok();
+    assert!(elsewhere(&["client", "list"], None).failed(1).contains("no credentials"));
+    server.stop();
+}
+
+#[test]
 fn a_life_that_was_cut_is_told() {
     let sandbox = Sandbox::new();
     let server = sandbox.dev();

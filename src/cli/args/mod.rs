@@ -2,6 +2,7 @@
 
 pub mod admin;
 pub mod clients;
+pub mod contexts;
 pub mod credentials;
 pub mod host;
 pub mod tokens;
@@ -13,6 +14,7 @@ use clap_complete::Shell;
 
 use crate::cli::args::admin::{AuditCommand, KeysCommand, OperatorCommand, PolicyCommand};
 use crate::cli::args::clients::ClientCommand;
+use crate::cli::args::contexts::{CONTEXT_EXAMPLES, ContextCommand};
 use crate::cli::args::host::{BackupArgs, InitArgs, RestoreArgs, ServeArgs};
 use crate::cli::args::tokens::TokenCommand;
 use crate::cli::format::Format;
@@ -61,6 +63,15 @@ pub struct GlobalArgs {
     /// countersign/credentials.toml in the configuration directory
     #[arg(long, global = true, value_name = "FILE", help_heading = "Global options")]
     pub credentials: Option<PathBuf>,
+    /// The credentials file that this name stands for; see `countersign context`
+    #[arg(
+        long,
+        global = true,
+        value_name = "NAME",
+        conflicts_with = "credentials",
+        help_heading = "Global options"
+    )]
+    pub context: Option<String>,
     /// Allow plaintext off loopback, to listen and to connect: secrets and tokens cross the
     /// network readable, unless something else encrypts
     #[arg(long, global = true, help_heading = "Global options")]
@@ -96,6 +107,9 @@ pub enum Command {
     /// Read the audit trail and prove that it is whole
     #[command(subcommand, after_help = AUDIT_EXAMPLES)]
     Audit(AuditCommand),
+    /// Give credentials files names, for --context
+    #[command(subcommand, after_help = CONTEXT_EXAMPLES)]
+    Context(ContextCommand),
     /// Print the completions for a shell
     #[command(after_help = COMPLETIONS_EXAMPLES)]
     Completions {

@@ -3,6 +3,7 @@
 mod audiences;
 pub mod audit;
 pub mod clients;
+pub mod contexts;
 mod credential_info;
 pub mod credentials;
 pub mod keys;
@@ -17,6 +18,7 @@ use std::path::Path;
 
 use crate::cli::args::GlobalArgs;
 use crate::cli::connection::{Connection, Plaintext};
+use crate::cli::contexts::Contexts;
 use crate::cli::credentials::{Credentials, DevClient};
 use crate::cli::environment::Environment;
 use crate::cli::error::Error;
@@ -26,6 +28,7 @@ use crate::cli::output::Output;
 #[derive(Clone, Copy)]
 pub struct Server<'a> {
     credentials: Option<&'a Path>,
+    context: Option<&'a str>,
     dev_client: DevClient,
     environment: &'a Environment,
     plaintext: Plaintext,
@@ -36,8 +39,8 @@ impl<'a> Server<'a> {
     pub fn new(global: &'a GlobalArgs, environment: &'a Environment) -> Self {
         let plaintext =
             if global.insecure_plaintext { Plaintext::Anywhere } else { Plaintext::OnLoopback };
-        let credentials = global.credentials.as_deref();
-        Self { credentials, dev_client: DevClient::Operator, environment, plaintext }
+        let (credentials, context) = (global.credentials.as_deref(), global.context.as_deref());
+        Self { credentials, context, dev_client: DevClient::Operator, environment, plaintext }
     }
 
     /// The same, as another client where the credentials are those that `serve --dev` has written.
@@ -48,7 +51,12 @@ impl<'a> Server<'a> {
     /// Finds the credentials and connects. Says so when they are those that `serve --dev` has written, which
     /// nobody has named.
     pub async fn connect(&self, output: &mut Output<'_>) -> Result<Connection, Error> {
-        let credentials = Credentials::find(self.credentials, self.dev_client, self.environment)?;
+        let context = match self.context {
+            Some(name) => Some(Contexts::read(self.environment)?.file(name)?.to_owned()),
+            None => None,
+        };
+        let named = self.credentials.or(context.as_deref());
+        let credentials = Credentials::find(named, self.dev_client, self.environment)?;
         if credentials.unasked {
             output.remark(&format!("with the credentials in {}", credentials.origin))?;
         }

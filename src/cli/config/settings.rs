@@ -315,12 +315,14 @@ nor from the configuration file, and not together with `kek_file`.
 They take their credentials from the first of these:
 
 1. the file named by `--credentials FILE`;
-2. the file named by `COUNTERSIGN_CREDENTIALS`;
-3. the variables `COUNTERSIGN_URL`, `COUNTERSIGN_CLIENT_ID` and `COUNTERSIGN_CLIENT_SECRET`, all three. Each may instead
+2. the file that `--context NAME` stands for;
+3. the file named by `COUNTERSIGN_CREDENTIALS`, or that of the context named by `COUNTERSIGN_CONTEXT`;
+4. the variables `COUNTERSIGN_URL`, `COUNTERSIGN_CLIENT_ID` and `COUNTERSIGN_CLIENT_SECRET`, all three. Each may instead
    be given as `NAME_FILE`, the path of a file that holds the value;
-4. `./countersign-dev/`, where `serve --dev` has written them: `demo.toml` for commands about tokens, `operator.toml` for all
+5. `./countersign-dev/`, where `serve --dev` has written them: `demo.toml` for commands about tokens, `operator.toml` for all
    others. The command says on stderr that it took them;
-5. `$XDG_CONFIG_HOME/countersign/credentials.toml`, or `~/.config/countersign/credentials.toml`.
+6. the current context, which `countersign context use NAME` chooses; the command says so, too;
+7. `$XDG_CONFIG_HOME/countersign/credentials.toml`, or `~/.config/countersign/credentials.toml`.
 
 A credentials file is TOML with the keys `url`, `client_id` and `client_secret`, readable by its owner only (mode 0600).
 In place of `client_secret` it may name a `private_key_file` (PKCS#8 in PEM, mode 0600, relative to the credentials file) and the
