@@ -8,8 +8,10 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, SystemTime};
 
+use countersign_mesh::claims::COUNTERSIGN;
 use countersign_mesh::guard::Access;
 use countersign_mesh::internals::{Link, LinkError};
+use countersign_mesh::token::unverified_claims;
 use http::HeaderValue;
 use http::header::AUTHORIZATION;
 use tokio::sync::Mutex;
@@ -69,6 +71,19 @@ impl Connection {
         ttl: Option<Duration>,
     ) -> Result<IssueTokenResponse, Error> {
         self.answer(self.shared.issue(audience, scopes.to_vec(), ttl).await.map(Response::new))
+    }
+
+    /// The name of the server's issuer: a token of it says so.
+    pub async fn issuer(&self) -> Result<String, Error> {
+        let issued = self.issue(COUNTERSIGN, &[], None).await?;
+        let claims = unverified_claims(&issued.access_token).map(|token| token.claims);
+        let issuer = claims.ok().and_then(|claims| claims["iss"].as_str().map(str::to_owned));
+        issuer.ok_or_else(|| {
+            Error::failed(
+                format!("the token of {} names no issuer", self.url()),
+                "check that it is a Countersign server",
+            )
+        })
     }
 
     /// The server's URL.

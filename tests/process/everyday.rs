@@ -73,6 +73,24 @@ fn audit_events_are_listed_by_actor_action_target_and_time() {
 }
 
 #[test]
+fn audit_events_are_followed_as_they_come() {
+    let (sandbox, server) = start();
+    let mut command = sandbox.program(PROGRAM);
+    let follow =
+        ["audit", "list", "--follow", "--action", "client.", "--credentials", "auditor.toml"];
+    let mut following = Server::spawn(command.args(follow));
+    // What there is, oldest first.
+    following.wait_for_output("client.create  inventory");
+    following.wait_for_output("client.create  cron");
+    sandbox.run(&["keys", "rotate"]).ok();
+    sandbox.run(&["client", "delete", "cron"]).ok();
+    let line = following.wait_for_output("client.delete");
+    assert!(line.contains("operator  client.delete  cron  ok"), "{line}");
+    following.kill();
+    server.stop();
+}
+
+#[test]
 fn audiences_and_scopes_are_given_in_the_same_ways() {
     let (sandbox, server) = start();
     let update = |flags: &[&str]| {
@@ -195,6 +213,33 @@ fn tables_fit_the_terminal_and_are_whole_in_a_pipe() {
     );
     assert!(at(80, "--wide").contains("SIGNED UNTIL"));
     assert!(at(200, "").contains("SIGNED UNTIL"));
+    server.stop();
+}
+
+#[test]
+fn a_client_with_a_key_gets_its_credentials_file() {
+    let (sandbox, server) = start();
+    // RFC 8410 §10.3.
+    let private = "-----BEGIN PRIVATE KEY-----\n\
+        MC4CAQAwBQYDK2VwBCIEINTuctv5E1hK1bbY8fdp+K06/nwoy/HU++CXqI9EdVhC\n\
+        -----END PRIVATE KEY-----\n";
+    // RFC 8410 §10.1.
+    let public = "-----BEGIN PUBLIC KEY-----\n\
+        MCowBQYDK2VwAyEAGb9ECWmEzf6FQbrBZ9w7lshQhqowtrbLDFw4rXAxZuE=\n\
+        -----END PUBLIC KEY-----\n";
+    fs::write(sandbox.path("cron.key"), private).expect("it is ours");
+    fs::write(sandbox.path("cron.pub"), public).expect("it is ours");
+    sandbox.set_mode("cron.key", 0o600);
+    let add = ["client", "credential", "add", "cron", "--key", "cron.pub", "--out", "cron.toml"];
+    let which = sandbox.run(&add).failed(2);
+    assert!(which.contains("give it with --private-key-file"), "{which}");
+    sandbox.run(&[&add[..], &["--private-key-file", "cron.key"]].concat()).ok();
+    assert_eq!(sandbox.mode("cron.toml"), 0o600);
+    assert_eq!(sandbox.credential("cron.toml", "issuer"), server.url);
+    sandbox.run(&["client", "update", "cron", "--grant", "inventory=stock:read"]).ok();
+    let issued = sandbox.run(&["token", "issue", "--credentials", "cron.toml"]);
+    // In its first five seconds the server says so to a good assertion, and to no other.
+    assert!(issued.code == Some(0) || issued.stderr.contains("ASSERTIONS_BUSY"), "{issued:?}");
     server.stop();
 }
 

@@ -114,6 +114,7 @@ pub enum AuditCommand {
 Examples:
   $ countersign audit list
   $ countersign audit list --actor alice --since 24h
+  $ countersign audit list --follow --action keys.
   $ countersign audit list --action client. --target order
   $ countersign audit list --limit 1000 --format json | jq '.events[].action'")]
     List(AuditListArgs),
@@ -138,6 +139,9 @@ pub struct AuditListArgs {
     /// Those about this: a client's id, a key's, ...
     #[arg(long, value_name = "TARGET")]
     pub target: Option<String>,
+    /// Go on with those that come, oldest first, until interrupted
+    #[arg(long)]
+    pub follow: bool,
     /// Those from this long ago on, by the server's clock
     #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
     pub since: Option<Duration>,

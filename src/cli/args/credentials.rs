@@ -53,6 +53,7 @@ Examples:
   $ openssl genpkey -algorithm ed25519 -out cron.key
   $ openssl pkey -in cron.key -pubout -out cron.pub
   $ countersign client credential add cron --key cron.pub --ttl 90d
+  $ countersign client credential add cron --key cron.pub --private-key-file cron.key --out cron.toml
   $ countersign client credential add backup --certificate-name san_dns:backup.example
 
 Unless --out names a file, a secret is the only thing on stdout. It is not shown again. A private key never
@@ -67,8 +68,11 @@ pub struct AddArgs {
     #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
     pub ttl: Option<Duration>,
     /// Write the credentials to this new file, mode 0600, instead of printing the secret
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["key", "certificate_name"])]
+    #[arg(long, value_name = "FILE", conflicts_with = "certificate_name")]
     pub out: Option<PathBuf>,
+    /// Where the private key of --key is, for the file that --out names; it is not read
+    #[arg(long, value_name = "FILE", requires_all = ["key", "out"], conflicts_with_all = ["secret", "certificate_name"])]
+    pub private_key_file: Option<PathBuf>,
 }
 
 /// One kind of credential.
@@ -136,18 +140,24 @@ mod tests {
     use crate::cli::args::Cli;
 
     #[test]
-    fn a_credential_has_exactly_one_kind_and_only_a_secret_can_be_written_to_a_file() {
+    fn a_credential_has_exactly_one_kind_and_a_certificate_name_needs_no_file() {
         let parses = |flags: &str| {
             let line = format!("countersign client credential add cron {flags}");
             Cli::try_parse_from(line.split_whitespace()).is_ok()
         };
-        for good in ["--secret --out f", "--key f", "--certificate-name san_uri:spiffe://a/b"] {
+        for good in [
+            "--secret --out f",
+            "--key f",
+            "--key f --private-key-file k --out f",
+            "--certificate-name san_uri:spiffe://a/b",
+        ] {
             assert!(parses(good), "{good}");
         }
         for bad in [
             "",
             "--secret --key f",
-            "--key f --out f",
+            "--key f --private-key-file k",
+            "--secret --private-key-file k --out f",
             "--certificate-name san_dns:a --out f",
             "--certificate-name a.example",
             "--certificate-name san_x:a",

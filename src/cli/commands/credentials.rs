@@ -17,6 +17,7 @@ use crate::cli::commands::registered::{self, proto_duration};
 use crate::cli::commands::secrets::Delivery;
 use crate::cli::confirm::Confirm;
 use crate::cli::connection::request_id;
+use crate::cli::credentials::NewCredentialsFile;
 use crate::cli::error::Error;
 use crate::cli::escape::escape;
 use crate::cli::output::{Output, View};
@@ -68,7 +69,17 @@ pub async fn run(
 }
 
 async fn add(args: AddArgs, server: &Server<'_>, output: &mut Output<'_>) -> Result<(), Error> {
-    let AddArgs { id, kind, ttl, out } = args;
+    let AddArgs { id, kind, ttl, out, private_key_file } = args;
+    let with_key = match (&kind.key, &out, private_key_file) {
+        (Some(_), Some(out), Some(private)) => Some((NewCredentialsFile::create(out)?, private)),
+        (Some(_), Some(_), None) => {
+            return Err(Error::usage(
+                "a credentials file names the private key, and which one is not given",
+                "give it with --private-key-file",
+            ));
+        }
+        _ => None,
+    };
     let kind = match kind {
         KindArgs { key: Some(file), .. } => NewKind::PublicKey(read(&file)?.as_bytes().to_vec()),
         KindArgs { certificate_name: Some((kind, name)), .. } => {
@@ -90,7 +101,20 @@ async fn add(args: AddArgs, server: &Server<'_>, output: &mut Output<'_>) -> Res
     let mut service = ClientServiceClient::new(connection.clone());
     let answer = connection.answer(service.create_client_credential(request).await)?;
     let credential = CredentialInfo::from(answer.credential.unwrap_or_default());
+    if let Some((file, private_key_file)) = with_key {
+        let issuer = connection.issuer().await?;
+        file.write_key(connection.url(), &id, &whole(&private_key_file)?, &issuer)?;
+    }
     output.show(&Added { client_id: id, credential })
+}
+
+/// The whole path of a file: what names it may be read from anywhere.
+fn whole(path: &Path) -> Result<String, Error> {
+    let whole = std::path::absolute(path).ok().and_then(|whole| whole.to_str().map(str::to_owned));
+    whole.ok_or_else(|| {
+        let problem = format!("{} is not a path in UTF-8", path.display());
+        Error::failed(problem, "give its whole path, or rename it")
+    })
 }
 
 fn named(kind: CertificateNameKind, name: String) -> Name {

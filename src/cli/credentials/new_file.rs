@@ -13,6 +13,9 @@ use crate::cli::error::Error;
 use crate::cli::secret::Secret;
 use crate::store;
 
+/// Longer than any credentials, so that the text does not move and leave a copy of a secret behind.
+const MAX_TEXT: usize = 16 * 1024;
+
 /// A new credentials file. A command creates it before the server makes the secret, so that a secret
 /// which is shown only once has somewhere to go. Dropping it removes the file, unless it was written or
 /// kept.
@@ -59,6 +62,25 @@ impl NewCredentialsFile {
         self.kept = true;
     }
 
+    /// Writes the credentials of a client that proves itself with a private key, which stays in its own file, and
+    /// keeps the file.
+    pub fn write_key(
+        mut self,
+        url: &str,
+        client_id: &str,
+        private_key_file: &str,
+        issuer: &str,
+    ) -> Result<(), Error> {
+        self.put(&[
+            ("url", url),
+            ("client_id", client_id),
+            ("private_key_file", private_key_file),
+            ("issuer", issuer),
+        ])?;
+        self.keep();
+        Ok(())
+    }
+
     /// Writes the credentials of a client that does not exist yet, and waits until they are on disk.
     pub fn fill(
         &mut self,
@@ -66,13 +88,21 @@ impl NewCredentialsFile {
         client_id: &str,
         client_secret: &Secret,
     ) -> Result<(), Error> {
-        let quoted = |text: &str| Zeroizing::new(toml::Value::from(text).to_string());
-        let text = Zeroizing::new(format!(
-            "url = {}\nclient_id = {}\nclient_secret = {}\n",
-            *quoted(url),
-            *quoted(client_id),
-            *quoted(client_secret.expose()),
-        ));
+        self.put(&[
+            ("url", url),
+            ("client_id", client_id),
+            ("client_secret", client_secret.expose()),
+        ])
+    }
+
+    fn put(&mut self, values: &[(&str, &str)]) -> Result<(), Error> {
+        let mut text = Zeroizing::new(String::with_capacity(MAX_TEXT));
+        for (key, value) in values {
+            let quoted = Zeroizing::new(toml::Value::from(*value).to_string());
+            text.push_str(&format!("{key} = "));
+            text.push_str(&quoted);
+            text.push('\n');
+        }
         self.file
             .write_all(text.as_bytes())
             .and_then(|()| self.file.sync_all())

@@ -171,6 +171,12 @@ pub(crate) fn write(path: &Path, kept: &Kept) -> io::Result<()> {
     let json = to_json(kept)?;
     let beside = beside(path)?;
     let written = write_new(&beside, &json).and_then(|()| fs::rename(&beside, path));
+    if written.is_ok() {
+        // So that no power cut brings the older file back. A file system that syncs no directories keeps what it can.
+        let directory = path.parent().filter(|directory| *directory != Path::new(""));
+        let _ = File::open(directory.unwrap_or(Path::new(".")))
+            .and_then(|directory| directory.sync_all());
+    }
     if written.is_err() {
         // A file that is half written helps nobody. That it cannot be removed either adds nothing to
         // the error.
